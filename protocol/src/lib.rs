@@ -12,6 +12,7 @@
 
 pub mod answer;
 pub mod bucket;
+pub mod close;
 pub mod code;
 pub mod descriptor;
 pub mod entropy;

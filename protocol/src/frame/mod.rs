@@ -109,7 +109,7 @@ pub enum Frame<P = Bytes> {
     },
     /// The last frame of a session.
     Close {
-        /// Why: a number from the table of codes.
+        /// Why: a number of [`crate::close::CloseReason`], or one of a later version.
         reason: u32,
         /// What the client does next.
         retry: Retry,
