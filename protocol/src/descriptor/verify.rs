@@ -413,3 +413,79 @@ fn address(cursor: &mut Cursor<'_>) -> Option<Address> {
         endpoint: str::from_utf8(endpoint).ok()?.to_owned(),
     })
 }
+
+/// Payloads are read only behind a good signature, so these tests reach them from inside: a careless signer must not
+/// be able to make a verifier panic.
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{parse_certificate, parse_statement};
+    use crate::descriptor::encode::{certificate_payload, statement_payload};
+    use crate::descriptor::{Address, Certificate, ExchangeKey, IdentityPublicKey, Statement, Transport};
+    use crate::ids::NodeId;
+    use crate::keys::StaticPublicKey;
+
+    fn statement() -> Statement {
+        Statement {
+            node: NodeId::new("g").unwrap(),
+            not_before_ms: 1,
+            not_after_ms: 2,
+            versions: vec![1],
+            suites: vec![1, 2],
+            keys: vec![ExchangeKey::x25519(StaticPublicKey([7; 32]), 2)],
+            tls_key_sha256: None,
+            addresses: vec![Address {
+                transport: Transport::Quic,
+                endpoint: "h:1".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_payload_cut_anywhere_is_refused_and_a_longer_one_is_a_later_versions() {
+        let payload = statement_payload(&statement()).unwrap();
+        for cut in 0..payload.len() {
+            assert!(parse_statement(&payload[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(
+            parse_statement(&[&payload[..], b"later"].concat()),
+            Ok(statement())
+        );
+
+        let certificate = Certificate {
+            node: NodeId::new("g").unwrap(),
+            identity: IdentityPublicKey([7; 32]),
+            not_before_ms: 1,
+            not_after_ms: 2,
+        };
+        let payload = certificate_payload(&certificate).unwrap();
+        for cut in 0..payload.len() {
+            assert!(parse_certificate(&payload[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(
+            parse_certificate(&[&payload[..], b"later"].concat()),
+            Ok(certificate)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_and_altered_payloads_are_read_or_refused(
+            bytes: Vec<u8>,
+            at: prop::sample::Index,
+            with: u8,
+        ) {
+            let _ = (parse_statement(&bytes), parse_certificate(&bytes));
+            let mut payload = statement_payload(&statement()).unwrap();
+            let at = at.index(payload.len());
+            payload[at] = with;
+            let _ = parse_statement(&payload);
+        }
+    }
+}
