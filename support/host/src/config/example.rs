@@ -81,7 +81,6 @@ mod tests {
 
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    #[expect(dead_code, reason = "only its keys matter")]
     struct Outer {
         port: u16,
         secret: String,
@@ -90,7 +89,6 @@ mod tests {
 
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    #[expect(dead_code, reason = "only its keys matter")]
     struct Inner {
         limit: u32,
     }
