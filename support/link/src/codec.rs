@@ -46,7 +46,9 @@ impl Decoder {
     /// The next whole envelope; `None` when more bytes are needed. Bodies share the stream's memory.
     pub(crate) fn next(&mut self) -> Result<Option<Envelope>, CodecError> {
         loop {
-            let Some(prefix) = self.buffer.first_chunk::<PREFIX_LEN>() else { return Ok(None) };
+            let Some(prefix) = self.buffer.first_chunk::<PREFIX_LEN>() else {
+                return Ok(None);
+            };
             let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
             if len > ENVELOPE_LEN_MAX {
                 return Err(CodecError::TooLong { len });
@@ -75,7 +77,14 @@ mod tests {
         let mut out = Vec::new();
         for (id, body) in (1..).zip(bodies) {
             append_keepalive(&mut out);
-            append(&Envelope { id, body: Bytes::from(body.clone()), ..Envelope::default() }, &mut out);
+            append(
+                &Envelope {
+                    id,
+                    body: Bytes::from(body.clone()),
+                    ..Envelope::default()
+                },
+                &mut out,
+            );
         }
         out
     }

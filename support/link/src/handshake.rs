@@ -58,7 +58,9 @@ pub enum LinkError {
         source: std::io::Error,
     },
     /// It took too long.
-    #[error("no link to {peer}: it did not finish the handshake within {timeout_ms} ms; is the address that of a Whimbrel link?")]
+    #[error(
+        "no link to {peer}: it did not finish the handshake within {timeout_ms} ms; is the address that of a Whimbrel link?"
+    )]
     TimedOut {
         /// The other end.
         peer: String,
@@ -66,13 +68,17 @@ pub enum LinkError {
         timeout_ms: u128,
     },
     /// Not Whimbrel, or not a link.
-    #[error("{peer} does not speak Whimbrel's link protocol; check that the address is a link address, not a client or HTTP one")]
+    #[error(
+        "{peer} does not speak Whimbrel's link protocol; check that the address is a link address, not a client or HTTP one"
+    )]
     NotALink {
         /// The other end.
         peer: String,
     },
     /// Another version.
-    #[error("{peer} does not speak link version {ours} (hint: {theirs}); run versions that are at most one apart")]
+    #[error(
+        "{peer} does not speak link version {ours} (hint: {theirs}); run versions that are at most one apart"
+    )]
     Version {
         /// The other end.
         peer: String,
@@ -88,7 +94,9 @@ pub enum LinkError {
         peer: String,
     },
     /// Another cluster.
-    #[error("{peer} is node {node} of cluster {theirs:?}, this is cluster {ours:?}; correct the address or the cluster name")]
+    #[error(
+        "{peer} is node {node} of cluster {theirs:?}, this is cluster {ours:?}; correct the address or the cluster name"
+    )]
     WrongCluster {
         /// The other end.
         peer: String,
@@ -100,7 +108,9 @@ pub enum LinkError {
         ours: String,
     },
     /// A node of that name is linked already.
-    #[error("{peer} calls itself {node}, and another process of that name is linked; give each node a name of its own")]
+    #[error(
+        "{peer} calls itself {node}, and another process of that name is linked; give each node a name of its own"
+    )]
     DuplicateNode {
         /// The other end.
         peer: String,
@@ -169,7 +179,10 @@ impl LinkError {
 
     /// Whether it is of the kind that passes by itself while nodes come and go.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::AlreadyLinked { .. } | Self::Busy { .. } | Self::TimedOut { .. })
+        matches!(
+            self,
+            Self::Io { .. } | Self::AlreadyLinked { .. } | Self::Busy { .. } | Self::TimedOut { .. }
+        )
     }
 }
 
@@ -201,7 +214,9 @@ impl Dialer {
         if kind != ACCEPTED {
             return Err(clear_refusal(kind, body, peer));
         }
-        let wrong_secret = |NotAuthentic| LinkError::WrongSecret { peer: peer.to_owned() };
+        let wrong_secret = |NotAuthentic| LinkError::WrongSecret {
+            peer: peer.to_owned(),
+        };
         let (keys, payload) = self.state.read(body).map_err(wrong_secret)?;
         let hello = parse_hello(&payload, peer)?;
         // Our own judgement first: it can say more about the mistake than the peer's sentence.
@@ -210,15 +225,36 @@ impl Dialer {
         if refusal.is_empty() {
             Ok((keys, identity))
         } else if refusal == ALREADY_LINKED {
-            Err(LinkError::AlreadyLinked { peer: peer.to_owned(), node: identity.node.to_string() })
+            Err(LinkError::AlreadyLinked {
+                peer: peer.to_owned(),
+                node: identity.node.to_string(),
+            })
         } else {
-            Err(LinkError::Refused { peer: peer.to_owned(), refusal })
+            Err(LinkError::Refused {
+                peer: peer.to_owned(),
+                refusal,
+            })
         }
     }
 }
 
 /// The refusal a dialler passes over in silence: both ends dialled, and the other connection was first.
 pub(crate) const ALREADY_LINKED: &str = "already linked";
+
+/// A connection that gets no link.
+#[derive(Debug)]
+pub(crate) struct TurnedAway {
+    /// Why.
+    pub(crate) error: LinkError,
+    /// What to answer first; empty when an answer would help nobody.
+    pub(crate) answer: Vec<u8>,
+}
+
+impl TurnedAway {
+    fn new(error: LinkError, answer: Vec<u8>) -> Box<Self> {
+        Box::new(Self { error, answer })
+    }
+}
 
 /// A hello's header, parsed as far as it can be trusted before the secret is checked.
 #[derive(Debug, Clone, Copy)]
@@ -231,23 +267,38 @@ pub(crate) struct HelloHeader {
 
 impl HelloHeader {
     /// Judges a header; the error comes with the answer to send, if one is deserved.
-    pub(crate) fn parse(bytes: [u8; HELLO_HEADER_LEN], peer: &str) -> Result<Self, (LinkError, Vec<u8>)> {
+    pub(crate) fn parse(bytes: [u8; HELLO_HEADER_LEN], peer: &str) -> Result<Self, Box<TurnedAway>> {
         let [m0, m1, m2, m3, version, suite, l0, l1] = bytes;
-        let not_a_link = || (LinkError::NotALink { peer: peer.to_owned() }, Vec::new());
+        let not_a_link = || {
+            TurnedAway::new(
+                LinkError::NotALink {
+                    peer: peer.to_owned(),
+                },
+                Vec::new(),
+            )
+        };
         if [m0, m1, m2, m3] != MAGIC {
             return Err(not_a_link());
         }
         let suite = Suite::from_id(suite);
         let (LINK_VERSION, Some(suite)) = (version, suite) else {
             let theirs = version.to_string();
-            let error = LinkError::Version { peer: peer.to_owned(), ours: LINK_VERSION, theirs };
-            return Err((error, refusal(REFUSED_VERSION)));
+            let error = LinkError::Version {
+                peer: peer.to_owned(),
+                ours: LINK_VERSION,
+                theirs,
+            };
+            return Err(TurnedAway::new(error, refusal(REFUSED_VERSION)));
         };
         let message_len = usize::from(u16::from_be_bytes([l0, l1]));
         if message_len > MESSAGE_LEN_MAX {
             return Err(not_a_link());
         }
-        Ok(Self { bytes, suite, message_len })
+        Ok(Self {
+            bytes,
+            suite,
+            message_len,
+        })
     }
 }
 
@@ -264,18 +315,26 @@ impl Acceptor {
         secret: &ClusterSecret,
         peer: &str,
         entropy: &mut dyn Entropy,
-    ) -> Result<(Self, LinkHello), (LinkError, Vec<u8>)> {
+    ) -> Result<(Self, LinkHello), Box<TurnedAway>> {
+        let wrong_secret = |NotAuthentic| {
+            let error = LinkError::WrongSecret {
+                peer: peer.to_owned(),
+            };
+            TurnedAway::new(error, refusal(REFUSED_SECRET))
+        };
         let (state, payload) =
             noise::link::respond(header.suite, &header.bytes, secret.bytes(), message, entropy)
-                .map_err(|NotAuthentic| (LinkError::WrongSecret { peer: peer.to_owned() }, refusal(REFUSED_SECRET)))?;
-        let hello = parse_hello(&payload, peer).map_err(|error| (error, Vec::new()))?;
+                .map_err(wrong_secret)?;
+        let hello = parse_hello(&payload, peer).map_err(|error| TurnedAway::new(error, Vec::new()))?;
         Ok((Self { state }, hello))
     }
 
     /// The answer to send and the keys; with a `refusal`, the reason to close afterwards.
     pub(crate) fn answer(self, own: &Identity, refusal: Option<&str>) -> (Vec<u8>, SessionKeys) {
-        let hello =
-            LinkHello { refusal: refusal.unwrap_or_default().to_owned(), ..own.to_hello(LINK_VERSION.into()) };
+        let hello = LinkHello {
+            refusal: refusal.unwrap_or_default().to_owned(),
+            ..own.to_hello(LINK_VERSION.into())
+        };
         let mut message = Vec::with_capacity(MESSAGE_LEN_MAX);
         let keys = self.state.write(&hello.encode_to_vec(), &mut message);
         (answer(ACCEPTED, &message), keys)
@@ -284,8 +343,10 @@ impl Acceptor {
 
 /// The node a hello introduces, when it may link with `own` as far as the two alone can tell.
 pub(crate) fn introduce(hello: LinkHello, own: &Identity, peer: &str) -> Result<Identity, LinkError> {
-    let identity = Identity::from_hello(hello)
-        .map_err(|error| LinkError::Malformed { peer: peer.to_owned(), reason: error.to_string() })?;
+    let identity = Identity::from_hello(hello).map_err(|error| LinkError::Malformed {
+        peer: peer.to_owned(),
+        reason: error.to_string(),
+    })?;
     if identity.cluster != own.cluster {
         return Err(LinkError::WrongCluster {
             peer: peer.to_owned(),
@@ -311,11 +372,16 @@ pub(crate) fn busy() -> Vec<u8> {
 }
 
 /// The header of an answer: its kind and the length of its body.
-pub(crate) fn parse_answer_header(bytes: [u8; ANSWER_HEADER_LEN], peer: &str) -> Result<(u8, usize), LinkError> {
+pub(crate) fn parse_answer_header(
+    bytes: [u8; ANSWER_HEADER_LEN],
+    peer: &str,
+) -> Result<(u8, usize), LinkError> {
     let [kind, l0, l1] = bytes;
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     if !matches!(kind, ACCEPTED | REFUSED) || len > MESSAGE_LEN_MAX {
-        return Err(LinkError::NotALink { peer: peer.to_owned() });
+        return Err(LinkError::NotALink {
+            peer: peer.to_owned(),
+        });
     }
     Ok((kind, len))
 }
@@ -343,20 +409,29 @@ fn clear_refusal(kind: u8, body: &[u8], peer: &str) -> LinkError {
     match (kind, body) {
         (REFUSED, [REFUSED_SECRET, ..]) => LinkError::WrongSecret { peer },
         (REFUSED, [REFUSED_BUSY, ..]) => LinkError::Busy { peer },
-        (REFUSED, [REFUSED_VERSION, theirs, ..]) => {
-            LinkError::Version { peer, ours: LINK_VERSION, theirs: theirs.to_string() }
-        }
+        (REFUSED, [REFUSED_VERSION, theirs, ..]) => LinkError::Version {
+            peer,
+            ours: LINK_VERSION,
+            theirs: theirs.to_string(),
+        },
         _ => LinkError::NotALink { peer },
     }
 }
 
 fn parse_hello(payload: &[u8], peer: &str) -> Result<LinkHello, LinkError> {
-    LinkHello::decode(payload)
-        .map_err(|error| LinkError::Malformed { peer: peer.to_owned(), reason: error.to_string() })
+    LinkHello::decode(payload).map_err(|error| LinkError::Malformed {
+        peer: peer.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking"
+)]
 mod tests {
     use whimbrel_protocol::SystemEntropy;
     use whimbrel_protocol::cluster::Role;
@@ -386,7 +461,9 @@ mod tests {
         let (answer, _) = accepted.answer(acceptor, refusal);
         let (kind, len) = parse_answer_header(*answer.first_chunk().unwrap(), "peer").unwrap();
         assert_eq!(answer.len(), ANSWER_HEADER_LEN + len);
-        state.finish(kind, &answer[ANSWER_HEADER_LEN..], dialer, "peer").map(|(_, identity)| identity)
+        state
+            .finish(kind, &answer[ANSWER_HEADER_LEN..], dialer, "peer")
+            .map(|(_, identity)| identity)
     }
 
     #[test]
@@ -401,37 +478,59 @@ mod tests {
         let (state, hello) = Dialer::new(&ClusterSecret::from_bytes([1; 32]), &own, &mut SystemEntropy);
         let header = HelloHeader::parse(*hello.first_chunk().unwrap(), "peer").unwrap();
         let other = ClusterSecret::from_bytes([2; 32]);
-        let (error, answer) =
-            Acceptor::new(&header, &hello[HELLO_HEADER_LEN..], &other, "peer", &mut SystemEntropy).err().unwrap();
+        let TurnedAway { error, answer } = *Acceptor::new(
+            &header,
+            &hello[HELLO_HEADER_LEN..],
+            &other,
+            "peer",
+            &mut SystemEntropy,
+        )
+        .err()
+        .unwrap();
         assert!(matches!(error, LinkError::WrongSecret { .. }));
-        let error = state.finish(answer[0], &answer[ANSWER_HEADER_LEN..], &own, "peer").err().unwrap();
+        let error = state
+            .finish(answer[0], &answer[ANSWER_HEADER_LEN..], &own, "peer")
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("same secret file"), "{error}");
     }
 
     #[test]
     fn cluster_name_and_self_are_checked() {
         let a = identity("a", "c");
-        assert!(matches!(meet(&a, &identity("b", "d"), None), Err(LinkError::WrongCluster { .. })));
+        assert!(matches!(
+            meet(&a, &identity("b", "d"), None),
+            Err(LinkError::WrongCluster { .. })
+        ));
         assert!(matches!(meet(&a, &a, None), Err(LinkError::Itself { .. })));
-        let twin = Identity { incarnation: Incarnation(2), ..a.clone() };
-        assert!(matches!(meet(&a, &twin, None), Err(LinkError::DuplicateNode { .. })));
+        let twin = Identity {
+            incarnation: Incarnation(2),
+            ..a.clone()
+        };
+        assert!(matches!(
+            meet(&a, &twin, None),
+            Err(LinkError::DuplicateNode { .. })
+        ));
     }
 
     #[test]
     fn a_refusal_comes_through_with_its_reason() {
         let (a, b) = (identity("a", "c"), identity("b", "c"));
-        assert!(matches!(meet(&a, &b, Some(ALREADY_LINKED)), Err(LinkError::AlreadyLinked { .. })));
+        assert!(matches!(
+            meet(&a, &b, Some(ALREADY_LINKED)),
+            Err(LinkError::AlreadyLinked { .. })
+        ));
         let error = meet(&a, &b, Some("no room")).err().unwrap();
         assert!(error.to_string().ends_with("no room"), "{error}");
     }
 
     #[test]
     fn other_versions_and_other_protocols_are_told_apart() {
-        let (error, answer) = HelloHeader::parse(header(9, 1, 10), "peer").err().unwrap();
+        let TurnedAway { error, answer } = *HelloHeader::parse(header(9, 1, 10), "peer").err().unwrap();
         assert!(matches!(error, LinkError::Version { .. }));
         let error = clear_refusal(answer[0], &answer[ANSWER_HEADER_LEN..], "peer");
         assert!(matches!(error, LinkError::Version { .. }));
-        let (error, answer) = HelloHeader::parse(*b"GET / HT", "peer").err().unwrap();
+        let TurnedAway { error, answer } = *HelloHeader::parse(*b"GET / HT", "peer").err().unwrap();
         assert!(matches!(error, LinkError::NotALink { .. }) && answer.is_empty());
         assert!(HelloHeader::parse(header(1, 1, u16::MAX), "peer").is_err());
         assert!(parse_answer_header(*b"HTT", "peer").is_err());

@@ -56,11 +56,20 @@ impl Identity {
 
     /// The node a hello introduces.
     pub(crate) fn from_hello(hello: LinkHello) -> Result<Self, IdentityError> {
-        let role = Role::try_from(hello.role).ok().filter(|role| *role != Role::Unspecified);
-        let labels = [("cluster", &hello.cluster), ("zone", &hello.zone), ("version tag", &hello.version_tag)];
+        let role = Role::try_from(hello.role)
+            .ok()
+            .filter(|role| *role != Role::Unspecified);
+        let labels = [
+            ("cluster", &hello.cluster),
+            ("zone", &hello.zone),
+            ("version tag", &hello.version_tag),
+        ];
         for (what, label) in labels {
             if label.len() > LABEL_LEN_MAX {
-                return Err(IdentityError::Label { what, len: label.len() });
+                return Err(IdentityError::Label {
+                    what,
+                    len: label.len(),
+                });
             }
         }
         Ok(Self {
@@ -99,7 +108,9 @@ pub struct ClusterSecret(Arc<Zeroizing<[u8; SECRET_LEN]>>);
 
 /// A text is not a cluster secret. It does not quote the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the cluster secret has {len} characters or is not hexadecimal: give 64 hexadecimal digits, the same on every node")]
+#[error(
+    "the cluster secret has {len} characters or is not hexadecimal: give 64 hexadecimal digits, the same on every node"
+)]
 pub struct SecretError {
     /// Characters given.
     pub len: usize,
@@ -126,9 +137,13 @@ impl ClusterSecret {
     /// When it is anything else.
     pub fn from_text(text: &str) -> Result<Self, SecretError> {
         let digits = text.trim();
-        let malformed = SecretError { len: digits.chars().count() };
+        let malformed = SecretError {
+            len: digits.chars().count(),
+        };
         let bytes = Zeroizing::new(
-            data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| malformed)?,
+            data_encoding::HEXLOWER_PERMISSIVE
+                .decode(digits.as_bytes())
+                .map_err(|_| malformed)?,
         );
         let bytes: [u8; SECRET_LEN] = bytes.as_slice().try_into().map_err(|_| malformed)?;
         Ok(Self::from_bytes(bytes))

@@ -103,7 +103,14 @@ impl Link {
         let meter = Meter::new(own, peer.role);
         let queue = OutQueue::new(options.queue_len_max, options.queue_bytes_max);
         let out = Mutex::new(Out { queue, open: true });
-        Self(Arc::new(Shared { id, peer, out, filled: Notify::new(), end, meter }))
+        Self(Arc::new(Shared {
+            id,
+            peer,
+            out,
+            filled: Notify::new(),
+            end,
+            meter,
+        }))
     }
 
     /// Its name within this endpoint.
@@ -143,8 +150,9 @@ impl Link {
 
     /// Moves waiting envelopes out, most urgent first, until about `bytes` are taken.
     pub(crate) fn take(&self, bytes: usize, out: &mut Vec<Envelope>) {
+        let start = out.len();
         self.out().queue.take(bytes, out);
-        for envelope in out {
+        for envelope in out.iter().skip(start) {
             self.0.meter.sent(envelope);
         }
     }
@@ -158,8 +166,8 @@ impl Link {
         self.out().queue.is_empty()
     }
 
-    pub(crate) fn count_received(&self, envelope: &Envelope) {
-        self.0.meter.received(envelope);
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.0.meter
     }
 
     /// Takes nothing more; what waits is still sent.

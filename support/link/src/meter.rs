@@ -62,11 +62,17 @@ impl ByKind {
             counter!("whimbrel_link_frames_total", "from_role" => role_label(from), "to_role" => role_label(to),
                 "kind" => kind, "direction" => direction)
         };
-        Self { kinds: KINDS.map(|kind| of(kind_label(kind))), response: of("response"), unknown: of("unknown") }
+        Self {
+            kinds: KINDS.map(|kind| of(kind_label(kind))),
+            response: of("response"),
+            unknown: of("unknown"),
+        }
     }
 
     fn count(&self, envelope: &Envelope) {
-        let kind = usize::try_from(envelope.kind).ok().and_then(|kind| self.kinds.get(kind));
+        let kind = usize::try_from(envelope.kind)
+            .ok()
+            .and_then(|kind| self.kinds.get(kind));
         match kind {
             _ if envelope.response => self.response.increment(1),
             Some(counter) => counter.increment(1),
@@ -84,17 +90,22 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Counts the link as up until dropped.
     pub(crate) fn new(own: Role, peer: Role) -> Self {
         let labels = [("from_role", role_label(own)), ("to_role", role_label(peer))];
-        let links = gauge!("whimbrel_links", &labels);
-        links.increment(1.0);
         Self {
             sent: ByKind::new(own, peer, "out"),
             received: ByKind::new(peer, own, "in"),
             full: counter!("whimbrel_link_queue_full_total", &labels),
-            links,
+            links: gauge!("whimbrel_links", &labels),
         }
+    }
+
+    pub(crate) fn up(&self) {
+        self.links.increment(1.0);
+    }
+
+    pub(crate) fn down(&self) {
+        self.links.decrement(1.0);
     }
 
     pub(crate) fn sent(&self, envelope: &Envelope) {
@@ -107,12 +118,6 @@ impl Meter {
 
     pub(crate) fn full(&self) {
         self.full.increment(1);
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.links.decrement(1.0);
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Bytes of the longest encoded envelope: 1,000 session records of an announcement or a few hundred node leases with
 /// their descriptors fit several times over.
-pub const ENVELOPE_LEN_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const ENVELOPE_LEN_MAX: usize = 2 * 1024 * 1024;
 
 /// How links of one endpoint behave.
 #[derive(Debug, Clone)]

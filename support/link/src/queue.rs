@@ -46,7 +46,13 @@ pub(crate) struct OutQueue {
 
 impl OutQueue {
     pub(crate) fn new(len_max: usize, bytes_max: usize) -> Self {
-        Self { lanes: Default::default(), len: 0, bytes: 0, len_max, bytes_max }
+        Self {
+            lanes: Default::default(),
+            len: 0,
+            bytes: 0,
+            len_max,
+            bytes_max,
+        }
     }
 
     /// Takes the envelope in, or gives it back when its priority's share is used up.
@@ -104,7 +110,11 @@ mod tests {
     use super::*;
 
     fn envelope(id: u64, priority: Priority) -> Envelope {
-        Envelope { id, priority: priority.into(), ..Envelope::default() }
+        Envelope {
+            id,
+            priority: priority.into(),
+            ..Envelope::default()
+        }
     }
 
     fn drain(queue: &mut OutQueue) -> Vec<u64> {
@@ -150,7 +160,10 @@ mod tests {
     #[test]
     fn bytes_are_bounded_and_freed() {
         let mut queue = OutQueue::new(1_000, 10_000);
-        let big = Envelope { body: Bytes::from(vec![0; 4_000]), ..Envelope::default() };
+        let big = Envelope {
+            body: Bytes::from(vec![0; 4_000]),
+            ..Envelope::default()
+        };
         assert!(queue.push(big.clone()).is_ok());
         assert!(queue.push(big.clone()).is_ok());
         assert!(queue.push(big.clone()).is_err());
@@ -163,7 +176,10 @@ mod tests {
     #[test]
     fn one_envelope_over_the_byte_bound_still_passes_alone() {
         let mut queue = OutQueue::new(10, 1_000);
-        let huge = Envelope { body: Bytes::from(vec![0; 5_000]), ..Envelope::default() };
+        let huge = Envelope {
+            body: Bytes::from(vec![0; 5_000]),
+            ..Envelope::default()
+        };
         assert!(queue.push(huge.clone()).is_ok());
         assert!(queue.push(huge).is_err());
     }
@@ -171,8 +187,20 @@ mod tests {
     #[test]
     fn an_unknown_priority_is_the_least() {
         let mut queue = OutQueue::new(10, 1 << 20);
-        queue.push(Envelope { id: 1, priority: -7, ..Envelope::default() }).unwrap();
-        queue.push(Envelope { id: 2, priority: 77, ..Envelope::default() }).unwrap();
+        queue
+            .push(Envelope {
+                id: 1,
+                priority: -7,
+                ..Envelope::default()
+            })
+            .unwrap();
+        queue
+            .push(Envelope {
+                id: 2,
+                priority: 77,
+                ..Envelope::default()
+            })
+            .unwrap();
         queue.push(envelope(3, Priority::Room)).unwrap();
         assert_eq!(drain(&mut queue), [3, 1, 2]);
     }
