@@ -1,0 +1,37 @@
+//! Where things belong: a user's bucket within a gateway, a conversation's affinity within the cluster.
+//!
+//! Both are CityHash v1.1.0 (Pike and Alakuijala, 2011), 128 bits, of which the low 64 are used.
+
+use crate::ids::{AppKey, ConversationId, Uid};
+
+/// The low 64 bits of CityHash128.
+#[must_use]
+pub fn city_hash(bytes: &[u8]) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what is asked for"
+    )]
+    let low = cityhash_rs::cityhash_110_128(bytes) as u64;
+    low
+}
+
+/// The user bucket of (`app`, `uid`) among `buckets`: CityHash of app key, a zero byte and uid, modulo `buckets`.
+///
+/// The zero byte cannot occur in an app key, so no two users share an input.
+#[must_use]
+pub fn user_bucket(app: &AppKey, uid: &Uid, buckets: std::num::NonZeroU32) -> u32 {
+    let mut input = Vec::with_capacity(app.as_str().len() + 1 + uid.as_str().len());
+    input.extend_from_slice(app.as_str().as_bytes());
+    input.push(0);
+    input.extend_from_slice(uid.as_str().as_bytes());
+    let bucket = city_hash(&input) % u64::from(buckets.get());
+    u32::try_from(bucket).expect("a remainder of a u32 fits one")
+}
+
+/// The placement hint of a conversation: the low 32 bits of the hash of its 16 bytes.
+#[must_use]
+pub fn affinity(conversation: &ConversationId) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a hint takes the low half")]
+    let low = city_hash(conversation.as_bytes()) as u32;
+    low
+}
