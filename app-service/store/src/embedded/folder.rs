@@ -103,7 +103,17 @@ impl OpenError {
     }
 
     fn engine(folder: &Path, error: fjall::Error) -> Self {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
         match error {
+            // A file that the manifest names is gone or cut short.
+            fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source))
+                if matches!(source.kind(), NotFound | UnexpectedEof | InvalidData) =>
+            {
+                Self::Corrupt {
+                    folder: folder.to_path_buf(),
+                    detail: source.to_string(),
+                }
+            }
             fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
                 Self::io("opening the database in", folder, source)
             }
@@ -155,6 +165,7 @@ impl Folder {
     /// Opens the database, after mending its journal.
     pub(super) fn open_engine(&self, config: &FjallConfig) -> Result<Handles, OpenError> {
         let path = self.root.join("current/db");
+        check_keyspaces(&path)?;
         journal::mend(&path)?;
         let db = open_database(&path, config)?;
         if !db.keyspace_exists(KEYSPACE) {
@@ -302,6 +313,28 @@ fn read_format(root: &Path) -> Result<Epoch, OpenError> {
     Ok(Epoch(epoch.to_be_bytes()))
 }
 
+/// fjall panics twice, and so ends the process, when a folder that it did not make lies among its trees.
+fn check_keyspaces(db: &Path) -> Result<(), OpenError> {
+    let path = db.join("keyspaces");
+    let listing = |e| OpenError::io("listing", &path, e);
+    let corrupt = |detail: String| OpenError::Corrupt {
+        folder: path.clone(),
+        detail,
+    };
+    if !path.is_dir() {
+        return Err(corrupt("the folder of trees is missing".to_owned()));
+    }
+    for entry in fs::read_dir(&path).map_err(listing)? {
+        let entry = entry.map_err(listing)?;
+        let name = entry.file_name();
+        let is_tree = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
+        if !is_tree && !entry.file_type().map_err(listing)?.is_file() {
+            return Err(corrupt(format!("{} does not belong there", name.display())));
+        }
+    }
+    Ok(())
+}
+
 fn open_database(path: &Path, config: &FjallConfig) -> Result<Database, OpenError> {
     // With two workers fjall keeps one of them spinning while the other compacts.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -312,7 +345,7 @@ fn open_database(path: &Path, config: &FjallConfig) -> Result<Database, OpenErro
         // Compressing on the commit path costs more than the bytes it saves.
         .journal_compression(CompressionType::None)
         .worker_threads(workers);
-    // fjall asserts and expects where files are not as it left them.
+    // fjall asserts where files are not as it left them.
     match catch_unwind(AssertUnwindSafe(|| builder.open())) {
         Ok(opened) => opened.map_err(|e| OpenError::engine(path, e)),
         Err(panic) => Err(OpenError::Corrupt {

@@ -24,6 +24,7 @@
 //! The checksum is XXH3-64 over the items. New journals are filled with zeros to 64 MiB.
 
 use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +72,7 @@ enum Tail {
 pub(super) fn mend(folder: &Path) -> Result<(), OpenError> {
     let mut later_batches = false;
     for path in newest_first(folder)? {
-        let bytes = fs::read(&path).map_err(|e| OpenError::io("reading", &path, e))?;
+        let bytes = read_written(&path).map_err(|e| OpenError::io("reading", &path, e))?;
         let contents = inspect(&bytes);
         match contents.tail {
             Tail::Clean => {}
@@ -88,6 +89,28 @@ pub(super) fn mend(folder: &Path) -> Result<(), OpenError> {
         later_batches |= !contents.last_batch.is_empty();
     }
     Ok(())
+}
+
+/// The journal without the zeros at its end, or with fewer than a block of them.
+fn read_written(path: &Path) -> io::Result<Vec<u8>> {
+    const BLOCK: usize = 256 * 1024;
+    let file = File::open(path)?;
+    let mut block = vec![0; BLOCK];
+    let zeros = vec![0; BLOCK];
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = (end - 1) / BLOCK as u64 * BLOCK as u64;
+        let len = usize::try_from(end - start).expect("a block is small");
+        let (block, zeros) = (&mut block[..len], &zeros[..len]);
+        file.read_exact_at(block, start)?;
+        if block != zeros {
+            break;
+        }
+        end = start;
+    }
+    let mut written = Vec::new();
+    file.take(end).read_to_end(&mut written)?;
+    Ok(written)
 }
 
 fn damaged(path: &Path, contents: &Contents, how: &str) -> OpenError {
@@ -132,6 +155,13 @@ fn inspect(bytes: &[u8]) -> Contents {
     let mut last_batch = 0..0;
     let mut last_seqno = 0;
     while let Some(batch) = Batch::parse(bytes, last_batch.end) {
+        // The checksum does not cover the sequence number.
+        if !last_batch.is_empty() && batch.seqno <= last_seqno {
+            return Contents {
+                last_batch,
+                tail: Tail::Damaged("where sequence numbers go back"),
+            };
+        }
         last_batch = last_batch.end..batch.end;
         last_seqno = batch.seqno;
     }
