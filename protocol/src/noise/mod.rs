@@ -3,6 +3,7 @@
 //! Hellos, answers and padding are added by [`crate::handshake`]; this layer exists by itself so that it can be held
 //! to the vectors other implementations of Noise publish.
 
+pub mod link;
 mod resolver;
 
 use std::fmt;
