@@ -96,6 +96,17 @@ pub enum DescriptorError {
         /// The longest life permitted.
         most_ms: u64,
     },
+    /// The statement was made when its certificate did not hold.
+    #[error("the statement was made at {}, its certificate holds from {} to {}: the gateway needs a new certificate",
+        Utc(*made_ms), Utc(*not_before_ms), Utc(*not_after_ms))]
+    OutsideCertificate {
+        /// The statement's beginning.
+        made_ms: u64,
+        /// The certificate's beginning.
+        not_before_ms: u64,
+        /// The certificate's end.
+        not_after_ms: u64,
+    },
     /// Past its date.
     #[error("the {part} ended at {}, and it is at least {}: ask the LBS for a newer descriptor",
         Utc(*not_after_ms), Utc(*known_ms))]
@@ -197,18 +208,33 @@ pub fn verify_chain(
         STATEMENT_LIFE_MAX_MS,
         known_time,
     )?;
-    // The statement itself tells a time: made outside its certificate's life, it is not covered by it.
-    check_dates(
-        SignedPart::Certificate,
-        certificate.not_before_ms,
-        certificate.not_after_ms,
-        CERTIFICATE_LIFE_MAX_MS,
-        KnownTime::Exactly(statement.not_before_ms),
-    )?;
+    let made_ms = statement.not_before_ms;
+    let earliest_ms = certificate.not_before_ms.saturating_sub(CLOCK_SKEW_MS);
+    let latest_ms = certificate.not_after_ms.saturating_add(CLOCK_SKEW_MS);
+    if !(earliest_ms..=latest_ms).contains(&made_ms) {
+        return Err(DescriptorError::OutsideCertificate {
+            made_ms,
+            not_before_ms: certificate.not_before_ms,
+            not_after_ms: certificate.not_after_ms,
+        });
+    }
     Ok(GatewayDescriptor {
         statement,
         certificate_not_after_ms: certificate.not_after_ms,
         root,
+    })
+}
+
+/// Reads a signed certificate **without verifying it**: for its own gateway, to see at start whether its identity key,
+/// name and dates fit before it signs statements that no client would take.
+///
+/// # Errors
+/// When it does not parse.
+pub fn inspect_certificate(signed: &[u8]) -> Result<Certificate, DescriptorError> {
+    let signed = Signed::parse(SignedPart::Certificate, signed)?;
+    parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Certificate,
+        field,
     })
 }
 
