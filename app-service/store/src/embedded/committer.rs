@@ -30,8 +30,9 @@ const GROUP_BATCHES_MAX: usize = 1024;
 /// How often free space and the background threads' health are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes written after which free space is looked at early: a small part of the default watermark.
-const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;
+/// Free space is looked at early when a commit has brought what was written since to this part of the watermark: the
+/// rest of it stands for what tables and compactions take at the same time.
+const SPACE_CHECKS_PER_WATERMARK: u64 = 8;
 
 /// Pause before the first attempt to reopen after an error. Doubles up to [`REOPEN_AFTER_MAX`].
 const REOPEN_AFTER_MIN: Duration = Duration::from_millis(50);
@@ -265,7 +266,7 @@ impl Committer {
 
     fn keep_house(&mut self) {
         let due = self.last_housekeeping.elapsed() >= HOUSEKEEPING_EVERY;
-        if due || self.written_since_space_check >= SPACE_CHECK_BYTES {
+        if due || self.written_since_space_check > self.config.min_free_bytes / SPACE_CHECKS_PER_WATERMARK {
             self.last_housekeeping = Instant::now();
             self.check_space();
             if let Phase::Open { engine, .. } = &self.phase
