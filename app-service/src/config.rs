@@ -51,7 +51,11 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: None, body_len_max: 256 * 1024, timeout_ms: 15_000 }
+        Self {
+            listen: None,
+            body_len_max: 256 * 1024,
+            timeout_ms: 15_000,
+        }
     }
 }
 
@@ -70,7 +74,11 @@ pub struct ServiceConfig {
 impl Default for ServiceConfig {
     fn default() -> Self {
         // A request in progress holds some 10 KiB at most times: 4,096 of them stay under 64 MiB.
-        Self { requests_in_progress_max: 4096, default_deadline_ms: 10_000, lease_renewal_s: 3 }
+        Self {
+            requests_in_progress_max: 4096,
+            default_deadline_ms: 10_000,
+            lease_renewal_s: 3,
+        }
     }
 }
 
@@ -90,7 +98,12 @@ pub struct RowsConfig {
 
 impl Default for RowsConfig {
     fn default() -> Self {
-        Self { lanes: 2, commit_rows_max: 256, queue_max: 100_000, push_queue_max: 16_384 }
+        Self {
+            lanes: 2,
+            commit_rows_max: 256,
+            queue_max: 100_000,
+            push_queue_max: 16_384,
+        }
     }
 }
 
@@ -108,6 +121,10 @@ pub struct SweepConfig {
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        Self { interval_s: 10, own_age_s: 60, late_hours: 24 }
+        Self {
+            interval_s: 10,
+            own_age_s: 60,
+            late_hours: 24,
+        }
     }
 }

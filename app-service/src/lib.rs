@@ -21,6 +21,9 @@ pub mod values;
 
 pub mod auth;
 pub mod config;
+pub mod delivery;
+pub mod fanout;
+pub mod markers;
 pub mod placement;
 pub mod sync;
 pub mod ticket;

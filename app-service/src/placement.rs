@@ -38,7 +38,10 @@ impl Placement {
     #[must_use]
     pub fn alone(me: Peer) -> Self {
         let peers: Arc<[Peer]> = Arc::from([me.clone()]);
-        Self { me, peers: Arc::new(RwLock::new(peers)) }
+        Self {
+            me,
+            peers: Arc::new(RwLock::new(peers)),
+        }
     }
 
     /// This node.
@@ -55,7 +58,10 @@ impl Placement {
 
     /// Takes what the registry says; this node counts as live whether or not it is listed.
     pub fn update(&self, live: impl IntoIterator<Item = Peer>) {
-        let mut live: Vec<Peer> = live.into_iter().filter(|peer| peer.node != self.me.node).collect();
+        let mut live: Vec<Peer> = live
+            .into_iter()
+            .filter(|peer| peer.node != self.me.node)
+            .collect();
         live.push(self.me.clone());
         live.sort();
         live.dedup_by(|a, b| a.node == b.node);
@@ -76,8 +82,15 @@ impl Placement {
 
     fn place(&self, key: u64) -> Place {
         let peers = self.peers();
-        let owner = peers.iter().max_by_key(|peer| score(&peer.node, key)).unwrap_or(&self.me);
-        if owner.node == self.me.node { Place::Here } else { Place::There(owner.node.clone()) }
+        let owner = peers
+            .iter()
+            .max_by_key(|peer| score(&peer.node, key))
+            .unwrap_or(&self.me);
+        if owner.node == self.me.node {
+            Place::Here
+        } else {
+            Place::There(owner.node.clone())
+        }
     }
 }
 
@@ -89,7 +102,9 @@ fn score(node: &NodeId, key: u64) -> u64 {
 
 /// FNV-1a, 64 bits (draft-eastlake-fnv).
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
@@ -106,12 +121,17 @@ mod tests {
     use super::*;
 
     fn peer(name: &str) -> Peer {
-        Peer { node: NodeId::new(name).unwrap(), incarnation: Incarnation(7) }
+        Peer {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation(7),
+        }
     }
 
     fn owners(placement: &Placement) -> Vec<Place> {
         let app = AppKey::new("demo").unwrap();
-        (0..3000).map(|user| placement.owner_of_user(&app, UserId(user))).collect()
+        (0..3000)
+            .map(|user| placement.owner_of_user(&app, UserId(user)))
+            .collect()
     }
 
     #[test]

@@ -48,7 +48,13 @@ impl Ticket {
         });
         // Made before the first is handed out: one that is taken and dropped must not end the job early, nor may one
         // that is never taken be forgotten.
-        (0..count).map(|_| Self { job: Arc::clone(&job), done: false }).collect::<Vec<_>>().into_iter()
+        (0..count)
+            .map(|_| Self {
+                job: Arc::clone(&job),
+                done: false,
+            })
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     /// This piece is done.

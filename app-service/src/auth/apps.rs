@@ -37,7 +37,10 @@ impl AppSecret {
     /// # Errors
     /// When the file cannot be read or holds too short a secret.
     pub fn from_file(path: &Path) -> Result<Self, AppError> {
-        let content = std::fs::read(path).map_err(|source| AppError::SecretFile { path: path.to_owned(), source })?;
+        let content = std::fs::read(path).map_err(|source| AppError::SecretFile {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::from_bytes(content.trim_ascii())
     }
 
@@ -74,7 +77,9 @@ pub enum AppError {
         count: usize,
     },
     /// The secret is guessable.
-    #[error("an app secret has {len} bytes: at least {SECRET_LEN_MIN} are needed, e.g. `openssl rand -hex 32`")]
+    #[error(
+        "an app secret has {len} bytes: at least {SECRET_LEN_MIN} are needed, e.g. `openssl rand -hex 32`"
+    )]
     SecretShort {
         /// Its bytes.
         len: usize,
@@ -102,11 +107,22 @@ impl App {
     ///
     /// # Errors
     /// When there is no secret or more than [`SECRETS_MAX`].
-    pub fn new(key: AppKey, secrets: Vec<AppSecret>, create_users_on_reference: bool) -> Result<Self, AppError> {
+    pub fn new(
+        key: AppKey,
+        secrets: Vec<AppSecret>,
+        create_users_on_reference: bool,
+    ) -> Result<Self, AppError> {
         if secrets.is_empty() || secrets.len() > SECRETS_MAX {
-            return Err(AppError::SecretCount { app: key, count: secrets.len() });
+            return Err(AppError::SecretCount {
+                app: key,
+                count: secrets.len(),
+            });
         }
-        Ok(Self { key, secrets, create_users_on_reference })
+        Ok(Self {
+            key,
+            secrets,
+            create_users_on_reference,
+        })
     }
 
     /// Its key.
@@ -153,8 +169,11 @@ impl Apps {
         let apps: Result<Vec<App>, AppError> = apps
             .iter()
             .map(|app| {
-                let secrets: Result<Vec<_>, _> =
-                    app.secret_files.iter().map(|file| AppSecret::from_file(file)).collect();
+                let secrets: Result<Vec<_>, _> = app
+                    .secret_files
+                    .iter()
+                    .map(|file| AppSecret::from_file(file))
+                    .collect();
                 App::new(AppKey::new(&app.key)?, secrets?, app.create_users_on_reference)
             })
             .collect();
@@ -204,7 +223,13 @@ mod tests {
         let secret = AppSecret::from_bytes(&[b's'; 32]).unwrap();
         let app = App::new(key.clone(), vec![secret.clone()], true).unwrap();
         assert!(matches!(Apps::new([app.clone(), app]), Err(AppError::Twice(_))));
-        assert!(matches!(App::new(key.clone(), vec![], true), Err(AppError::SecretCount { count: 0, .. })));
-        assert!(matches!(App::new(key, vec![secret; 3], true), Err(AppError::SecretCount { count: 3, .. })));
+        assert!(matches!(
+            App::new(key.clone(), vec![], true),
+            Err(AppError::SecretCount { count: 0, .. })
+        ));
+        assert!(matches!(
+            App::new(key, vec![secret; 3], true),
+            Err(AppError::SecretCount { count: 3, .. })
+        ));
     }
 }

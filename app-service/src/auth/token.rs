@@ -130,7 +130,11 @@ pub fn mint(
         jti: None,
         role: role.claim().map(str::to_owned),
     };
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret.encoding_key())?)
+    Ok(jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &secret.encoding_key(),
+    )?)
 }
 
 impl Apps {
@@ -138,7 +142,13 @@ impl Apps {
     ///
     /// # Errors
     /// When the token does not open that door; see [`TokenError`].
-    pub fn verify_login(&self, app_key: &str, uid: &str, token: &str, now_ms: u64) -> Result<Verified, TokenError> {
+    pub fn verify_login(
+        &self,
+        app_key: &str,
+        uid: &str,
+        token: &str,
+        now_ms: u64,
+    ) -> Result<Verified, TokenError> {
         let app = self.find(app_key).ok_or_else(|| unknown(app_key))?;
         let verified = verify(app, token, TokenRole::User, now_ms)?;
         if verified.uid.as_str() != uid {
@@ -157,7 +167,10 @@ impl Apps {
         }
         let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token)
             .map_err(|_| TokenError::Invalid("it is not a JWT with sub and exp"))?;
-        let named = claims.app.or(claims.iss).ok_or(TokenError::Invalid("it names no app"))?;
+        let named = claims
+            .app
+            .or(claims.iss)
+            .ok_or(TokenError::Invalid("it names no app"))?;
         let app = self.find(&named).ok_or_else(|| unknown(&named))?;
         let verified = verify(app, token, TokenRole::Server, now_ms)?;
         Ok((app, verified))
@@ -190,10 +203,17 @@ fn verify(app: &App, token: &str, role: TokenRole, now_ms: u64) -> Result<Verifi
         return Err(TokenError::Expired { exp: claims.exp, now });
     }
     if claims.iat.is_some_and(|iat| iat > now.saturating_add(LEEWAY_S)) {
-        return Err(TokenError::Invalid("it was signed in the future: check the signing server's clock"));
+        return Err(TokenError::Invalid(
+            "it was signed in the future: check the signing server's clock",
+        ));
     }
-    let uid = Uid::new(&claims.sub).map_err(|_| TokenError::Invalid("its sub is no uid (1 to 64 bytes, printable)"))?;
-    Ok(Verified { app: app.key().clone(), uid, expires_ms: claims.exp.saturating_mul(1000) })
+    let uid = Uid::new(&claims.sub)
+        .map_err(|_| TokenError::Invalid("its sub is no uid (1 to 64 bytes, printable)"))?;
+    Ok(Verified {
+        app: app.key().clone(),
+        uid,
+        expires_ms: claims.exp.saturating_mul(1000),
+    })
 }
 
 /// The claims, once one of the app's live secrets has signed them.
@@ -247,7 +267,15 @@ mod tests {
     }
 
     fn token(secret_byte: u8, app: &str, role: TokenRole, ttl_s: u64) -> String {
-        mint(&secret(secret_byte), &key(app), &uid("alice"), role, NOW_MS, ttl_s).unwrap()
+        mint(
+            &secret(secret_byte),
+            &key(app),
+            &uid("alice"),
+            role,
+            NOW_MS,
+            ttl_s,
+        )
+        .unwrap()
     }
 
     fn signed(claims: &impl Serialize, algorithm: Algorithm) -> String {
@@ -257,10 +285,14 @@ mod tests {
     #[test]
     fn both_live_secrets_open_the_door_and_no_other() {
         for byte in [1, 2] {
-            let verified = apps().verify_login("one", "alice", &token(byte, "one", TokenRole::User, 60), NOW_MS).unwrap();
+            let verified = apps()
+                .verify_login("one", "alice", &token(byte, "one", TokenRole::User, 60), NOW_MS)
+                .unwrap();
             assert_eq!(verified.expires_ms, NOW_MS + 60_000);
         }
-        let refused = apps().verify_login("one", "alice", &token(3, "one", TokenRole::User, 60), NOW_MS).unwrap_err();
+        let refused = apps()
+            .verify_login("one", "alice", &token(3, "one", TokenRole::User, 60), NOW_MS)
+            .unwrap_err();
         assert_eq!(refused.code(), Code::TokenInvalid);
     }
 
@@ -270,7 +302,9 @@ mod tests {
         let at = |seconds: u64| apps().verify_login("one", "alice", &token, NOW_MS + seconds * 1000);
         assert!(at(60 + LEEWAY_S - 1).is_ok());
         assert_eq!(at(60 + LEEWAY_S).unwrap_err().code(), Code::TokenExpired);
-        let early = apps().verify_login("one", "alice", &token, NOW_MS - (LEEWAY_S + 1) * 1000).unwrap_err();
+        let early = apps()
+            .verify_login("one", "alice", &token, NOW_MS - (LEEWAY_S + 1) * 1000)
+            .unwrap_err();
         assert_eq!(early.code(), Code::TokenInvalid);
     }
 
@@ -294,16 +328,28 @@ mod tests {
             let error = apps().verify_login("one", claimed, token, NOW_MS).unwrap_err();
             assert_eq!(error.code(), Code::TokenMismatch, "{error}");
         }
-        assert_eq!(apps().verify_server(&user, NOW_MS).unwrap_err().code(), Code::TokenMismatch);
-        assert_eq!(apps().verify_server(&server, NOW_MS).unwrap().0.key().as_str(), "one");
+        assert_eq!(
+            apps().verify_server(&user, NOW_MS).unwrap_err().code(),
+            Code::TokenMismatch
+        );
+        assert_eq!(
+            apps().verify_server(&server, NOW_MS).unwrap().0.key().as_str(),
+            "one"
+        );
     }
 
     #[test]
     fn an_issuer_stands_in_for_the_app_claim_but_some_app_must_be_named() {
         let with_issuer = serde_json::json!({"sub": "alice", "iss": "one", "exp": NOW_MS / 1000 + 60});
         let nameless = serde_json::json!({"sub": "alice", "exp": NOW_MS / 1000 + 60});
-        assert!(apps().verify_login("one", "alice", &signed(&with_issuer, Algorithm::HS256), NOW_MS).is_ok());
-        let error = apps().verify_login("one", "alice", &signed(&nameless, Algorithm::HS256), NOW_MS).unwrap_err();
+        assert!(
+            apps()
+                .verify_login("one", "alice", &signed(&with_issuer, Algorithm::HS256), NOW_MS)
+                .is_ok()
+        );
+        let error = apps()
+            .verify_login("one", "alice", &signed(&nameless, Algorithm::HS256), NOW_MS)
+            .unwrap_err();
         assert_eq!(error.code(), Code::TokenInvalid);
     }
 
@@ -312,11 +358,34 @@ mod tests {
         let mut cut = token(1, "one", TokenRole::User, 60);
         cut.truncate(cut.len() - 4);
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.";
-        let other_algorithm = signed(&serde_json::json!({"sub": "alice", "app": "one", "exp": 9}), Algorithm::HS512);
+        let other_algorithm = signed(
+            &serde_json::json!({"sub": "alice", "app": "one", "exp": 9}),
+            Algorithm::HS512,
+        );
         let long = "a".repeat(TOKEN_LEN_MAX + 1);
-        let no_exp = signed(&serde_json::json!({"sub": "alice", "app": "one"}), Algorithm::HS256);
-        for token in ["", ".", "..", "a.b.c", "\u{0}", none, &cut, &long, &other_algorithm, &no_exp] {
-            assert_eq!(apps().verify_login("one", "alice", token, NOW_MS).unwrap_err().code(), Code::TokenInvalid);
+        let no_exp = signed(
+            &serde_json::json!({"sub": "alice", "app": "one"}),
+            Algorithm::HS256,
+        );
+        for token in [
+            "",
+            ".",
+            "..",
+            "a.b.c",
+            "\u{0}",
+            none,
+            &cut,
+            &long,
+            &other_algorithm,
+            &no_exp,
+        ] {
+            assert_eq!(
+                apps()
+                    .verify_login("one", "alice", token, NOW_MS)
+                    .unwrap_err()
+                    .code(),
+                Code::TokenInvalid
+            );
             assert!(apps().verify_server(token, NOW_MS).is_err());
         }
         for app in ["", "three", "ONE", &long] {
@@ -330,7 +399,9 @@ mod tests {
     fn a_sub_that_is_no_uid_is_invalid() {
         let claims = serde_json::json!({"sub": "x".repeat(65), "app": "one", "exp": NOW_MS / 1000 + 60});
         let token = signed(&claims, Algorithm::HS256);
-        let error = apps().verify_login("one", &"x".repeat(65), &token, NOW_MS).unwrap_err();
+        let error = apps()
+            .verify_login("one", &"x".repeat(65), &token, NOW_MS)
+            .unwrap_err();
         assert_eq!(error.code(), Code::TokenInvalid);
     }
 }

@@ -34,13 +34,13 @@ pub enum Tell {
 
 /// A row to bring up to date.
 #[derive(Debug)]
-pub struct RowWork {
+pub(super) struct RowWork {
     /// Which.
-    pub key: RowKey,
+    pub(super) key: RowKey,
     /// Whether to tell its user in any case.
-    pub tell: Tell,
+    pub(super) tell: Tell,
     /// Those who wait for it to be durable.
-    pub tickets: Vec<Ticket>,
+    pub(super) tickets: Vec<Ticket>,
 }
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ struct Waiting {
 }
 
 /// The queue of one lane.
-pub struct LaneQueue {
+pub(super) struct LaneQueue {
     waiting: Mutex<Waiting>,
     wake: Notify,
     rows_max: usize,
@@ -61,8 +61,12 @@ pub struct LaneQueue {
 impl LaneQueue {
     /// An empty queue of at most `rows_max` rows.
     #[must_use]
-    pub fn new(rows_max: usize) -> Self {
-        Self { waiting: Mutex::new(Waiting::default()), wake: Notify::new(), rows_max }
+    pub(super) fn new(rows_max: usize) -> Self {
+        Self {
+            waiting: Mutex::new(Waiting::default()),
+            wake: Notify::new(),
+            rows_max,
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -70,18 +74,18 @@ impl LaneQueue {
     }
 
     /// Adds work; drops the ticket when the queue is full or closed.
-    pub fn submit(&self, key: RowKey, tell: Tell, ticket: Ticket) {
+    pub(super) fn submit(&self, key: RowKey, tell: Tell, ticket: Ticket) {
         // Dropped only after the lock is: the end of a job may come back here.
         let refused = {
             let mut waiting = self.waiting();
-            let full = waiting.order.len() >= self.rows_max;
+            let full = waiting.closed || waiting.order.len() >= self.rows_max;
             match waiting.work.get_mut(&key) {
                 Some((known, tickets)) => {
                     *known = (*known).max(tell);
                     tickets.push(ticket);
                     None
                 }
-                None if full || waiting.closed => Some(ticket),
+                None if full => Some(ticket),
                 None => {
                     waiting.order.push_back(key.clone());
                     waiting.work.insert(key, (tell, vec![ticket]));
@@ -99,7 +103,7 @@ impl LaneQueue {
     }
 
     /// Up to `rows_max` rows, oldest first; waits for one. `None` once closed and empty.
-    pub async fn take(&self, rows_max: usize) -> Option<Vec<RowWork>> {
+    pub(super) async fn take(&self, rows_max: usize) -> Option<Vec<RowWork>> {
         loop {
             {
                 let mut waiting = self.waiting();
@@ -121,14 +125,14 @@ impl LaneQueue {
     }
 
     /// Takes no more; what waits is still given out.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.waiting().closed = true;
         self.wake.notify_one();
     }
 
     /// Rows waiting.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting().order.len()
     }
 }
@@ -171,7 +175,10 @@ mod tests {
         queue.submit(key(2), Tell::IfChanged, tickets.pop().unwrap());
         queue.submit(key(1), Tell::Always, tickets.pop().unwrap());
         let taken = queue.take(10).await.unwrap();
-        let seen: Vec<_> = taken.iter().map(|work| (work.key.user.0, work.tell, work.tickets.len())).collect();
+        let seen: Vec<_> = taken
+            .iter()
+            .map(|work| (work.key.user.0, work.tell, work.tickets.len()))
+            .collect();
         assert_eq!(seen, [(1, Tell::Always, 2), (2, Tell::IfChanged, 1)]);
         drop(taken);
         assert_eq!(lost.load(Ordering::Relaxed), 3);
