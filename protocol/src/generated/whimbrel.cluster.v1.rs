@@ -60,6 +60,9 @@ pub struct LinkHello {
     pub zone: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub version_tag: ::prost::alloc::string::String,
+    /// Of the accepting end: why it refuses this link; empty when it does not.
+    #[prost(string, tag = "8")]
+    pub refusal: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Probe {}
