@@ -76,7 +76,7 @@ impl Service {
     async fn open(&self, request: OpenSessionRequest) -> Result<UserId, Failure> {
         let parts = &self.0.parts;
         let (app, uid) = (AppKey::new(&request.app_key)?, Uid::new(&request.uid)?);
-        let device = DeviceId::new(&request.device_id)?;
+        DeviceId::new(&request.device_id)?;
         bounded("platform", &request.platform)?;
         if parts.apps.find(app.as_str()).is_none() {
             return Err(TokenError::UnknownApp(app.to_string()).into());
@@ -87,19 +87,27 @@ impl Service {
             .into_iter()
             .next()
             .ok_or_else(|| Failure::new(Code::Internal, "resolving a user gave none"))?;
-        let last_login = storage::LastLogin {
-            time_ms: parts.env.clock.now_ms(),
-            device_id: device.as_str().to_owned(),
-            platform: request.platform,
-            login_epoch: request.login_epoch,
-        };
-        let mut batch = Batch::blind();
-        batch.put(UserKeys::new(&app, user).last_login(), values::encode(&last_login));
-        if let Commit::Unknown(error) | Commit::Refused(error) = parts.store.commit(batch).await {
+        if let Err(failure) = self.note_login(&app, user).await {
             // A full disk keeps nobody from reading.
-            tracing::debug!(%error, "a login was not noted");
+            tracing::debug!(%failure, "a login was not noted");
         }
         Ok(user)
+    }
+
+    /// Notes when the user was last here. Of two devices at the same moment one is enough.
+    async fn note_login(&self, app: &AppKey, user: UserId) -> Result<(), Failure> {
+        let parts = &self.0.parts;
+        let key = UserKeys::new(app, user).profile();
+        let snapshot = parts.store.snapshot().await?;
+        let Some(value) = snapshot.get(&key).await? else { return Ok(()) };
+        let mut profile: storage::Profile = values::decode(&value)?;
+        profile.last_login_ms = parts.env.clock.now_ms();
+        let mut batch = Batch::at(&*snapshot);
+        batch.put(key, values::encode(&profile));
+        match parts.store.commit(batch).await {
+            Commit::Committed | Commit::Conflict(_) => Ok(()),
+            Commit::Unknown(error) | Commit::Refused(error) => Err(error.into()),
+        }
     }
 }
 
