@@ -167,3 +167,12 @@ fn split(state: &mut snow::HandshakeState, suite: Suite, side: Side) -> SessionK
 
 /// Secret bytes that are wiped when dropped.
 type Secret = Zeroizing<[u8; 32]>;
+
+#[cfg(test)]
+mod tests {
+    /// The rest of a waiting side are the boxes this refers to: ciphers as raw keys, a hash, two key pairs.
+    #[test]
+    fn a_waiting_sides_state_stays_below_a_kibibyte() {
+        assert!(size_of::<snow::HandshakeState>() <= 1024);
+    }
+}
