@@ -19,12 +19,18 @@ pub mod failure;
 pub mod keys;
 pub mod values;
 
+mod app_service;
 pub mod auth;
 pub mod config;
 pub mod delivery;
 pub mod fanout;
+pub mod http;
+mod lease;
 pub mod markers;
 pub mod placement;
+pub mod service;
 pub mod sync;
 pub mod ticket;
 pub mod user_lane;
+
+pub use app_service::{AppService, AppServiceHandle, RegistryAt, StartError};

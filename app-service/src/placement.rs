@@ -4,6 +4,7 @@
 //! own a user conflict in the Store and stay correct. The node set comes from the registry and is refreshed by the
 //! shell; with no other node known, everything is local.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, UserId};
@@ -31,6 +32,7 @@ pub enum Place {
 pub struct Placement {
     me: Peer,
     peers: Arc<RwLock<Arc<[Peer]>>>,
+    known: Arc<AtomicBool>,
 }
 
 impl Placement {
@@ -41,6 +43,7 @@ impl Placement {
         Self {
             me,
             peers: Arc::new(RwLock::new(peers)),
+            known: Arc::new(AtomicBool::new(false)),
         }
     }
 
@@ -56,6 +59,12 @@ impl Placement {
         Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether the registry has said anything yet: before that, nobody can be taken for dead.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
     /// Takes what the registry says; this node counts as live whether or not it is listed.
     pub fn update(&self, live: impl IntoIterator<Item = Peer>) {
         let mut live: Vec<Peer> = live
@@ -66,6 +75,7 @@ impl Placement {
         live.sort();
         live.dedup_by(|a, b| a.node == b.node);
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = live.into();
+        self.known.store(true, Ordering::Relaxed);
     }
 
     /// Who owns this user's lane.

@@ -17,6 +17,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use whimbrel_link::Caller;
 use whimbrel_protocol::cluster::{PushResponse, SessionRecord, UserKey};
 use whimbrel_protocol::ids::{AppKey, UserId};
@@ -40,11 +41,13 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Fanout {
     queue: mpsc::Sender<PushJob>,
+    closing: CancellationToken,
 }
 
 /// The task behind a [`Fanout`].
 pub struct FanoutTask {
     queue: mpsc::Receiver<PushJob>,
+    closing: CancellationToken,
     registry: Arc<dyn Registry>,
     caller: Arc<dyn Caller>,
 }
@@ -54,14 +57,9 @@ impl Fanout {
     #[must_use]
     pub fn new(queue_max: usize, registry: Arc<dyn Registry>, caller: Arc<dyn Caller>) -> (Self, FanoutTask) {
         let (sender, receiver) = mpsc::channel(queue_max.max(1));
-        (
-            Self { queue: sender },
-            FanoutTask {
-                queue: receiver,
-                registry,
-                caller,
-            },
-        )
+        let closing = CancellationToken::new();
+        let task = FanoutTask { queue: receiver, closing: closing.clone(), registry, caller };
+        (Self { queue: sender, closing }, task)
     }
 
     /// Pushes when there is room; else drops, and counts it.
@@ -70,10 +68,15 @@ impl Fanout {
             metrics::counter!("whimbrel_pushes_dropped_total", "why" => "queue").increment(1);
         }
     }
+
+    /// Takes nothing more; the task sends what it has and ends.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
 }
 
 impl FanoutTask {
-    /// Runs until every [`Fanout`] is gone and what they gave is sent.
+    /// Runs until the fan-out is closed, or dropped, and what it was given is sent.
     pub async fn run(mut self) {
         let mut in_flight = FuturesUnordered::new();
         let mut jobs = Vec::with_capacity(JOBS_PER_LOOK_UP);
@@ -81,6 +84,7 @@ impl FanoutTask {
             tokio::select! {
                 biased;
                 Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+                () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 taken = self.queue.recv_many(&mut jobs, JOBS_PER_LOOK_UP), if in_flight.len() < FRAMES_IN_FLIGHT_MAX => {
                     if taken == 0 {
                         break;

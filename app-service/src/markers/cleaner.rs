@@ -44,10 +44,16 @@ pub struct Cleaner(Arc<Owner>);
 
 struct Owner(Arc<Waiting>);
 
-impl Drop for Owner {
-    fn drop(&mut self) {
+impl Owner {
+    fn close(&self) {
         self.0.keys().closed = true;
         self.0.wake.notify_one();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -63,10 +69,15 @@ impl Cleaner {
         Self(Arc::new(Owner(waiting)))
     }
 
+    /// The task deletes what waits and ends.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
     /// Has the marker at `key` deleted.
     pub fn delete(&self, key: Bytes) {
         let mut keys = self.0.0.keys();
-        if keys.done.len() >= WAITING_MAX {
+        if keys.closed || keys.done.len() >= WAITING_MAX {
             metrics::counter!("whimbrel_markers_left_total").increment(1);
             return;
         }

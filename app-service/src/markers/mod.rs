@@ -50,6 +50,11 @@ impl Markers {
         }
     }
 
+    /// Deletes what is done so far, and ends.
+    pub fn close(&self) {
+        self.cleaner.close();
+    }
+
     /// What is to be tried again.
     #[must_use]
     pub fn retries(&self) -> &RetryList {

@@ -87,7 +87,7 @@ impl Sweeper {
         let stop = self.parts.stop.clone();
         while !stop.is_cancelled() {
             self.retry_own().await;
-            if self.now() >= dead_due {
+            if self.now() >= dead_due && self.parts.placement.is_known() {
                 if let Err(error) = self.sweep_dead().await {
                     tracing::warn!(%error, "looking for dead nodes' markers failed; trying again");
                 }

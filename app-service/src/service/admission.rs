@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
 use whimbrel_protocol::cluster::Priority;
 
 /// Admits requests up to a bound; the lower a priority, the smaller its share, so that a burst of history reads leaves
@@ -11,6 +12,7 @@ use whimbrel_protocol::cluster::Priority;
 pub(super) struct Admission {
     in_progress: AtomicUsize,
     max: usize,
+    emptied: Notify,
 }
 
 /// A place among the requests in progress; given back when dropped.
@@ -19,13 +21,15 @@ pub(super) struct Place(Arc<Admission>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
+        if self.0.in_progress.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.emptied.notify_waiters();
+        }
     }
 }
 
 impl Admission {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { in_progress: AtomicUsize::new(0), max: max.max(1) })
+        Arc::new(Self { in_progress: AtomicUsize::new(0), max: max.max(1), emptied: Notify::new() })
     }
 
     /// A place for a request of this priority, if its share has one.
@@ -34,6 +38,18 @@ impl Admission {
         let enter = |count: usize| (count < share).then_some(count + 1);
         let entered = self.in_progress.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter);
         entered.ok().map(|_| Place(Arc::clone(self)))
+    }
+
+    /// Returns when nothing is in progress.
+    pub(super) async fn idle(&self) {
+        loop {
+            // Asked to be woken before looking, so that the last place given back in between is not missed.
+            let emptied = self.emptied.notified();
+            if self.in_progress.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// How full it is, 0 to 1000.

@@ -113,6 +113,17 @@ impl Service {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it takes nothing more.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Returns once no request is in progress. New ones put it off, so drain first.
+    pub async fn idle(&self) {
+        self.0.admission.idle().await;
+    }
+
     /// How full this node is, 0 to 1000: by requests in progress or by the committer's queues, whichever is fuller.
     #[must_use]
     pub fn load_permille(&self) -> u32 {
@@ -122,7 +133,7 @@ impl Service {
     /// Why requests are not taken now, if so.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {
-        if self.0.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Some("this node is draining".to_owned());
         }
         match self.0.parts.store.readiness() {

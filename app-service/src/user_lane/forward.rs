@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use whimbrel_link::Caller;
 use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Role, UserWork, UserWorkItem};
 use whimbrel_protocol::ids::{AppKey, ConversationId, IdError, NodeId, UserId};
@@ -34,9 +35,10 @@ pub(super) struct Forwarded {
     pub(super) ticket: Ticket,
 }
 
-/// The task that forwards. Ends when the lanes that feed it are gone.
+/// The task that forwards. Ends when the lanes that feed it are closed, or gone.
 pub(super) struct ForwardTask {
     pub(super) queue: mpsc::Receiver<Forwarded>,
+    pub(super) closing: CancellationToken,
     pub(super) caller: Arc<dyn Caller>,
     pub(super) lanes: Weak<Lanes>,
 }
@@ -49,6 +51,7 @@ impl ForwardTask {
             tokio::select! {
                 biased;
                 Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+                () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 count = self.queue.recv_many(&mut taken, ITEMS_PER_REQUEST_MAX), if in_flight.len() < REQUESTS_IN_FLIGHT_MAX => {
                     if count == 0 {
                         break;

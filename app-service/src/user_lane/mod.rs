@@ -12,9 +12,11 @@ mod queue;
 pub mod row;
 mod write;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 use whimbrel_link::Caller;
 use whimbrel_store::{Epoch, Store};
 
@@ -53,6 +55,9 @@ pub struct Lanes {
     queues: Vec<Arc<LaneQueue>>,
     placement: Placement,
     forward: mpsc::Sender<Forwarded>,
+    closing: CancellationToken,
+    /// Ends when the last lane's task does, for each holds a sender.
+    ended: Mutex<mpsc::Receiver<Infallible>>,
 }
 
 impl Lanes {
@@ -69,6 +74,8 @@ impl Lanes {
         } = parts;
         let rows_max = config.commit_rows_max.clamp(1, COMMIT_ROWS_MAX);
         let (forward, forwarded) = mpsc::channel(FORWARD_QUEUE_MAX);
+        let (running, ended) = mpsc::channel(1);
+        let closing = CancellationToken::new();
         let queues = (0..config.lanes.max(1)).map(|_| Arc::new(LaneQueue::new(config.queue_max)));
         let lanes = Arc::new(Self {
             queues: queues.collect(),
@@ -89,7 +96,9 @@ impl Lanes {
                 epoch,
                 fanout: fanout.clone(),
             };
+            let running = running.clone();
             let lane = async move {
+                let _running = running;
                 while let Some(work) = queue.take(rows_max).await {
                     writer.rewrite(work).await;
                 }
@@ -132,7 +141,15 @@ impl Lanes {
 
     /// Takes no more work. What waits is done, then the lanes end.
     pub fn close(&self) {
+        self.closing.cancel();
         self.queues.iter().for_each(|queue| queue.close());
+    }
+}
+
+impl Lanes {
+    /// Returns once the lanes were closed and all that waited is done.
+    pub async fn ended(&self) {
+        self.ended.lock().await.recv().await;
     }
 }
 
