@@ -105,11 +105,8 @@ impl Batch {
                 if op == Op::Guard {
                     return self;
                 }
-                if earlier.is_write()
-                    && (matches!(earlier, Op::Insert(_)) || matches!(op, Op::Insert(_)))
-                {
-                    self.contradiction
-                        .get_or_insert_with(|| occupied.key().clone());
+                if earlier.is_write() && (matches!(earlier, Op::Insert(_)) || matches!(op, Op::Insert(_))) {
+                    self.contradiction.get_or_insert_with(|| occupied.key().clone());
                 }
                 self.bytes = self.bytes - earlier.value_len() + op.value_len();
                 occupied.insert(op);
@@ -169,9 +166,7 @@ impl Batch {
     /// The first limit that is broken.
     pub fn check(&self) -> Result<(), StoreError> {
         if self.ops.len() > BATCH_OPS_MAX {
-            return Err(StoreError::BatchTooManyOps {
-                ops: self.ops.len(),
-            });
+            return Err(StoreError::BatchTooManyOps { ops: self.ops.len() });
         }
         if self.bytes > BATCH_BYTES_MAX {
             return Err(StoreError::BatchTooLarge { bytes: self.bytes });
@@ -206,9 +201,7 @@ impl Batch {
         if let Some(key) = other.contradiction.as_ref().or(self.contradiction.as_ref()) {
             return Err(MergeError::BothWrite { key: key.clone() });
         }
-        if self.ops.len() + other.ops.len() > BATCH_OPS_MAX
-            || self.bytes + other.bytes > BATCH_BYTES_MAX
-        {
+        if self.ops.len() + other.ops.len() > BATCH_OPS_MAX || self.bytes + other.bytes > BATCH_BYTES_MAX {
             return Err(MergeError::TooLarge);
         }
         let (small, large) = if self.ops.len() < other.ops.len() {
@@ -274,10 +267,7 @@ mod tests {
     #[test]
     fn bytes_follow_replaced_operations() {
         let mut batch = Batch::blind();
-        batch
-            .put("key", "long value")
-            .put("key", "v")
-            .delete("key2");
+        batch.put("key", "long value").put("key", "v").delete("key2");
         assert_eq!((batch.len(), batch.bytes()), (2, 3 + 1 + 4));
     }
 
@@ -319,10 +309,7 @@ mod tests {
 
         let mut clash = at();
         clash.delete("b");
-        assert_eq!(
-            one.merge(clash),
-            Err(MergeError::BothWrite { key: "b".into() })
-        );
+        assert_eq!(one.merge(clash), Err(MergeError::BothWrite { key: "b".into() }));
         assert!(matches!(
             one.merge(Batch::blind()),
             Err(MergeError::Version { .. })

@@ -1,6 +1,6 @@
 //! What can go wrong while reading from or committing to an open store.
 //!
-//! Opening has errors of its own.
+//! Opening has errors of its own, see [`crate::OpenError`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,17 +44,13 @@ pub enum StoreError {
         len: usize,
     },
     /// A batch held more operations than the limit.
-    #[error(
-        "a batch of {ops} operations is too large; a batch holds at most {BATCH_OPS_MAX}: split it"
-    )]
+    #[error("a batch of {ops} operations is too large; a batch holds at most {BATCH_OPS_MAX}: split it")]
     BatchTooManyOps {
         /// How many it held.
         ops: usize,
     },
     /// A batch held more bytes than the limit.
-    #[error(
-        "a batch of {bytes} bytes is too large; a batch holds at most {BATCH_BYTES_MAX}: split it"
-    )]
+    #[error("a batch of {bytes} bytes is too large; a batch holds at most {BATCH_BYTES_MAX}: split it")]
     BatchTooLarge {
         /// Bytes of its keys and values.
         bytes: usize,

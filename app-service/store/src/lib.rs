@@ -13,9 +13,9 @@
 //! | backend | for |
 //! |---|---|
 //! | [`MemoryStore`] | tests, simulation, `standalone --ephemeral` |
-//! | `FjallStore` | one machine: an embedded log-structured tree, one committer, one fsync per group |
+//! | [`FjallStore`] | one machine: an embedded log-structured tree, one committer, one fsync per group |
 //!
-//! The `conformance` suite (feature `conformance`) is the definition in code: every backend passes it.
+//! The [`conformance`] suite (feature `conformance`) is the definition in code: every backend passes it.
 //!
 //! What this crate is not for: it knows nothing of messages, keys' meaning or value formats, and it
 //! never retries a commit for its caller.
@@ -23,6 +23,9 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod embedded;
 mod error;
 pub mod limits;
 mod memory;
@@ -32,6 +35,9 @@ mod snapshots;
 mod store;
 
 pub use batch::{Batch, MergeError, Op};
+#[cfg(feature = "planted-faults")]
+pub use embedded::PlantedFaults;
+pub use embedded::{FjallConfig, FjallStore, OpenError};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use range::{Direction, KeyRange, ScanPage};

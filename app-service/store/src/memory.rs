@@ -15,8 +15,7 @@ use crate::limits::{check_key, check_multi_get, check_scan_limit};
 use crate::recent::RecentWrites;
 use crate::snapshots::{LiveSnapshots, SnapshotPin};
 use crate::{
-    Batch, Commit, Direction, Epoch, KeyRange, Op, Readiness, ScanPage, Snapshot, Store,
-    StoreError, Version,
+    Batch, Commit, Direction, Epoch, KeyRange, Op, Readiness, ScanPage, Snapshot, Store, StoreError, Version,
 };
 
 /// Old versions dropped per commit at most, beyond twice what the commit adds: the end of a long-lived
@@ -67,9 +66,7 @@ impl MemoryStore {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state
-            .read()
-            .expect("nothing panics while holding this lock")
+        self.state.read().expect("nothing panics while holding this lock")
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
@@ -102,9 +99,9 @@ impl Store for MemoryStore {
         if state.closed {
             return Commit::Refused(StoreError::Closed);
         }
-        let Ok(conflicts) = state.recent.conflicts(&batch, |key| {
-            Ok::<_, Infallible>(state.newest(key).is_some())
-        });
+        let Ok(conflicts) = state
+            .recent
+            .conflicts(&batch, |key| Ok::<_, Infallible>(state.newest(key).is_some()));
         if !conflicts.is_empty() {
             return Commit::Conflict(conflicts);
         }
@@ -209,10 +206,7 @@ struct MemorySnapshot {
 
 impl MemorySnapshot {
     fn read(&self) -> Result<RwLockReadGuard<'_, State>, StoreError> {
-        let state = self
-            .state
-            .read()
-            .expect("nothing panics while holding this lock");
+        let state = self.state.read().expect("nothing panics while holding this lock");
         if state.closed {
             Err(StoreError::Closed)
         } else {
@@ -266,12 +260,8 @@ impl Snapshot for MemorySnapshot {
             visible(rows, version).map(|value| Ok((key.clone(), value.clone())))
         };
         match direction {
-            Direction::Forward => {
-                ScanPage::collect(&range, limit, direction, rows.filter_map(entry))
-            }
-            Direction::Reverse => {
-                ScanPage::collect(&range, limit, direction, rows.rev().filter_map(entry))
-            }
+            Direction::Forward => ScanPage::collect(&range, limit, direction, rows.filter_map(entry)),
+            Direction::Reverse => ScanPage::collect(&range, limit, direction, rows.rev().filter_map(entry)),
         }
     }
 }
@@ -285,9 +275,7 @@ mod tests {
         let store = MemoryStore::new(Epoch([1; 16]));
         for round in 0..100u8 {
             let mut batch = Batch::blind();
-            batch
-                .put("kept", vec![round + 1])
-                .put("gone", vec![round + 1]);
+            batch.put("kept", vec![round + 1]).put("gone", vec![round + 1]);
             assert!(store.commit(batch).await.is_committed());
         }
         let mut batch = Batch::blind();

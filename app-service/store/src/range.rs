@@ -31,11 +31,7 @@ impl KeyRange {
         } else {
             return Ok(Self { start, end });
         };
-        Err(StoreError::Range {
-            start,
-            end,
-            expected,
-        })
+        Err(StoreError::Range { start, end, expected })
     }
 
     /// All keys that begin with `prefix`.
@@ -82,10 +78,7 @@ impl KeyRange {
     /// What remains of the range once a scan in `direction` has returned `last`, a key inside it.
     #[must_use]
     pub fn after(&self, last: &Bytes, direction: Direction) -> Self {
-        debug_assert!(
-            self.contains(last),
-            "the last key of a page lies in the range"
-        );
+        debug_assert!(self.contains(last), "the last key of a page lies in the range");
         match direction {
             Direction::Forward => {
                 let mut start = BytesMut::with_capacity(last.len() + 1);
@@ -151,10 +144,7 @@ impl ScanPage {
         for entry in entries {
             let (key, value) = entry?;
             if page.entries.len() >= limit || page_bytes >= SCAN_BYTES_MAX {
-                page.next = page
-                    .entries
-                    .last()
-                    .map(|(last, _)| range.after(last, direction));
+                page.next = page.entries.last().map(|(last, _)| range.after(last, direction));
                 break;
             }
             page_bytes += key.len() + value.len();

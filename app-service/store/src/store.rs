@@ -74,12 +74,8 @@ pub trait Snapshot: Send + Sync {
     ///
     /// # Errors
     /// As [`get`](Snapshot::get).
-    async fn scan(
-        &self,
-        range: KeyRange,
-        limit: usize,
-        direction: Direction,
-    ) -> Result<ScanPage, StoreError>;
+    async fn scan(&self, range: KeyRange, limit: usize, direction: Direction)
+    -> Result<ScanPage, StoreError>;
 }
 
 /// How a commit ended.
