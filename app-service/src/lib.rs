@@ -3,7 +3,7 @@
 //! | module | for |
 //! |---|---|
 //! | [`log`] | what users do to conversations: the way in, and the pure decisions behind it |
-//! | [`committer`] | lanes and group commit: many mutations, one commit |
+//! | `committer` | lanes and group commit: many mutations, one commit |
 //! | [`committed`] | the seam after the commit |
 //! | [`reads`] | pulling, conversation info, members, a user's view of a conversation |
 //! | [`users`] | uids and user ids |
@@ -14,9 +14,13 @@
 #![forbid(unsafe_code)]
 
 pub mod committed;
+mod committer;
 pub mod env;
 pub mod failure;
 pub mod keys;
+pub mod log;
+pub mod reads;
+pub mod users;
 pub mod values;
 
 mod app_service;

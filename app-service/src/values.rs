@@ -14,7 +14,7 @@ use prost::Message;
 const WRITTEN_VERSION: u8 = 1;
 
 /// The stored messages, generated from `proto/storage.proto`.
-#[expect(missing_docs, clippy::all, reason = "generated")]
+#[expect(missing_docs, reason = "generated")]
 pub mod storage {
     include!("generated/whimbrel.storage.v1.rs");
 }
@@ -49,6 +49,12 @@ pub enum ValueError {
         len: usize,
         /// What the decoder says.
         source: prost::DecodeError,
+    },
+    /// A uid that could not have been stored.
+    #[error("a stored uid of {len} bytes is none: the store is damaged, restore it from a backup")]
+    Uid {
+        /// Bytes found.
+        len: usize,
     },
 }
 

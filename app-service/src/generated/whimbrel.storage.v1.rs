@@ -93,6 +93,9 @@ pub struct Member {
     /// The log's `counted` where the last closed interval ends; says nothing while `current`.
     #[prost(uint64, tag = "11")]
     pub end_counted: u64,
+    /// The log's rev there.
+    #[prost(uint64, tag = "12")]
+    pub end_rev: u64,
 }
 /// One current member of a group, apart from Member so that listing members reads no more than members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -174,6 +177,9 @@ pub struct Marker {
     /// Users who were members before this commit and are none after it: their rows change too.
     #[prost(fixed64, repeated, tag = "3")]
     pub removed_user_ids: ::prost::alloc::vec::Vec<u64>,
+    /// Random, one per attempt at a commit: tells which attempt it was that succeeded.
+    #[prost(fixed64, tag = "4")]
+    pub commit_id: u64,
 }
 /// A life of a service node, written before its first marker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
