@@ -103,11 +103,18 @@ impl AppService {
             RegistryAt::Here(registry) => registry,
             RegistryAt::Linked { home } => Arc::new(LinkRegistry::new(Arc::clone(&caller), home.as_ref())),
         };
-        let me = Peer { node: identity.node.clone(), incarnation: identity.incarnation };
+        let me = Peer {
+            node: identity.node.clone(),
+            incarnation: identity.incarnation,
+            draining: false,
+        };
         let placement = Placement::alone(me);
 
-        let (fanout, fanout_task) =
-            Fanout::new(config.rows.push_queue_max, Arc::clone(&registry), Arc::clone(&caller));
+        let (fanout, fanout_task) = Fanout::new(
+            config.rows.push_queue_max,
+            Arc::clone(&registry),
+            Arc::clone(&caller),
+        );
         tasks.spawn("fanout", fanout_task.run());
         let parts = LaneParts {
             store: Arc::clone(&store),
@@ -186,7 +193,10 @@ impl AppService {
                 ..HttpLimits::default()
             };
             let until = http_stop.clone().cancelled_owned();
-            tasks.spawn("http", whimbrel_host::http::serve(listener, routes, limits, until));
+            tasks.spawn(
+                "http",
+                whimbrel_host::http::serve(listener, routes, limits, until),
+            );
         }
         tracing::info!(node = %identity.node, life = ?identity.incarnation, "app-service started");
         Ok(AppServiceHandle {
@@ -201,7 +211,11 @@ impl AppService {
             lanes,
             fanout,
             markers,
-            stops: Stops { http: http_stop, sweeper: stop, lease: lease_stop },
+            stops: Stops {
+                http: http_stop,
+                sweeper: stop,
+                lease: lease_stop,
+            },
         })
     }
 }
@@ -270,10 +284,16 @@ impl AppServiceHandle {
         self.stops.lease.cancel();
         let identity = self.endpoint.identity();
         let removal = self.registry.remove_node(&identity.node, identity.incarnation);
-        if !matches!(tokio::time::timeout(LEASE_REMOVAL_TIMEOUT, removal).await, Ok(Ok(()))) {
+        if !matches!(
+            tokio::time::timeout(LEASE_REMOVAL_TIMEOUT, removal).await,
+            Ok(Ok(()))
+        ) {
             tracing::debug!("the lease was not removed; it ends by itself");
         }
-        let report = self.tasks.shut_down(grace.saturating_sub(started.elapsed())).await;
+        let report = self
+            .tasks
+            .shut_down(grace.saturating_sub(started.elapsed()))
+            .await;
         self.endpoint.shut_down().await;
         self.host.health.remove("app-service");
         report
@@ -289,7 +309,10 @@ fn options_of(apps: Apps) -> AppOptionsOf {
 }
 
 fn env_of(host: &HostParts, tasks: &Tasks) -> Env {
-    Env::of_tokio(Arc::new(HostClock(Arc::clone(&host.clock))), Arc::new(TaskSpawner(tasks.spawner())))
+    Env::of_tokio(
+        Arc::new(HostClock(Arc::clone(&host.clock))),
+        Arc::new(TaskSpawner(tasks.spawner())),
+    )
 }
 
 struct HostClock(Arc<dyn whimbrel_host::Clock>);
@@ -327,7 +350,11 @@ impl Handler for LateHandler {
     fn handle(&self, request: Envelope, reply: Reply) {
         match self.0.get() {
             Some(service) => service.handle(request, reply),
-            None => reply.fail(Status::Unavailable, "this node is starting", STARTING_RETRY_AFTER_MS),
+            None => reply.fail(
+                Status::Unavailable,
+                "this node is starting",
+                STARTING_RETRY_AFTER_MS,
+            ),
         }
     }
 }

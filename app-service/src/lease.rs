@@ -78,7 +78,9 @@ impl Lease {
         }
         match self.registry.nodes(Some(Role::AppService)).await {
             Ok(leases) => self.placement.update(leases.iter().filter_map(peer)),
-            Err(error) => tracing::debug!(%error, "the other nodes are not known; going on with those of before"),
+            Err(error) => {
+                tracing::debug!(%error, "the other nodes are not known; going on with those of before")
+            }
         }
         false
     }
@@ -104,7 +106,10 @@ impl Lease {
 }
 
 fn peer(lease: &NodeLease) -> Option<Peer> {
-    // A draining node owns nobody any more: its work is taken over while it still finishes its own.
-    let node = NodeId::new(&lease.node).ok().filter(|_| !lease.draining)?;
-    Some(Peer { node, incarnation: Incarnation(lease.incarnation) })
+    let node = NodeId::new(&lease.node).ok()?;
+    Some(Peer {
+        node,
+        incarnation: Incarnation(lease.incarnation),
+        draining: lease.draining,
+    })
 }

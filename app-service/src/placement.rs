@@ -16,6 +16,8 @@ pub struct Peer {
     pub node: NodeId,
     /// Its life.
     pub incarnation: Incarnation,
+    /// On its way out: it lives, but gets no more work.
+    pub draining: bool,
 }
 
 /// Where a piece of work belongs.
@@ -94,6 +96,7 @@ impl Placement {
         let peers = self.peers();
         let owner = peers
             .iter()
+            .filter(|peer| !peer.draining)
             .max_by_key(|peer| score(&peer.node, key))
             .unwrap_or(&self.me);
         if owner.node == self.me.node {
@@ -134,6 +137,7 @@ mod tests {
         Peer {
             node: NodeId::new(name).unwrap(),
             incarnation: Incarnation(7),
+            draining: false,
         }
     }
 
@@ -172,6 +176,15 @@ mod tests {
         let before = owners(&placement);
         placement.update([peer("b")]);
         let after = owners(&placement);
+        let drained = Placement::alone(peer("a"));
+        drained.update([
+            peer("b"),
+            Peer {
+                draining: true,
+                ..peer("c")
+            },
+        ]);
+        assert_eq!(owners(&drained), after, "a draining node owns nobody");
         let gone = Place::There(peer("c").node);
         for (before, after) in before.iter().zip(&after) {
             assert!(before == after || *before == gone);

@@ -58,8 +58,19 @@ impl Fanout {
     pub fn new(queue_max: usize, registry: Arc<dyn Registry>, caller: Arc<dyn Caller>) -> (Self, FanoutTask) {
         let (sender, receiver) = mpsc::channel(queue_max.max(1));
         let closing = CancellationToken::new();
-        let task = FanoutTask { queue: receiver, closing: closing.clone(), registry, caller };
-        (Self { queue: sender, closing }, task)
+        let task = FanoutTask {
+            queue: receiver,
+            closing: closing.clone(),
+            registry,
+            caller,
+        };
+        (
+            Self {
+                queue: sender,
+                closing,
+            },
+            task,
+        )
     }
 
     /// Pushes when there is room; else drops, and counts it.

@@ -16,13 +16,18 @@ use crate::log::Actor;
 use crate::values::{self, storage};
 
 pub(super) fn parse_conversation(text: &str) -> Result<ConversationId, ApiError> {
-    text.parse().map_err(|error| ApiError::from(Failure::from(error)).field("conversation"))
+    text.parse()
+        .map_err(|error| ApiError::from(Failure::from(error)).field("conversation"))
 }
 
 async fn head(api: &Api, app: &AppKey, conversation: ConversationId) -> Result<storage::Head, ApiError> {
     let snapshot = api.0.store.snapshot().await.map_err(Failure::from)?;
     let key = ConversationKeys::new(app, conversation).head();
-    let value = snapshot.get(&key).await.map_err(Failure::from)?.ok_or_else(|| unknown(conversation))?;
+    let value = snapshot
+        .get(&key)
+        .await
+        .map_err(Failure::from)?
+        .ok_or_else(|| unknown(conversation))?;
     Ok(values::decode(&value).map_err(Failure::from)?)
 }
 
@@ -157,17 +162,31 @@ pub(super) async fn change_members(
 ) -> Result<Json<Changed>, ApiError> {
     let conversation = parse_group(&conversation)?;
     let operation = api.operation_id(request.operation_id.as_deref())?;
-    let (operation_id, id) =
-        (Bytes::copy_from_slice(operation.as_bytes()), Bytes::copy_from_slice(conversation.as_bytes()));
-    let actor = reader(&api, &app, conversation, request.by.as_deref()).await.map_err(|error| error.field("by"))?;
+    let (operation_id, id) = (
+        Bytes::copy_from_slice(operation.as_bytes()),
+        Bytes::copy_from_slice(conversation.as_bytes()),
+    );
+    let actor = reader(&api, &app, conversation, request.by.as_deref())
+        .await
+        .map_err(|error| error.field("by"))?;
     let (log, deadline) = (&api.0.log, api.deadline());
     let changed = match (request.add.is_empty(), request.remove.is_empty()) {
         (false, true) => {
-            let invite = client::InviteRequest { operation_id, conversation: id, uids: request.add };
-            log.invite(&actor, &invite, deadline).await.map_err(|failure| ApiError::from(failure).field("add"))?
+            let invite = client::InviteRequest {
+                operation_id,
+                conversation: id,
+                uids: request.add,
+            };
+            log.invite(&actor, &invite, deadline)
+                .await
+                .map_err(|failure| ApiError::from(failure).field("add"))?
         }
         (true, false) => {
-            let remove = client::RemoveMembersRequest { operation_id, conversation: id, uids: request.remove };
+            let remove = client::RemoveMembersRequest {
+                operation_id,
+                conversation: id,
+                uids: request.remove,
+            };
             let removed = log.remove_members(&actor, &remove, deadline).await;
             removed.map_err(|failure| ApiError::from(failure).field("remove"))?
         }

@@ -23,7 +23,10 @@ impl ApiError {
     /// The field at fault.
     #[must_use]
     pub(super) fn field(self, field: &'static str) -> Self {
-        Self { field: Some(field), ..self }
+        Self {
+            field: Some(field),
+            ..self
+        }
     }
 
     pub(super) fn not_found(message: &str) -> Self {
@@ -31,11 +34,16 @@ impl ApiError {
     }
 
     pub(super) fn method_not_allowed() -> Self {
-        Self::with(StatusCode::METHOD_NOT_ALLOWED, Code::UnknownMethod, "this path does not know that method")
+        Self::with(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::UnknownMethod,
+            "this path does not know that method",
+        )
     }
 
     pub(super) fn no_token() -> Self {
-        let message = "the header \"Authorization: Bearer <token>\" is missing: sign one with the app's secret";
+        let message =
+            "the header \"Authorization: Bearer <token>\" is missing: sign one with the app's secret";
         Self::with(StatusCode::UNAUTHORIZED, Code::TokenInvalid, message)
     }
 
@@ -54,14 +62,20 @@ impl ApiError {
     }
 
     fn with(status: StatusCode, code: Code, message: &str) -> Self {
-        Self { status, failure: Failure::new(code, message), field: None }
+        Self {
+            status,
+            failure: Failure::new(code, message),
+            field: None,
+        }
     }
 }
 
 const fn status_of(code: Code) -> StatusCode {
     match code {
         Code::Malformed | Code::InvalidArgument | Code::OperationExpired => StatusCode::BAD_REQUEST,
-        Code::TokenInvalid | Code::TokenExpired | Code::TokenMismatch | Code::UnknownApp => StatusCode::UNAUTHORIZED,
+        Code::TokenInvalid | Code::TokenExpired | Code::TokenMismatch | Code::UnknownApp => {
+            StatusCode::UNAUTHORIZED
+        }
         Code::NotMember | Code::NotAllowed | Code::UserDisabled => StatusCode::FORBIDDEN,
         Code::UnknownMethod | Code::UnknownUser | Code::UnknownConversation | Code::UnknownEntry => {
             StatusCode::NOT_FOUND
@@ -81,13 +95,21 @@ impl From<Failure> for ApiError {
             tracing::error!(%failure, "an HTTP request failed by a fault of this server");
             failure.message = "a fault of the server; its log has it".to_owned();
         }
-        Self { status: status_of(failure.code), failure, field: None }
+        Self {
+            status: status_of(failure.code),
+            failure,
+            field: None,
+        }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Failure { code, message, retry_after_ms } = self.failure;
+        let Failure {
+            code,
+            message,
+            retry_after_ms,
+        } = self.failure;
         let mut error = json!({"code": code.number(), "name": format!("{code:?}"), "message": message});
         if let Some(field) = self.field {
             error["field"] = field.into();
@@ -98,10 +120,14 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(json!({"error": error}))).into_response();
         if retry_after_ms > 0 {
             // Whole seconds, rounded up (RFC 9110, 10.2.3).
-            response.headers_mut().insert(RETRY_AFTER, retry_after_ms.div_ceil(1000).into());
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, retry_after_ms.div_ceil(1000).into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -62,7 +62,9 @@ pub(super) async fn send(
     let conversation = match (request.conversation, request.to) {
         (Some(conversation), None) => parse_conversation(&conversation)?,
         (None, Some(uid)) => {
-            let opened = log.open_direct(&actor, &client::OpenDirectRequest { uid }, deadline).await;
+            let opened = log
+                .open_direct(&actor, &client::OpenDirectRequest { uid }, deadline)
+                .await;
             let opened = opened.map_err(|failure| ApiError::from(failure).field("to"))?;
             ConversationId::from_wire(&opened.conversation).map_err(Failure::from)?
         }
@@ -72,8 +74,13 @@ pub(super) async fn send(
     };
     let message = client::OutgoingMessage {
         client_msg_id: Bytes::copy_from_slice(operation.as_bytes()),
-        content: Some(client::Content { content: Some(content) }),
-        options: Some(client::MessageOptions { uncounted: request.uncounted, push_text: request.push_text }),
+        content: Some(client::Content {
+            content: Some(content),
+        }),
+        options: Some(client::MessageOptions {
+            uncounted: request.uncounted,
+            push_text: request.push_text,
+        }),
     };
     let send = client::SendRequest {
         conversation: Bytes::copy_from_slice(conversation.as_bytes()),
@@ -101,7 +108,10 @@ fn content(text: Option<String>, custom: Option<Custom>) -> Result<content::Cont
             let data = BASE64
                 .decode(data.as_bytes())
                 .map_err(|error| invalid("custom", &format!("custom.data is not base64: {error}")))?;
-            Ok(content::Content::Custom(client::Custom { r#type, data: data.into() }))
+            Ok(content::Content::Custom(client::Custom {
+                r#type,
+                data: data.into(),
+            }))
         }
         (Some(_), Some(_)) | (None, None) => Err(invalid("text", "give either text or custom")),
     }
@@ -150,12 +160,15 @@ pub(super) async fn list(
 fn entry_json(entry: &client::Entry) -> Value {
     let mut json = json!({"seq": entry.seq, "time_ms": entry.time_ms, "sender": entry.sender_uid});
     let body = match &entry.body {
-        Some(entry::Body::Message(client::Content { content: Some(content::Content::Text(text)) })) => {
-            ("text", json!(text.text))
-        }
-        Some(entry::Body::Message(client::Content { content: Some(content::Content::Custom(custom)) })) => {
-            ("custom", json!({"type": custom.r#type, "data": BASE64.encode(&custom.data)}))
-        }
+        Some(entry::Body::Message(client::Content {
+            content: Some(content::Content::Text(text)),
+        })) => ("text", json!(text.text)),
+        Some(entry::Body::Message(client::Content {
+            content: Some(content::Content::Custom(custom)),
+        })) => (
+            "custom",
+            json!({"type": custom.r#type, "data": BASE64.encode(&custom.data)}),
+        ),
         Some(entry::Body::Change(change)) => (
             "change",
             json!({"kind": change.kind().as_str_name(), "uids": change.uids, "name": change.name}),

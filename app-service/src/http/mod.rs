@@ -63,7 +63,6 @@ pub struct ApiParts {
 
 impl Api {
     /// The API's routes.
-    #[must_use]
     pub fn routes(parts: ApiParts) -> Router {
         let body_len_max = parts.body_len_max;
         Router::new()
@@ -72,7 +71,10 @@ impl Api {
             .route("/v1/messages", post(messages::send))
             .route("/v1/groups", post(conversations::create_group))
             .route("/v1/groups/{conversation}", get(conversations::read_group))
-            .route("/v1/groups/{conversation}/members", post(conversations::change_members))
+            .route(
+                "/v1/groups/{conversation}/members",
+                post(conversations::change_members),
+            )
             .route("/v1/conversations/{conversation}/messages", get(messages::list))
             .fallback(async || ApiError::not_found("no such path: see the API's documentation under /v1"))
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
@@ -87,9 +89,22 @@ impl Api {
     /// The user a request acts for, who must exist.
     async fn actor(&self, app: &AppKey, field: &'static str, uid: &str) -> Result<Actor, ApiError> {
         let uid = Uid::new(uid).map_err(|error| ApiError::from(Failure::from(error)).field(field))?;
-        let found = self.0.log.users().resolve(app, std::slice::from_ref(&uid)).await?;
-        let user = found.into_iter().next().flatten().ok_or_else(|| unknown_user(&uid).field(field))?;
-        Ok(Actor { app: app.clone(), user, uid })
+        let found = self
+            .0
+            .log
+            .users()
+            .resolve(app, std::slice::from_ref(&uid))
+            .await?;
+        let user = found
+            .into_iter()
+            .next()
+            .flatten()
+            .ok_or_else(|| unknown_user(&uid).field(field))?;
+        Ok(Actor {
+            app: app.clone(),
+            user,
+            uid,
+        })
     }
 
     /// The operation id a request names, as 32 hexadecimal digits or a UUID, or a new one.
@@ -97,22 +112,35 @@ impl Api {
         let Some(text) = given else {
             let env = &self.0.env;
             let mut random = [0; 10];
-            let bytes = env.entropy.random_u64().to_be_bytes().into_iter().chain(env.entropy.random_u64().to_be_bytes());
+            let bytes = env
+                .entropy
+                .random_u64()
+                .to_be_bytes()
+                .into_iter()
+                .chain(env.entropy.random_u64().to_be_bytes());
             random.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
             return Ok(OperationId::new(env.clock.now_ms(), random));
         };
         let digits: String = text.chars().filter(|c| *c != '-').collect();
         let malformed = || {
-            ApiError::from(Failure::invalid("operation_id must be a UUIDv7: 32 hexadecimal digits, dashes allowed"))
-                .field("operation_id")
+            ApiError::from(Failure::invalid(
+                "operation_id must be a UUIDv7: 32 hexadecimal digits, dashes allowed",
+            ))
+            .field("operation_id")
         };
-        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| malformed())?;
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(digits.as_bytes())
+            .map_err(|_| malformed())?;
         OperationId::from_wire(&bytes).map_err(|_| malformed())
     }
 }
 
 fn unknown_user(uid: &Uid) -> ApiError {
-    Failure::new(Code::UnknownUser, format!("there is no user {uid:?}: make one by POST /v1/users")).into()
+    Failure::new(
+        Code::UnknownUser,
+        format!("there is no user {uid:?}: make one by POST /v1/users"),
+    )
+    .into()
 }
 
 fn operation_text(id: OperationId) -> String {
@@ -120,7 +148,11 @@ fn operation_text(id: OperationId) -> String {
 }
 
 fn actor_of(app: &AppKey, user: u64, uid: &str) -> Result<Actor, ApiError> {
-    Ok(Actor { app: app.clone(), user: UserId(user), uid: Uid::new(uid).map_err(Failure::from)? })
+    Ok(Actor {
+        app: app.clone(),
+        user: UserId(user),
+        uid: Uid::new(uid).map_err(Failure::from)?,
+    })
 }
 
 /// The app whose server asks.

@@ -34,8 +34,18 @@ pub(super) async fn create(
     let known = users.resolve(&app, std::slice::from_ref(&uid)).await?;
     let created = known.iter().all(Option::is_none);
     users.resolve_or_create(&app, std::slice::from_ref(&uid)).await?;
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(Created { uid: request.uid, created })))
+    let status = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((
+        status,
+        Json(Created {
+            uid: request.uid,
+            created,
+        }),
+    ))
 }
 
 #[derive(Serialize)]
@@ -57,9 +67,19 @@ pub(super) async fn read(
     let uid = parse(&uid)?;
     let users = api.0.log.users();
     let found = users.resolve(&app, std::slice::from_ref(&uid)).await?;
-    let user = found.into_iter().next().flatten().ok_or_else(|| unknown_user(&uid))?;
-    let profile = users.profile(&app, user).await?.ok_or_else(|| unknown_user(&uid))?;
-    let key = UserKey { app_key: app.as_str().to_owned(), user_id: user.0 };
+    let user = found
+        .into_iter()
+        .next()
+        .flatten()
+        .ok_or_else(|| unknown_user(&uid))?;
+    let profile = users
+        .profile(&app, user)
+        .await?
+        .ok_or_else(|| unknown_user(&uid))?;
+    let key = UserKey {
+        app_key: app.as_str().to_owned(),
+        user_id: user.0,
+    };
     // Without the registry nobody is known to be here; the rest of the answer stands.
     let sessions = api.0.registry.look_up(vec![key]).await.unwrap_or_default();
     Ok(Json(User {

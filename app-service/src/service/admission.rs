@@ -29,14 +29,20 @@ impl Drop for Place {
 
 impl Admission {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { in_progress: AtomicUsize::new(0), max: max.max(1), emptied: Notify::new() })
+        Arc::new(Self {
+            in_progress: AtomicUsize::new(0),
+            max: max.max(1),
+            emptied: Notify::new(),
+        })
     }
 
     /// A place for a request of this priority, if its share has one.
     pub(super) fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
         let share = (self.max * percent(priority) / 100).max(1);
         let enter = |count: usize| (count < share).then_some(count + 1);
-        let entered = self.in_progress.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter);
+        let entered = self
+            .in_progress
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter);
         entered.ok().map(|_| Place(Arc::clone(self)))
     }
 
@@ -76,11 +82,17 @@ mod tests {
     #[test]
     fn lower_priorities_are_turned_away_first_and_places_come_back() {
         let admission = Admission::new(10);
-        let history: Vec<_> = (0..7).filter_map(|_| admission.enter(Priority::History)).collect();
+        let history: Vec<_> = (0..7)
+            .filter_map(|_| admission.enter(Priority::History))
+            .collect();
         assert_eq!(history.len(), 5);
         let direct: Vec<_> = (0..7).filter_map(|_| admission.enter(Priority::Direct)).collect();
         assert_eq!(direct.len(), 4);
-        assert!(admission.enter(Priority::Control).is_some_and(|_place| admission.load_permille() == 1000));
+        assert!(
+            admission
+                .enter(Priority::Control)
+                .is_some_and(|_place| admission.load_permille() == 1000)
+        );
         drop(history);
         assert_eq!(admission.load_permille(), 400);
         assert!(admission.enter(Priority::History).is_some());

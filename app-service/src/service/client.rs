@@ -15,7 +15,12 @@ use crate::sync;
 
 impl Service {
     /// Answers a client. Everything that goes wrong with the request itself is a code in the answer.
-    pub(super) async fn client_request(&self, request: ClientRequest, deadline: Deadline, trace_id: u64) -> Answer {
+    pub(super) async fn client_request(
+        &self,
+        request: ClientRequest,
+        deadline: Deadline,
+        trace_id: u64,
+    ) -> Answer {
         let actor = match actor(&request) {
             Ok(actor) => actor,
             // Gateways name users they authenticated: this is theirs, not the client's.
@@ -23,24 +28,41 @@ impl Service {
         };
         let result = Box::pin(self.call(&actor, request.method, request.payload, deadline)).await;
         let response = match result {
-            Ok(body) => Response { body, ..Response::default() },
+            Ok(body) => Response {
+                body,
+                ..Response::default()
+            },
             Err(failure) => refusal(failure, request.method, trace_id),
         };
-        Answer::of(&ClientResponse { payload: response.encode_to_vec().into() })
+        Answer::of(&ClientResponse {
+            payload: response.encode_to_vec().into(),
+        })
     }
 
     /// Calls a method by its number.
     ///
     /// # Errors
     /// As the client is told.
-    async fn call(&self, actor: &Actor, method: u32, payload: Bytes, deadline: Deadline) -> Result<Bytes, Failure> {
+    async fn call(
+        &self,
+        actor: &Actor,
+        method: u32,
+        payload: Bytes,
+        deadline: Deadline,
+    ) -> Result<Bytes, Failure> {
         let parts = &self.0.parts;
         let log = &parts.log;
         let method = Method::from_number(method).ok_or_else(|| {
-            Failure::new(Code::UnknownMethod, format!("method {method} is unknown here: it may need a newer server"))
+            Failure::new(
+                Code::UnknownMethod,
+                format!("method {method} is unknown here: it may need a newer server"),
+            )
         })?;
         if parts.env.clock.monotonic() >= deadline.0 {
-            return Err(Failure::new(Code::DeadlineExceeded, "its time was over before it was begun"));
+            return Err(Failure::new(
+                Code::DeadlineExceeded,
+                "its time was over before it was begun",
+            ));
         }
         match method {
             Method::Sync => {
@@ -62,18 +84,27 @@ impl Service {
             Method::Leave => body(log.leave(actor, &parse(payload)?, deadline).await),
             Method::RenameGroup => body(log.rename_group(actor, &parse(payload)?, deadline).await),
             Method::SetRole => body(log.set_role(actor, &parse(payload)?, deadline).await),
-            Method::TransferOwnership => body(log.transfer_ownership(actor, &parse(payload)?, deadline).await),
+            Method::TransferOwnership => {
+                body(log.transfer_ownership(actor, &parse(payload)?, deadline).await)
+            }
         }
     }
 }
 
 fn actor(request: &ClientRequest) -> Result<Actor, IdError> {
-    Ok(Actor { app: AppKey::new(&request.app_key)?, user: UserId(request.user_id), uid: Uid::new(&request.uid)? })
+    Ok(Actor {
+        app: AppKey::new(&request.app_key)?,
+        user: UserId(request.user_id),
+        uid: Uid::new(&request.uid)?,
+    })
 }
 
 fn parse<M: Message + Default>(payload: Bytes) -> Result<M, Failure> {
     M::decode(payload).map_err(|error| {
-        let name = std::any::type_name::<M>().rsplit("::").next().unwrap_or("message");
+        let name = std::any::type_name::<M>()
+            .rsplit("::")
+            .next()
+            .unwrap_or("message");
         Failure::new(Code::Malformed, format!("the payload is no {name}: {error}"))
     })
 }
@@ -84,11 +115,25 @@ fn body<M: Message>(result: Result<M, Failure>) -> Result<Bytes, Failure> {
 
 /// The refusal a client sees. A fault of ours is told in the log, under the trace id, and not to the client.
 fn refusal(failure: Failure, method: u32, trace_id: u64) -> Response {
-    let Failure { code, mut message, retry_after_ms } = failure;
+    let Failure {
+        code,
+        mut message,
+        retry_after_ms,
+    } = failure;
     metrics::counter!("whimbrel_client_refusals_total", "code" => code.number().to_string()).increment(1);
     if code == Code::Internal {
-        tracing::error!(method, trace_id, error = message, "a request failed by a fault of this server");
+        tracing::error!(
+            method,
+            trace_id,
+            error = message,
+            "a request failed by a fault of this server"
+        );
         message = format!("a fault of the server; its log has it under trace id {trace_id:016x}");
     }
-    Response { code: code.number(), message, retry_after_ms, body: Bytes::new() }
+    Response {
+        code: code.number(),
+        message,
+        retry_after_ms,
+        body: Bytes::new(),
+    }
 }

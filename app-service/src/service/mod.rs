@@ -84,18 +84,30 @@ impl Answer {
     }
 
     fn bad_request(detail: impl Into<String>) -> Self {
-        Self::Refused { status: Status::BadRequest, detail: detail.into(), retry_after_ms: 0 }
+        Self::Refused {
+            status: Status::BadRequest,
+            detail: detail.into(),
+            retry_after_ms: 0,
+        }
     }
 
     fn unavailable(detail: impl Into<String>) -> Self {
         let retry_after_ms = UNAVAILABLE_RETRY_AFTER_MS;
-        Self::Refused { status: Status::Unavailable, detail: detail.into(), retry_after_ms }
+        Self::Refused {
+            status: Status::Unavailable,
+            detail: detail.into(),
+            retry_after_ms,
+        }
     }
 
     fn give(self, reply: Reply) {
         match self {
             Self::Body(body) => reply.ok(body),
-            Self::Refused { status, detail, retry_after_ms } => reply.fail(status, detail, retry_after_ms),
+            Self::Refused {
+                status,
+                detail,
+                retry_after_ms,
+            } => reply.fail(status, detail, retry_after_ms),
         }
     }
 }
@@ -105,7 +117,11 @@ impl Service {
     #[must_use]
     pub fn new(parts: ServiceParts) -> Self {
         let admission = Admission::new(parts.requests_in_progress_max);
-        Self(Arc::new(Inner { parts, admission, draining: AtomicBool::new(false) }))
+        Self(Arc::new(Inner {
+            parts,
+            admission,
+            draining: AtomicBool::new(false),
+        }))
     }
 
     /// Takes nothing more; what is in progress is finished.
@@ -127,7 +143,10 @@ impl Service {
     /// How full this node is, 0 to 1000: by requests in progress or by the committer's queues, whichever is fuller.
     #[must_use]
     pub fn load_permille(&self) -> u32 {
-        self.0.admission.load_permille().max(self.0.parts.log.load_permille())
+        self.0
+            .admission
+            .load_permille()
+            .max(self.0.parts.log.load_permille())
     }
 
     /// Why requests are not taken now, if so.
@@ -156,7 +175,10 @@ impl Service {
             metrics::counter!("whimbrel_requests_overloaded_total").increment(1);
             return answer(Answer::Refused {
                 status: Status::Overloaded,
-                detail: format!("{} requests are in progress", self.0.parts.requests_in_progress_max),
+                detail: format!(
+                    "{} requests are in progress",
+                    self.0.parts.requests_in_progress_max
+                ),
                 retry_after_ms: OVERLOADED_RETRY_AFTER_MS,
             });
         };
@@ -209,7 +231,10 @@ impl Service {
             });
         };
         for (row, ticket) in rows.iter().zip(Ticket::issue(rows.len(), end)) {
-            self.0.parts.lanes.submit_here(row.clone(), Tell::IfChanged, ticket);
+            self.0
+                .parts
+                .lanes
+                .submit_here(row.clone(), Tell::IfChanged, ticket);
         }
     }
 }

@@ -31,16 +31,29 @@ impl Service {
     /// Judges a login. Reads only.
     pub(super) async fn authenticate(&self, request: AuthenticateRequest) -> AuthenticateResponse {
         let now_ms = self.0.parts.env.clock.now_ms();
-        let answer = AuthenticateResponse { server_time_ms: now_ms, ..AuthenticateResponse::default() };
+        let answer = AuthenticateResponse {
+            server_time_ms: now_ms,
+            ..AuthenticateResponse::default()
+        };
         match self.judge(request, now_ms).await {
             Ok((verified, user)) => AuthenticateResponse {
                 token_expires_ms: verified.expires_ms,
                 user_id: user.map_or(0, |user| user.0),
                 ..answer
             },
-            Err(Failure { code, message, retry_after_ms }) => {
-                metrics::counter!("whimbrel_logins_refused_total", "code" => code.number().to_string()).increment(1);
-                AuthenticateResponse { code: code.number(), message, retry_after_ms, ..answer }
+            Err(Failure {
+                code,
+                message,
+                retry_after_ms,
+            }) => {
+                metrics::counter!("whimbrel_logins_refused_total", "code" => code.number().to_string())
+                    .increment(1);
+                AuthenticateResponse {
+                    code: code.number(),
+                    message,
+                    retry_after_ms,
+                    ..answer
+                }
             }
         }
     }
@@ -56,20 +69,30 @@ impl Service {
         for (what, label) in [("platform", &login.platform), ("sdk_version", &login.sdk_version)] {
             bounded(what, label)?;
         }
-        let verified =
-            self.0.parts.apps.verify_login(&login.app_key, &login.uid, &login.token, now_ms)?;
+        let verified = self
+            .0
+            .parts
+            .apps
+            .verify_login(&login.app_key, &login.uid, &login.token, now_ms)?;
         let users = self.0.parts.log.users();
-        let found = users.resolve(&verified.app, std::slice::from_ref(&verified.uid)).await?;
+        let found = users
+            .resolve(&verified.app, std::slice::from_ref(&verified.uid))
+            .await?;
         Ok((verified, found.into_iter().next().flatten()))
     }
 
     /// Opens a confirmed session: its user exists from here on, and this login is their last.
     pub(super) async fn open_session(&self, request: OpenSessionRequest) -> OpenSessionResponse {
         match self.open(request).await {
-            Ok(user) => OpenSessionResponse { user_id: user.0, ..OpenSessionResponse::default() },
-            Err(Failure { code, message, .. }) => {
-                OpenSessionResponse { code: code.number(), message, user_id: 0 }
-            }
+            Ok(user) => OpenSessionResponse {
+                user_id: user.0,
+                ..OpenSessionResponse::default()
+            },
+            Err(Failure { code, message, .. }) => OpenSessionResponse {
+                code: code.number(),
+                message,
+                user_id: 0,
+            },
         }
     }
 
@@ -99,7 +122,9 @@ impl Service {
         let parts = &self.0.parts;
         let key = UserKeys::new(app, user).profile();
         let snapshot = parts.store.snapshot().await?;
-        let Some(value) = snapshot.get(&key).await? else { return Ok(()) };
+        let Some(value) = snapshot.get(&key).await? else {
+            return Ok(());
+        };
         let mut profile: storage::Profile = values::decode(&value)?;
         profile.last_login_ms = parts.env.clock.now_ms();
         let mut batch = Batch::at(&*snapshot);
@@ -113,9 +138,9 @@ impl Service {
 
 fn bounded(what: &str, label: &str) -> Result<(), Failure> {
     match label.len() {
-        len if len > LABEL_LEN_MAX => {
-            Err(Failure::invalid(format!("{what} is {len} bytes long: at most {LABEL_LEN_MAX} are allowed")))
-        }
+        len if len > LABEL_LEN_MAX => Err(Failure::invalid(format!(
+            "{what} is {len} bytes long: at most {LABEL_LEN_MAX} are allowed"
+        ))),
         _ => Ok(()),
     }
 }

@@ -81,9 +81,12 @@ impl Lanes {
             queues: queues.collect(),
             placement,
             forward,
+            closing: closing.clone(),
+            ended: Mutex::new(ended),
         });
         let task = ForwardTask {
             queue: forwarded,
+            closing,
             caller,
             lanes: Arc::downgrade(&lanes),
         };

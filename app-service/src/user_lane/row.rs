@@ -13,50 +13,6 @@ pub const PREVIEW_TEXT_LEN_MAX: usize = 240;
 /// Uids that a preview of a group's change names at most.
 const PREVIEW_UIDS_MAX: usize = 5;
 
-/// The seq of the newest entry a member may see; 0 when there is none.
-#[must_use]
-pub fn newest_visible(head: &storage::Head, member: &storage::Member) -> Seq {
-    let Some(last) = member.visible.last() else {
-        return Seq(0);
-    };
-    let newest = if member.current { head.seq } else { last.to_seq };
-    if newest >= last.from_seq {
-        return Seq(newest);
-    }
-    // Joined again, and nothing written since: what was seen before leaving is the newest.
-    let earlier = member
-        .visible
-        .iter()
-        .rev()
-        .skip(1)
-        .find(|interval| interval.to_seq >= interval.from_seq);
-    Seq(earlier.map_or(0, |interval| interval.to_seq))
-}
-
-fn first_visible(newest: Seq, member: &storage::Member) -> u64 {
-    if newest.0 == 0 {
-        return 0;
-    }
-    member
-        .visible
-        .iter()
-        .map(|interval| interval.from_seq)
-        .min()
-        .unwrap_or(0)
-}
-
-/// Exact: what counts for everyone after the read position, less what the user wrote there.
-#[must_use]
-pub fn unread(head: &storage::Head, member: &storage::Member) -> u64 {
-    let end = if member.current {
-        head.counted
-    } else {
-        member.end_counted
-    };
-    let since_read = end.saturating_sub(member.read_counted);
-    since_read.saturating_sub(member.own_counted.saturating_sub(member.own_counted_read))
-}
-
 /// What a snapshot says of a row's conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -68,7 +24,7 @@ pub struct View<'a> {
     pub user: UserId,
     /// The user's own state there.
     pub member: &'a storage::Member,
-    /// The entry at [`newest_visible`].
+    /// The entry at [`storage::Member::last_visible_seq`].
     pub newest: Option<&'a client::Entry>,
     /// The row so far.
     pub before: Option<&'a client::ConversationRow>,
@@ -85,31 +41,36 @@ pub fn compute(view: &View<'_>) -> client::ConversationRow {
         newest,
         before,
     } = *view;
-    let newest_seq = newest_visible(head, member);
+    let newest_seq = member.last_visible_seq(head);
     let kind = match conversation.kind() {
         ConversationKind::Direct => client::ConversationKind::Direct,
         ConversationKind::Group => client::ConversationKind::Group,
     };
     let peer = head.peers.iter().find(|peer| peer.user_id != user.0);
-    let (head_rev, info_version, name) = match before {
-        _ if member.current => (head.rev, head.info_version, head.name.clone()),
-        Some(before) => (before.head_rev, before.info_version, before.name.clone()),
-        None => (0, 0, String::new()),
+    let (info_version, name) = match before {
+        _ if member.current => (head.info_version, head.name.clone()),
+        Some(before) => (before.info_version, before.name.clone()),
+        None => (0, String::new()),
+    };
+    let first_visible_seq = if newest_seq == Seq(0) {
+        Seq(0)
+    } else {
+        member.first_visible_seq()
     };
     let newest_ms = newest.map(|entry| entry.time_ms);
     client::ConversationRow {
         conversation: Bytes::copy_from_slice(conversation.as_bytes()),
         kind: kind.into(),
         head_seq: newest_seq.0,
-        head_rev,
+        head_rev: member.last_visible_rev(head).0,
         info_version,
         read_seq: member.read_seq,
-        unread: unread(head, member),
+        unread: member.unread(head),
         preview: newest.map(shortened),
         member: member.current,
         peer_uid: peer.map(|peer| peer.uid.clone()).unwrap_or_default(),
         name,
-        first_visible_seq: first_visible(newest_seq, member),
+        first_visible_seq: first_visible_seq.0,
         time_ms: newest_ms.unwrap_or(head.created_ms),
     }
 }
@@ -222,6 +183,7 @@ mod tests {
             current: false,
             visible: vec![interval(1, 8)],
             end_counted: 8,
+            end_rev: 2,
             read_counted: 6,
             ..Default::default()
         };
@@ -253,17 +215,6 @@ mod tests {
         };
         let row = compute(&view(&empty, &member));
         assert_eq!((row.head_seq, row.first_visible_seq, row.time_ms), (0, 0, 5));
-    }
-
-    #[test]
-    fn one_who_rejoined_a_silent_group_still_sees_what_was_before() {
-        let member = storage::Member {
-            current: true,
-            visible: vec![interval(1, 4), interval(9, 0)],
-            ..Default::default()
-        };
-        assert_eq!(newest_visible(&head(8), &member), Seq(4));
-        assert_eq!(newest_visible(&head(9), &member), Seq(9));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use whimbrel_protocol::ids::{AppKey, ConversationId, Seq, SyncVersion, UserId};
 use whimbrel_store::{Batch, Commit, Epoch, Snapshot, Store, StoreError};
 
 use super::queue::{RowWork, Tell};
-use super::row::{self, View, newest_visible};
+use super::row::{self, View};
 use crate::env::Env;
 use crate::fanout::{Fanout, notice_job, priority_of};
 use crate::keys::{ConversationKeys, UserKeys};
@@ -251,7 +251,7 @@ impl RowWriter {
     ) -> Result<(), StoreError> {
         let mut wanted: BTreeMap<Bytes, usize> = BTreeMap::new();
         let mut keys = Vec::new();
-        let key_of = |work: &RowWork, row: &Loaded| match newest_visible(&row.head, &row.member) {
+        let key_of = |work: &RowWork, row: &Loaded| match row.member.last_visible_seq(&row.head) {
             Seq(0) => None,
             seq => Some(ConversationKeys::new(&work.key.app, work.key.conversation).entry(seq)),
         };
