@@ -1,0 +1,360 @@
+//! The shell: puts the parts of this role together over real time, links and sockets, and takes them apart again.
+//!
+//! The order of taking apart is that of a request's way: nothing new comes in, what is in progress is answered, what
+//! was committed is written to rows, rows are told, and only then do the links end. What the grace period cuts off is
+//! found by its markers.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use whimbrel_host::http::HttpLimits;
+use whimbrel_host::{BindError, HostParts, ShutDownReport, Tasks, bind_tcp};
+use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Readiness, Reply, Uplink};
+use whimbrel_protocol::cluster::{Envelope, Status};
+use whimbrel_protocol::ids::{AppKey, NodeId};
+use whimbrel_registry::{LinkRegistry, Registry};
+use whimbrel_store::{Store, StoreError};
+
+use crate::auth::{AppError, Apps};
+use crate::config::AppServiceConfig;
+use crate::delivery::Delivery;
+use crate::env::{self, BoxFuture, Env};
+use crate::failure::Failure;
+use crate::fanout::Fanout;
+use crate::http::{Api, ApiParts};
+use crate::lease::Lease;
+use crate::log::{AppOptions, AppOptionsOf, Log};
+use crate::markers::{Markers, Redo, Sweeper, SweeperParts};
+use crate::placement::{Peer, Placement};
+use crate::service::{Service, ServiceParts};
+use crate::user_lane::{LaneParts, Lanes};
+
+/// How long a request that came before this node was ready is asked to wait.
+const STARTING_RETRY_AFTER_MS: u32 = 300;
+/// How long [`AppServiceHandle::join`] lets what is in progress finish.
+const DRAIN_GRACE: Duration = Duration::from_secs(20);
+/// How long removing the lease may take; it ends by itself soon after.
+const LEASE_REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A body much larger than allowed is refused before it is read; a little larger one gets an answer that explains.
+const REFUSED_UNREAD_FACTOR: usize = 16;
+
+/// Where the registry is.
+#[derive(Clone)]
+pub enum RegistryAt {
+    /// In this process, or reached by a way of its own.
+    Here(Arc<dyn Registry>),
+    /// At a router, over this node's own links; with no name, whichever router passes the call on.
+    Linked {
+        /// The router that is its home.
+        home: Option<NodeId>,
+    },
+}
+
+/// Why the role could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configured apps cannot be served.
+    #[error(transparent)]
+    Apps(#[from] AppError),
+    /// The HTTP API cannot listen.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The store does not answer.
+    #[error("the store cannot be used: {0}")]
+    Store(#[from] StoreError),
+    /// The store does not take the record of this process's life.
+    #[error("the start of this node cannot be recorded: {0}")]
+    Life(#[from] Failure),
+}
+
+/// The app-service role.
+pub struct AppService;
+
+impl AppService {
+    /// Starts the role. It serves once a router is linked to `links`.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        config: AppServiceConfig,
+        store: Arc<dyn Store>,
+        links: (Endpoint, mpsc::Receiver<LinkEvent>),
+        registry: RegistryAt,
+        host: HostParts,
+    ) -> Result<AppServiceHandle, StartError> {
+        let apps = Apps::from_config(&config.apps)?;
+        let listener = match config.http.listen {
+            Some(address) => Some(bind_tcp("the HTTP API", "http.listen", address).await?),
+            None => None,
+        };
+        let epoch = store.epoch().await?;
+        let tasks = Tasks::new();
+        let env = env_of(&host, &tasks);
+
+        let (endpoint, events) = links;
+        let identity = endpoint.identity().clone();
+        let handler = Arc::new(LateHandler::default());
+        let uplink = Uplink::start(endpoint.clone(), events, Arc::clone(&handler) as Arc<dyn Handler>);
+        let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
+        let registry: Arc<dyn Registry> = match registry {
+            RegistryAt::Here(registry) => registry,
+            RegistryAt::Linked { home } => Arc::new(LinkRegistry::new(Arc::clone(&caller), home.as_ref())),
+        };
+        let me = Peer {
+            node: identity.node.clone(),
+            incarnation: identity.incarnation,
+            draining: false,
+        };
+        let placement = Placement::alone(me);
+
+        let (fanout, fanout_task) = Fanout::new(
+            config.rows.push_queue_max,
+            Arc::clone(&registry),
+            Arc::clone(&caller),
+        );
+        tasks.spawn("fanout", fanout_task.run());
+        let parts = LaneParts {
+            store: Arc::clone(&store),
+            epoch,
+            env: env.clone(),
+            fanout: fanout.clone(),
+            caller,
+            placement: placement.clone(),
+        };
+        let lanes = Lanes::start(&config.rows, parts);
+        let markers = Markers::start(Arc::clone(&store), env.clone());
+        let sink = Arc::new(Delivery::new(fanout.clone(), Arc::clone(&lanes), markers.clone()));
+        let log = Log::start(
+            Arc::clone(&store),
+            env.clone(),
+            &identity.node,
+            identity.incarnation,
+            sink,
+            options_of(apps.clone()),
+        )
+        .await?;
+
+        let service = Service::new(ServiceParts {
+            log: log.clone(),
+            store: Arc::clone(&store),
+            epoch,
+            apps: apps.clone(),
+            lanes: Arc::clone(&lanes),
+            env: env.clone(),
+            requests_in_progress_max: config.service.requests_in_progress_max,
+            default_deadline: Duration::from_millis(u64::from(config.service.default_deadline_ms)),
+        });
+        handler.serve(service.clone());
+
+        let stop = CancellationToken::new();
+        let sweeper = Sweeper::new(SweeperParts {
+            store: Arc::clone(&store),
+            env: env.clone(),
+            placement: placement.clone(),
+            redo: Redo::new(Arc::clone(&store), Arc::clone(&lanes)),
+            markers: markers.clone(),
+            config: config.sweep.clone(),
+            stop: stop.clone(),
+        });
+        let lease = Lease {
+            identity: identity.clone(),
+            registry: Arc::clone(&registry),
+            placement,
+            service: service.clone(),
+            uplink: uplink.clone(),
+            health: host.health.clone(),
+            drain: host.drain.clone(),
+            renewal: Duration::from_secs(config.service.lease_renewal_s.max(1)),
+            env: env.clone(),
+        };
+        let lease_stop = CancellationToken::new();
+        tasks.spawn("lease", lease.run(lease_stop.clone()));
+        tasks.spawn("marker-sweeper", sweeper.run());
+
+        let http_stop = CancellationToken::new();
+        let mut http_address = None;
+        if let Some(listener) = listener {
+            http_address = listener.local_addr().ok();
+            let routes = Api::routes(ApiParts {
+                log: log.clone(),
+                store,
+                registry: Arc::clone(&registry),
+                apps,
+                env,
+                body_len_max: config.http.body_len_max,
+                timeout: Duration::from_millis(config.http.timeout_ms),
+            });
+            let limits = HttpLimits {
+                body_len_max: config.http.body_len_max.saturating_mul(REFUSED_UNREAD_FACTOR),
+                request_timeout: Duration::from_millis(config.http.timeout_ms),
+                ..HttpLimits::default()
+            };
+            let until = http_stop.clone().cancelled_owned();
+            tasks.spawn(
+                "http",
+                whimbrel_host::http::serve(listener, routes, limits, until),
+            );
+        }
+        tracing::info!(node = %identity.node, life = ?identity.incarnation, "app-service started");
+        Ok(AppServiceHandle {
+            http_address,
+            host,
+            tasks,
+            endpoint,
+            uplink,
+            registry,
+            service,
+            log,
+            lanes,
+            fanout,
+            markers,
+            stops: Stops {
+                http: http_stop,
+                sweeper: stop,
+                lease: lease_stop,
+            },
+        })
+    }
+}
+
+struct Stops {
+    http: CancellationToken,
+    sweeper: CancellationToken,
+    lease: CancellationToken,
+}
+
+/// A running app-service.
+pub struct AppServiceHandle {
+    http_address: Option<SocketAddr>,
+    host: HostParts,
+    tasks: Tasks,
+    endpoint: Endpoint,
+    uplink: Uplink,
+    registry: Arc<dyn Registry>,
+    service: Service,
+    log: Log,
+    lanes: Arc<Lanes>,
+    fanout: Fanout,
+    markers: Markers,
+    stops: Stops,
+}
+
+impl AppServiceHandle {
+    /// Where the HTTP API listens.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Waits for the process's drain, then leaves.
+    pub async fn join(self) -> ShutDownReport {
+        self.host.drain.started().await;
+        self.shut_down(DRAIN_GRACE).await
+    }
+
+    /// Leaves: refuses what is new, finishes what is in progress for at most `grace`, and ends the links.
+    pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
+        let started = tokio::time::Instant::now();
+        self.service.drain();
+        self.uplink.set_readiness(Readiness {
+            ready: false,
+            reason: "this node is draining".to_owned(),
+            load_permille: 0,
+            draining: true,
+        });
+        self.stops.http.cancel();
+        let finished = tokio::time::timeout(grace, async {
+            self.service.idle().await;
+            self.log.close().await;
+            self.stops.sweeper.cancel();
+            self.lanes.close();
+            self.lanes.ended().await;
+        })
+        .await;
+        if finished.is_err() {
+            tracing::warn!("not all that was in progress was finished; markers keep it for another node");
+        }
+        self.stops.sweeper.cancel();
+        self.lanes.close();
+        self.fanout.close();
+        self.markers.close();
+        self.stops.lease.cancel();
+        let identity = self.endpoint.identity();
+        let removal = self.registry.remove_node(&identity.node, identity.incarnation);
+        if !matches!(
+            tokio::time::timeout(LEASE_REMOVAL_TIMEOUT, removal).await,
+            Ok(Ok(()))
+        ) {
+            tracing::debug!("the lease was not removed; it ends by itself");
+        }
+        let report = self
+            .tasks
+            .shut_down(grace.saturating_sub(started.elapsed()))
+            .await;
+        self.endpoint.shut_down().await;
+        self.host.health.remove("app-service");
+        report
+    }
+}
+
+fn options_of(apps: Apps) -> AppOptionsOf {
+    Arc::new(move |app: &AppKey| AppOptions {
+        create_users_on_reference: apps
+            .find(app.as_str())
+            .is_some_and(crate::auth::App::create_users_on_reference),
+    })
+}
+
+fn env_of(host: &HostParts, tasks: &Tasks) -> Env {
+    Env::of_tokio(
+        Arc::new(HostClock(Arc::clone(&host.clock))),
+        Arc::new(TaskSpawner(tasks.spawner())),
+    )
+}
+
+struct HostClock(Arc<dyn whimbrel_host::Clock>);
+
+impl env::Clock for HostClock {
+    fn now_ms(&self) -> u64 {
+        self.0.now_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+struct TaskSpawner(whimbrel_host::Spawner);
+
+impl env::Spawner for TaskSpawner {
+    fn spawn(&self, name: &'static str, task: BoxFuture<()>) {
+        self.0.spawn(name, task);
+    }
+}
+
+/// Stands in for the service until it is there: the service calls over the very links whose requests it handles.
+#[derive(Default)]
+struct LateHandler(OnceLock<Service>);
+
+impl LateHandler {
+    fn serve(&self, service: Service) {
+        // Set once, by the one start of this handler.
+        drop(self.0.set(service));
+    }
+}
+
+impl Handler for LateHandler {
+    fn handle(&self, request: Envelope, reply: Reply) {
+        match self.0.get() {
+            Some(service) => service.handle(request, reply),
+            None => reply.fail(
+                Status::Unavailable,
+                "this node is starting",
+                STARTING_RETRY_AFTER_MS,
+            ),
+        }
+    }
+}
