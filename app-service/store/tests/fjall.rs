@@ -369,6 +369,44 @@ async fn the_watermark_stops_writes_before_the_disk_is_full_and_lets_them_go_on_
 }
 
 #[tokio::test]
+async fn a_disk_that_somebody_else_filled_still_serves_reads() {
+    let Some(disk) = SmallDisk::mount(48, 8) else {
+        return;
+    };
+    let mut config = config(&disk.store());
+    config.min_free_bytes = 4 << 20;
+    let store = FjallStore::open(config, EPOCH).unwrap();
+    assert!(put(&store, "a", "1").await.is_committed());
+    // Fails when the file system is full.
+    _ = std::fs::write(disk.folder.path().join("other"), vec![1; 48 << 20]);
+    let (_, stopped) = fill(&store, 0).await;
+    assert!(
+        matches!(stopped, Commit::Unknown(_) | Commit::Refused(_)),
+        "{stopped:?}"
+    );
+    until(&store, "refusing writes", |r| {
+        matches!(r, Readiness::WritesRefused { .. })
+    })
+    .await;
+    assert_eq!(read(&store, "a").await, Some(b"1".to_vec()));
+    assert!(matches!(put(&store, "a", "2").await, Commit::Refused(_)));
+
+    std::fs::remove_file(disk.folder.path().join("other")).unwrap();
+    disk.drop_ballast();
+    until(&store, "ready again", |readiness| *readiness == Readiness::Ready).await;
+    until_committed(&store).await;
+    assert_eq!(read(&store, "a").await, Some(b"1".to_vec()));
+    store.close().await;
+}
+
+/// Right after the space came back the poisoned database is still to be reopened.
+async fn until_committed(store: &FjallStore) {
+    while !put(store, "afterwards", "x").await.is_committed() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_is_unknown_or_refused_and_loses_nothing_acknowledged() {
     let Some(disk) = SmallDisk::mount(48, 16) else {
         return;
