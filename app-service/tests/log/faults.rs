@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use whimbrel_app_service::failure::Failure;
+use whimbrel_app_service::keys::ConversationKeys;
 use whimbrel_app_service::log::{Actor, Deadline};
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
@@ -90,13 +91,45 @@ async fn a_conversation_that_keeps_conflicting_does_not_hold_up_others_of_its_gr
     let world = Arc::new(World::new(4));
     let node = Arc::new(world.node("one").await);
     let ann = node.user("ann").await;
-    let chat = node.direct(&world, &ann, "bob").await;
-    for _ in 0..100 {
-        world.store.next_commit(Fault::Conflict);
+    let cursed = node.direct(&world, &ann, "bob").await;
+    let fine = node.direct(&world, &ann, "cleo").await;
+    let busy: Vec<_> = [
+        node.direct(&world, &ann, "d1").await,
+        node.direct(&world, &ann, "d2").await,
+    ]
+    .into_iter()
+    .chain([
+        node.direct(&world, &ann, "d3").await,
+        node.direct(&world, &ann, "d4").await,
+    ])
+    .collect();
+    world.store.curse(ConversationKeys::new(&ann.app, cursed).head());
+    let say = |chat| {
+        let (world, node, ann) = (Arc::clone(&world), Arc::clone(&node), ann.clone());
+        tokio::spawn(async move { node.say(&world, &ann, chat, "a").await })
+    };
+    // All workers wait at the gate, so that the next two make one group.
+    world.store.set_gate(false);
+    let mut sends = Vec::new();
+    for chat in busy {
+        sends.push(say(chat));
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
     }
-    let failure = node.say(&world, &ann, chat, "a").await.unwrap_err();
+    let (to_cursed, to_fine) = (say(cursed), say(fine));
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    world.store.set_gate(true);
+    assert_eq!(to_fine.await.unwrap(), Ok(1));
+    let failure = to_cursed.await.unwrap().unwrap_err();
     assert_eq!(failure.code, Code::Overloaded);
     assert!(failure.is_transient());
+    for send in sends {
+        assert_eq!(send.await.unwrap(), Ok(1));
+    }
+    assert!(world.entries(cursed).await.is_empty());
 }
 
 /// Sends until there is a final answer, through any node, as an SDK does.

@@ -117,6 +117,8 @@ pub struct TestStore {
     /// Faults in a thousand commits.
     fault_permille: AtomicU64,
     late: Mutex<Vec<Batch>>,
+    /// Whatever writes this key conflicts.
+    cursed: Mutex<Option<Bytes>>,
     random: Seeded,
     gate_open: watch::Sender<bool>,
     pub commits: AtomicU64,
@@ -129,6 +131,10 @@ impl TestStore {
 
     pub fn fail_often(&self, permille: u64) {
         self.fault_permille.store(permille, Ordering::Relaxed);
+    }
+
+    pub fn curse(&self, key: Bytes) {
+        *self.cursed.lock().unwrap() = Some(key);
     }
 
     pub fn set_gate(&self, open: bool) {
@@ -176,6 +182,10 @@ impl Store for TestStore {
         let late: Vec<Batch> = self.late.lock().unwrap().drain(..).collect();
         for batch in late {
             let _late_answer = self.inner.commit(batch).await;
+        }
+        let cursed = self.cursed.lock().unwrap().clone();
+        if let Some(key) = cursed.filter(|key| batch.op(key).is_some()) {
+            return Commit::Conflict(vec![key]);
         }
         match self.fault() {
             None => self.inner.commit(batch).await,
@@ -254,6 +264,7 @@ impl World {
             faults: Mutex::default(),
             fault_permille: AtomicU64::new(0),
             late: Mutex::default(),
+            cursed: Mutex::default(),
             random: Seeded::new(seed ^ 0x5707),
             gate_open: watch::Sender::new(true),
             commits: AtomicU64::new(0),
