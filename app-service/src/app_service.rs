@@ -14,23 +14,19 @@ use whimbrel_host::http::HttpLimits;
 use whimbrel_host::{BindError, HostParts, ShutDownReport, Tasks, bind_tcp};
 use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Readiness, Reply, Uplink};
 use whimbrel_protocol::cluster::{Envelope, Status};
-use whimbrel_protocol::ids::{AppKey, NodeId};
+use whimbrel_protocol::ids::NodeId;
 use whimbrel_registry::{LinkRegistry, Registry};
-use whimbrel_store::{Store, StoreError};
+use whimbrel_store::Store;
 
 use crate::auth::{AppError, Apps};
 use crate::config::AppServiceConfig;
-use crate::delivery::Delivery;
 use crate::env::{self, BoxFuture, Env};
 use crate::failure::Failure;
-use crate::fanout::Fanout;
 use crate::http::{Api, ApiParts};
 use crate::lease::Lease;
-use crate::log::{AppOptions, AppOptionsOf, Log};
-use crate::markers::{Markers, Redo, Sweeper, SweeperParts};
-use crate::placement::{Peer, Placement};
-use crate::service::{Service, ServiceParts};
-use crate::user_lane::{LaneParts, Lanes};
+use crate::node::{Node, NodeParts};
+use crate::placement::Peer;
+use crate::service::Service;
 
 /// How long a request that came before this node was ready is asked to wait.
 const STARTING_RETRY_AFTER_MS: u32 = 300;
@@ -62,12 +58,9 @@ pub enum StartError {
     /// The HTTP API cannot listen.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The store does not answer.
+    /// The store cannot be read, or does not take the record of this process's life.
     #[error("the store cannot be used: {0}")]
-    Store(#[from] StoreError),
-    /// The store does not take the record of this process's life.
-    #[error("the start of this node cannot be recorded: {0}")]
-    Life(#[from] Failure),
+    Store(#[from] Failure),
 }
 
 /// The app-service role.
@@ -90,7 +83,6 @@ impl AppService {
             Some(address) => Some(bind_tcp("the HTTP API", "http.listen", address).await?),
             None => None,
         };
-        let epoch = store.epoch().await?;
         let tasks = Tasks::new();
         let env = env_of(&host, &tasks);
 
@@ -103,67 +95,26 @@ impl AppService {
             RegistryAt::Here(registry) => registry,
             RegistryAt::Linked { home } => Arc::new(LinkRegistry::new(Arc::clone(&caller), home.as_ref())),
         };
-        let me = Peer {
-            node: identity.node.clone(),
-            incarnation: identity.incarnation,
-            draining: false,
-        };
-        let placement = Placement::alone(me);
-
-        let (fanout, fanout_task) = Fanout::new(
-            config.rows.push_queue_max,
-            Arc::clone(&registry),
-            Arc::clone(&caller),
-        );
-        tasks.spawn("fanout", fanout_task.run());
-        let parts = LaneParts {
-            store: Arc::clone(&store),
-            epoch,
-            env: env.clone(),
-            fanout: fanout.clone(),
-            caller,
-            placement: placement.clone(),
-        };
-        let lanes = Lanes::start(&config.rows, parts);
-        let markers = Markers::start(Arc::clone(&store), env.clone());
-        let sink = Arc::new(Delivery::new(fanout.clone(), Arc::clone(&lanes), markers.clone()));
-        let log = Log::start(
-            Arc::clone(&store),
-            env.clone(),
-            &identity.node,
-            identity.incarnation,
-            sink,
-            options_of(apps.clone()),
-        )
-        .await?;
-
-        let service = Service::new(ServiceParts {
-            log: log.clone(),
-            store: Arc::clone(&store),
-            epoch,
+        let parts = NodeParts {
+            me: Peer {
+                node: identity.node.clone(),
+                incarnation: identity.incarnation,
+                draining: false,
+            },
             apps: apps.clone(),
-            lanes: Arc::clone(&lanes),
-            env: env.clone(),
-            requests_in_progress_max: config.service.requests_in_progress_max,
-            default_deadline: Duration::from_millis(u64::from(config.service.default_deadline_ms)),
-        });
-        handler.serve(service.clone());
-
-        let stop = CancellationToken::new();
-        let sweeper = Sweeper::new(SweeperParts {
             store: Arc::clone(&store),
+            registry: Arc::clone(&registry),
+            caller,
             env: env.clone(),
-            placement: placement.clone(),
-            redo: Redo::new(Arc::clone(&store), Arc::clone(&lanes)),
-            markers: markers.clone(),
-            config: config.sweep.clone(),
-            stop: stop.clone(),
-        });
+        };
+        let node = Node::start(&config, parts).await?;
+        handler.serve(node.service().clone());
+
         let lease = Lease {
             identity: identity.clone(),
             registry: Arc::clone(&registry),
-            placement,
-            service: service.clone(),
+            placement: node.placement().clone(),
+            service: node.service().clone(),
             uplink: uplink.clone(),
             health: host.health.clone(),
             drain: host.drain.clone(),
@@ -172,14 +123,13 @@ impl AppService {
         };
         let lease_stop = CancellationToken::new();
         tasks.spawn("lease", lease.run(lease_stop.clone()));
-        tasks.spawn("marker-sweeper", sweeper.run());
 
         let http_stop = CancellationToken::new();
         let mut http_address = None;
         if let Some(listener) = listener {
             http_address = listener.local_addr().ok();
             let routes = Api::routes(ApiParts {
-                log: log.clone(),
+                log: node.log().clone(),
                 store,
                 registry: Arc::clone(&registry),
                 apps,
@@ -206,24 +156,11 @@ impl AppService {
             endpoint,
             uplink,
             registry,
-            service,
-            log,
-            lanes,
-            fanout,
-            markers,
-            stops: Stops {
-                http: http_stop,
-                sweeper: stop,
-                lease: lease_stop,
-            },
+            node,
+            http_stop,
+            lease_stop,
         })
     }
-}
-
-struct Stops {
-    http: CancellationToken,
-    sweeper: CancellationToken,
-    lease: CancellationToken,
 }
 
 /// A running app-service.
@@ -234,12 +171,9 @@ pub struct AppServiceHandle {
     endpoint: Endpoint,
     uplink: Uplink,
     registry: Arc<dyn Registry>,
-    service: Service,
-    log: Log,
-    lanes: Arc<Lanes>,
-    fanout: Fanout,
-    markers: Markers,
-    stops: Stops,
+    node: Node,
+    http_stop: CancellationToken,
+    lease_stop: CancellationToken,
 }
 
 impl AppServiceHandle {
@@ -258,30 +192,20 @@ impl AppServiceHandle {
     /// Leaves: refuses what is new, finishes what is in progress for at most `grace`, and ends the links.
     pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
         let started = tokio::time::Instant::now();
-        self.service.drain();
+        self.node.service().drain();
         self.uplink.set_readiness(Readiness {
             ready: false,
             reason: "this node is draining".to_owned(),
             load_permille: 0,
             draining: true,
         });
-        self.stops.http.cancel();
-        let finished = tokio::time::timeout(grace, async {
-            self.service.idle().await;
-            self.log.close().await;
-            self.stops.sweeper.cancel();
-            self.lanes.close();
-            self.lanes.ended().await;
-        })
-        .await;
+        self.http_stop.cancel();
+        let finished = tokio::time::timeout(grace, self.node.finish()).await;
         if finished.is_err() {
             tracing::warn!("not all that was in progress was finished; markers keep it for another node");
         }
-        self.stops.sweeper.cancel();
-        self.lanes.close();
-        self.fanout.close();
-        self.markers.close();
-        self.stops.lease.cancel();
+        self.node.stop();
+        self.lease_stop.cancel();
         let identity = self.endpoint.identity();
         let removal = self.registry.remove_node(&identity.node, identity.incarnation);
         if !matches!(
@@ -298,14 +222,6 @@ impl AppServiceHandle {
         self.host.health.remove("app-service");
         report
     }
-}
-
-fn options_of(apps: Apps) -> AppOptionsOf {
-    Arc::new(move |app: &AppKey| AppOptions {
-        create_users_on_reference: apps
-            .find(app.as_str())
-            .is_some_and(crate::auth::App::create_users_on_reference),
-    })
 }
 
 fn env_of(host: &HostParts, tasks: &Tasks) -> Env {
