@@ -1,14 +1,39 @@
-//! The wire of Whimbrel: what clients, gateways, routers and service nodes say, byte for byte.
+//! The wire of Whimbrel: hello, handshake, records, frames, descriptors, ids and messages.
 //!
-//! Everything here is pure: bytes in, bytes and events out. There are no sockets, clocks, threads or hidden randomness;
-//! whoever needs time or random bytes is handed them. `docs/protocol.md` is the normative text, and golden tests hold
-//! this crate to its vectors.
+//! Everything here is pure: bytes in, bytes and events out. There are no sockets, no clocks, no runtime and no hidden
+//! randomness, so one implementation serves the gateway, the SDK, the simulator, the fuzzers and the load generator.
+//! `docs/protocol.md` is the normative description; `docs/vectors.json` fixes every byte of it.
+//!
+//! From the outside in: a client verifies a [`descriptor`], sends a [`hello`] made by a [`handshake`], reads the
+//! [`answer`], and then both sides exchange [`record`]s whose plaintexts are a stream of [`frame`]s.
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod bucket;
 pub mod code;
+pub mod descriptor;
+pub mod entropy;
+pub mod frame;
+pub mod handshake;
+pub mod hello;
 pub mod ids;
+pub mod keys;
 pub mod method;
+pub mod noise;
+pub mod record;
+pub mod request_ids;
+mod session_keys;
+pub mod side;
+pub mod suite;
+pub mod timing;
+mod utc;
+pub mod varint;
+mod wire;
+
+pub use entropy::{Entropy, SystemEntropy};
+pub use session_keys::SessionKeys;
+pub use side::Side;
+pub use suite::Suite;
 
 /// Messages between client and service node, generated from `proto/client.proto`.
 #[expect(missing_docs, clippy::all, reason = "generated")]

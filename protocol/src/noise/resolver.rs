@@ -1,0 +1,259 @@
+//! The primitives snow runs on: X25519, SHA-256 and both AEADs from aws-lc-rs, randomness from the caller.
+//!
+//! Measured on the reference machine, X25519 takes 20 us here against 41 us in snow's default resolver. Ciphers keep
+//! raw keys and expand them on use: a handshake uses each key once or twice, and a waiting responder stays small.
+
+use aws_lc_rs::{aead, agreement, digest};
+use snow::params::{CipherChoice, DHChoice, HashChoice};
+use snow::resolvers::CryptoResolver;
+use snow::types::{Cipher, Dh, Hash, Random};
+use zeroize::Zeroizing;
+
+use super::{Secret, TAG_LEN};
+use crate::keys::{self, KEY_LEN, StaticKey};
+use crate::suite::Suite;
+
+pub(super) struct Resolver {
+    suite: Suite,
+    ephemeral: Secret,
+    known: Option<StaticKey>,
+}
+
+impl Resolver {
+    /// `ephemeral` is the one secret this handshake draws; `known` is a static key already prepared.
+    pub(super) fn new(suite: Suite, ephemeral: Secret, known: Option<StaticKey>) -> Self {
+        Self {
+            suite,
+            ephemeral,
+            known,
+        }
+    }
+}
+
+impl CryptoResolver for Resolver {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(OneDraw(Some(self.ephemeral.clone()))))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        matches!(choice, DHChoice::Curve25519).then(|| {
+            Box::new(X25519 {
+                known: self.known.clone(),
+                own: None,
+            }) as Box<dyn Dh>
+        })
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        matches!(choice, HashChoice::SHA256)
+            .then(|| Box::new(Sha256(digest::Context::new(&digest::SHA256))) as Box<dyn Hash>)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        let fits = match self.suite {
+            Suite::AesGcm => matches!(choice, CipherChoice::AESGCM),
+            Suite::ChaChaPoly => matches!(choice, CipherChoice::ChaChaPoly),
+        };
+        fits.then(|| {
+            Box::new(RawKey {
+                suite: self.suite,
+                key: Zeroizing::default(),
+            }) as Box<dyn Cipher>
+        })
+    }
+}
+
+/// Hands out the one secret a side of NK draws. A second draw would reuse it, so it fails.
+struct OneDraw(Option<Secret>);
+
+impl Random for OneDraw {
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
+        let secret = self.0.take().ok_or(snow::Error::Rng)?;
+        if dest.len() != secret.len() {
+            return Err(snow::Error::Rng);
+        }
+        dest.copy_from_slice(&secret[..]);
+        Ok(())
+    }
+}
+
+struct X25519 {
+    known: Option<StaticKey>,
+    own: Option<OwnKey>,
+}
+
+enum OwnKey {
+    /// The gateway's key, prepared once for many handshakes.
+    Static(StaticKey),
+    /// This handshake's.
+    Ephemeral {
+        secret: Secret,
+        prepared: agreement::PrivateKey,
+        public: [u8; KEY_LEN],
+    },
+}
+
+impl Dh for X25519 {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        KEY_LEN
+    }
+
+    fn priv_len(&self) -> usize {
+        KEY_LEN
+    }
+
+    fn set(&mut self, privkey: &[u8]) {
+        self.own = Some(match self.known.take() {
+            Some(known) if known.secret() == privkey => OwnKey::Static(known),
+            _ => {
+                let secret = Zeroizing::new(
+                    privkey
+                        .try_into()
+                        .expect("snow passes keys of priv_len bytes"),
+                );
+                let (prepared, public) = keys::prepare(&secret);
+                OwnKey::Ephemeral {
+                    secret,
+                    prepared,
+                    public,
+                }
+            }
+        });
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
+        let mut secret = Zeroizing::new([0_u8; KEY_LEN]);
+        rng.try_fill_bytes(&mut secret[..])?;
+        self.known = None;
+        self.set(&secret[..]);
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        match &self.own {
+            Some(OwnKey::Static(key)) => key.public_bytes(),
+            Some(OwnKey::Ephemeral { public, .. }) => public,
+            None => &[],
+        }
+    }
+
+    fn privkey(&self) -> &[u8] {
+        match &self.own {
+            Some(OwnKey::Static(key)) => key.secret(),
+            Some(OwnKey::Ephemeral { secret, .. }) => &secret[..],
+            None => &[],
+        }
+    }
+
+    /// Fails on points of small order: the provider refuses an all-zero secret, as RFC 7748 section 6.1 permits.
+    fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
+        let own = match self.own.as_ref().ok_or(snow::Error::Dh)? {
+            OwnKey::Static(key) => key.prepared(),
+            OwnKey::Ephemeral { prepared, .. } => prepared,
+        };
+        let peer = pubkey.get(..KEY_LEN).ok_or(snow::Error::Dh)?;
+        let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, peer);
+        agreement::agree(own, peer, snow::Error::Dh, |secret| {
+            out.get_mut(..secret.len())
+                .ok_or(snow::Error::Dh)?
+                .copy_from_slice(secret);
+            Ok(())
+        })
+    }
+}
+
+struct Sha256(digest::Context);
+
+impl Hash for Sha256 {
+    fn name(&self) -> &'static str {
+        "SHA256"
+    }
+
+    fn block_len(&self) -> usize {
+        64
+    }
+
+    fn hash_len(&self) -> usize {
+        32
+    }
+
+    fn reset(&mut self) {
+        self.0 = digest::Context::new(&digest::SHA256);
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        let finished =
+            std::mem::replace(&mut self.0, digest::Context::new(&digest::SHA256)).finish();
+        out[..finished.as_ref().len()].copy_from_slice(finished.as_ref());
+    }
+}
+
+struct RawKey {
+    suite: Suite,
+    key: Secret,
+}
+
+impl RawKey {
+    fn expand(&self) -> aead::LessSafeKey {
+        let key = aead::UnboundKey::new(self.suite.aead(), &self.key[..])
+            .expect("both suites take 32-byte keys");
+        aead::LessSafeKey::new(key)
+    }
+}
+
+impl Cipher for RawKey {
+    fn name(&self) -> &'static str {
+        match self.suite {
+            Suite::AesGcm => "AESGCM",
+            Suite::ChaChaPoly => "ChaChaPoly",
+        }
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        self.key = Zeroizing::new(*key);
+    }
+
+    fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        let (body, tag_out) = out.split_at_mut(plaintext.len());
+        body.copy_from_slice(plaintext);
+        let tag = self
+            .expand()
+            .seal_in_place_separate_tag(self.suite.nonce(nonce), aead::Aad::from(authtext), body)
+            .expect("a handshake message is far below the AEAD's limit");
+        tag_out[..TAG_LEN].copy_from_slice(tag.as_ref());
+        plaintext.len() + TAG_LEN
+    }
+
+    fn decrypt(
+        &self,
+        nonce: u64,
+        authtext: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, snow::Error> {
+        let len = ciphertext
+            .len()
+            .checked_sub(TAG_LEN)
+            .ok_or(snow::Error::Decrypt)?;
+        let (body, tag) = ciphertext.split_at(len);
+        let out = out.get_mut(..len).ok_or(snow::Error::Decrypt)?;
+        self.expand()
+            .open_separate_gather(
+                self.suite.nonce(nonce),
+                aead::Aad::from(authtext),
+                body,
+                tag,
+                out,
+            )
+            .map_err(|_| snow::Error::Decrypt)?;
+        Ok(len)
+    }
+}
