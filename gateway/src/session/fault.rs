@@ -1,13 +1,10 @@
 //! Why a session ends, and what its client is told about it.
 
+use whimbrel_protocol::close::{CloseReason, RECONNECT_AFTER_MS};
 use whimbrel_protocol::code::{self, Code};
 use whimbrel_protocol::frame::{FrameError, FrameKind, Retry};
 use whimbrel_protocol::record::RecordError;
 use whimbrel_protocol::request_ids::RequestIdError;
-
-/// How long a client whose connection went wrong waits before it connects again, in milliseconds. Its own jittered
-/// backoff comes on top; this only keeps a broken client from spinning.
-const RECONNECT_AFTER_MS: u32 = 1_000;
 
 /// Why a session ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +72,7 @@ pub(crate) enum Fault {
     /// Somebody in the cluster asked for it.
     #[error("closed from within the cluster with reason {reason}")]
     Ordered {
-        /// A number of [`Code`].
+        /// A number of [`CloseReason`], or of a later version's.
         reason: u32,
     },
     /// The gateway goes out of service.
@@ -89,25 +86,30 @@ pub(crate) enum Fault {
 impl Fault {
     /// What the CLOSE frame says; `None` when there is nobody to tell.
     pub(crate) fn close(&self) -> Option<(u32, Retry)> {
-        let after = Retry::After { ms: RECONNECT_AFTER_MS };
-        Some(match self {
-            // A flipped bit must not log anybody out for good: connections that went wrong may be made again.
+        let told = |reason: CloseReason| Some((reason.number(), reason.retry()));
+        match self {
             Self::Record(_)
             | Self::Frame(_)
             | Self::RequestId(_)
             | Self::Unexpected { .. }
             | Self::AckBeyond { .. }
-            | Self::NotConfirmed
-            | Self::HandshakeTimeout
-            | Self::Unfinished => (Code::Malformed.number(), after),
-            Self::AckOverdue => (Code::DeadlineExceeded.number(), after),
-            Self::SlowConsumer { .. } | Self::OutOfMemoryBudget => (Code::Overloaded.number(), after),
-            Self::TokenExpired => (Code::TokenExpired.number(), Retry::NewToken),
-            Self::Refused { code, retry_after_ms, .. } => (*code, retry_of(*code, *retry_after_ms)),
-            Self::Ordered { reason } => (*reason, retry_of(*reason, 0)),
-            Self::Draining => (Code::Unavailable.number(), Retry::NewDirectory),
-            Self::Silent | Self::ClosedByClient => return None,
-        })
+            | Self::Unfinished => told(CloseReason::ProtocolViolation),
+            Self::NotConfirmed | Self::HandshakeTimeout => told(CloseReason::NotConfirmed),
+            Self::AckOverdue => told(CloseReason::AckOverdue),
+            Self::SlowConsumer { .. } => told(CloseReason::SlowConsumer),
+            Self::OutOfMemoryBudget => told(CloseReason::Overloaded),
+            Self::TokenExpired => told(CloseReason::TokenExpired),
+            Self::Draining => told(CloseReason::Draining),
+            Self::Refused { code, retry_after_ms, .. } => {
+                let (reason, retry) = refusal(*code, *retry_after_ms);
+                Some((reason.number(), retry))
+            }
+            Self::Ordered { reason } => {
+                let retry = CloseReason::from_number(*reason).map(CloseReason::retry);
+                Some((*reason, retry.unwrap_or(Retry::After { ms: RECONNECT_AFTER_MS })))
+            }
+            Self::Silent | Self::ClosedByClient => None,
+        }
     }
 
     /// Its value of the `reason` label of `whimbrel_gateway_sessions_ended_total`.
@@ -134,11 +136,21 @@ impl Fault {
     }
 }
 
-/// What a client does about `code`; codes of later versions are worth another try.
-fn retry_of(code: u32, retry_after_ms: u32) -> Retry {
-    match Code::from_number(code).map(Code::retry) {
-        Some(code::Retry::Never) => Retry::Never,
-        Some(code::Retry::NewToken) => Retry::NewToken,
-        Some(code::Retry::Later) | None => Retry::After { ms: retry_after_ms.max(RECONNECT_AFTER_MS) },
+/// How a session ends whose opening or whose new token was refused with `code`.
+fn refusal(code: u32, retry_after_ms: u32) -> (CloseReason, Retry) {
+    let code = Code::from_number(code);
+    let reason = match code {
+        Some(Code::TokenInvalid | Code::TokenExpired | Code::TokenMismatch) => CloseReason::TokenExpired,
+        Some(Code::UserDisabled | Code::UnknownApp | Code::UnknownUser) => CloseReason::LoginRevoked,
+        Some(Code::SupersededLogin) => CloseReason::Superseded,
+        Some(Code::Overloaded | Code::TooManyRequests) => CloseReason::Overloaded,
+        Some(Code::Internal) => CloseReason::Internal,
+        _ => CloseReason::NotRegistered,
+    };
+    match code.map(Code::retry) {
+        Some(code::Retry::Never) => (reason, Retry::Never),
+        Some(code::Retry::NewToken) => (reason, Retry::NewToken),
+        // Codes of later versions are worth another try.
+        Some(code::Retry::Later) | None => (reason, Retry::After { ms: retry_after_ms.max(RECONNECT_AFTER_MS) }),
     }
 }

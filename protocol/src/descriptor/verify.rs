@@ -5,10 +5,11 @@
 use super::encode::{ED25519, FORMAT};
 use super::signing::SIGNATURE_LEN;
 use super::{
-    Address, CERTIFICATE_LIFE_MAX_MS, CLOCK_SKEW_MS, Certificate, DESCRIPTOR_LEN_MAX,
-    ENDPOINT_LEN_MAX, ExchangeKey, GatewayDescriptor, IdentityPublicKey, LIST_LEN_MAX,
-    NODE_NAME_LEN_MAX, RootPublicKey, STATEMENT_LIFE_MAX_MS, SignedPart, Statement, Transport,
+    Address, CERTIFICATE_LIFE_MAX_MS, CLOCK_SKEW_MS, Certificate, DESCRIPTOR_LEN_MAX, ENDPOINT_LEN_MAX,
+    ExchangeKey, GatewayDescriptor, IdentityPublicKey, LIST_LEN_MAX, RootPublicKey, STATEMENT_LIFE_MAX_MS,
+    SignedPart, Statement, Transport,
 };
+use crate::ids::NodeId;
 use crate::keys::{KEY_LEN, KeyId};
 use crate::utc::Utc;
 use crate::wire::Cursor;
@@ -44,9 +45,7 @@ pub enum DescriptorError {
         format: u8,
     },
     /// Some part is cut or over a bound.
-    #[error(
-        "the descriptor's {part} is malformed at its {field}: it was cut or altered on the way"
-    )]
+    #[error("the descriptor's {part} is malformed at its {field}: it was cut or altered on the way")]
     Malformed {
         /// Which part.
         part: SignedPart,
@@ -69,9 +68,7 @@ pub enum DescriptorError {
         identity: KeyId,
     },
     /// A signature does not fit.
-    #[error(
-        "the {part}'s signature by {signer} does not fit its bytes: it was altered, or is not theirs"
-    )]
+    #[error("the {part}'s signature by {signer} does not fit its bytes: it was altered, or is not theirs")]
     BadSignature {
         /// Which part.
         part: SignedPart,
@@ -82,9 +79,9 @@ pub enum DescriptorError {
     #[error("the certificate is for node `{certified}`, the statement for `{stated}`")]
     NodeMismatch {
         /// The certificate's.
-        certified: String,
+        certified: NodeId,
         /// The statement's.
-        stated: String,
+        stated: NodeId,
     },
     /// It holds for longer than anything may, or ends before it begins.
     #[error("the {part} holds from {} to {}, longer than the {} h permitted or not at all",
@@ -124,10 +121,7 @@ pub enum DescriptorError {
 }
 
 fn join(ids: &[KeyId]) -> String {
-    ids.iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Verifies a descriptor against the pinned roots: signatures, names, and dates as far as the time is known.
@@ -153,9 +147,7 @@ pub fn verify_chain(
     }
     let malformed = |part, field| DescriptorError::Malformed { part, field };
     let mut cursor = Cursor::new(bytes);
-    let format = cursor
-        .u8()
-        .ok_or(malformed(SignedPart::Certificate, "format"))?;
+    let format = cursor.u8().ok_or(malformed(SignedPart::Certificate, "format"))?;
     if format != FORMAT {
         return Err(DescriptorError::UnknownFormat { format });
     }
@@ -171,19 +163,17 @@ pub fn verify_chain(
 
     let signed = Signed::parse(SignedPart::Certificate, certificate)?;
     let root = signed.verify_by_root(pins)?;
-    let certificate =
-        parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
-            part: SignedPart::Certificate,
-            field,
-        })?;
+    let certificate = parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Certificate,
+        field,
+    })?;
 
     let signed = Signed::parse(SignedPart::Statement, statement)?;
     signed.verify_by_identity(&certificate.identity)?;
-    let statement =
-        parse_statement(signed.payload).map_err(|field| DescriptorError::Malformed {
-            part: SignedPart::Statement,
-            field,
-        })?;
+    let statement = parse_statement(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Statement,
+        field,
+    })?;
 
     if statement.node != certificate.node {
         return Err(DescriptorError::NodeMismatch {
@@ -278,8 +268,7 @@ impl<'a> Signed<'a> {
             .filter(|count| *count <= LIST_LEN_MAX);
         let mut signatures = Vec::new();
         for _ in 0..count.ok_or(malformed("number of signatures"))? {
-            let (id, algorithm, signature) =
-                (cursor.array().map(KeyId), cursor.u8(), cursor.bytes_u16());
+            let (id, algorithm, signature) = (cursor.array().map(KeyId), cursor.u8(), cursor.bytes_u16());
             let (Some(id), Some(algorithm), Some(signature)) = (id, algorithm, signature) else {
                 return Err(malformed("signatures"));
             };
@@ -322,11 +311,7 @@ impl<'a> Signed<'a> {
 
     fn verify_by_identity(&self, identity: &IdentityPublicKey) -> Result<(), DescriptorError> {
         let signer = identity.id();
-        let mut named = self
-            .signatures
-            .iter()
-            .filter(|(id, _)| *id == signer)
-            .peekable();
+        let mut named = self.signatures.iter().filter(|(id, _)| *id == signer).peekable();
         if named.peek().is_none() {
             return Err(DescriptorError::UnknownIdentity { identity: signer });
         }
@@ -397,13 +382,9 @@ fn parse_statement(payload: &[u8]) -> Result<Statement, &'static str> {
     })
 }
 
-fn node(cursor: &mut Cursor<'_>) -> Result<String, &'static str> {
-    let name = cursor
-        .bytes_u8()
-        .filter(|name| (1..=NODE_NAME_LEN_MAX).contains(&name.len()));
-    name.and_then(|name| str::from_utf8(name).ok())
-        .map(str::to_owned)
-        .ok_or("node name")
+fn node(cursor: &mut Cursor<'_>) -> Result<NodeId, &'static str> {
+    let name = cursor.bytes_u8().and_then(|name| str::from_utf8(name).ok());
+    name.and_then(|name| NodeId::new(name).ok()).ok_or("node name")
 }
 
 fn list(cursor: &mut Cursor<'_>) -> Option<usize> {

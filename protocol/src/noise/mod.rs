@@ -136,17 +136,14 @@ fn builder<'a>(suite: Suite, resolver: resolver::Resolver) -> snow::Builder<'a> 
 fn write(state: &mut snow::HandshakeState, payload: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + MESSAGE_OVERHEAD + payload.len(), 0);
-    let written = state.write_message(payload, &mut out[start..]).expect(
-        "it is our turn, and a payload bounded by a hello or an answer fits a Noise message",
-    );
+    let written = state
+        .write_message(payload, &mut out[start..])
+        .expect("it is our turn, and a payload bounded by a hello or an answer fits a Noise message");
     out.truncate(start + written);
 }
 
 fn read(state: &mut snow::HandshakeState, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-    let payload_len = message
-        .len()
-        .checked_sub(MESSAGE_OVERHEAD)
-        .ok_or(NotAuthentic)?;
+    let payload_len = message.len().checked_sub(MESSAGE_OVERHEAD).ok_or(NotAuthentic)?;
     let mut payload = vec![0; payload_len];
     let read = state
         .read_message(message, &mut payload)
@@ -164,11 +161,7 @@ fn split(state: &mut snow::HandshakeState, suite: Suite, side: Side) -> SessionK
         Side::Client => (upward, downward),
         Side::Server => (downward, upward),
     };
-    SessionKeys {
-        suite,
-        send,
-        receive,
-    }
+    SessionKeys { suite, send, receive }
 }
 
 /// Secret bytes that are wiped when dropped.

@@ -110,11 +110,7 @@ impl Dh for X25519 {
         self.own = Some(match self.known.take() {
             Some(known) if known.secret() == privkey => OwnKey::Static(known),
             _ => {
-                let secret = Zeroizing::new(
-                    privkey
-                        .try_into()
-                        .expect("snow passes keys of priv_len bytes"),
-                );
+                let secret = Zeroizing::new(privkey.try_into().expect("snow passes keys of priv_len bytes"));
                 let (prepared, public) = keys::prepare(&secret);
                 OwnKey::Ephemeral {
                     secret,
@@ -190,8 +186,7 @@ impl Hash for Sha256 {
     }
 
     fn result(&mut self, out: &mut [u8]) {
-        let finished =
-            std::mem::replace(&mut self.0, digest::Context::new(&digest::SHA256)).finish();
+        let finished = std::mem::replace(&mut self.0, digest::Context::new(&digest::SHA256)).finish();
         out[..finished.as_ref().len()].copy_from_slice(finished.as_ref());
     }
 }
@@ -203,8 +198,8 @@ struct RawKey {
 
 impl RawKey {
     fn expand(&self) -> aead::LessSafeKey {
-        let key = aead::UnboundKey::new(self.suite.aead(), &self.key[..])
-            .expect("both suites take 32-byte keys");
+        let key =
+            aead::UnboundKey::new(self.suite.aead(), &self.key[..]).expect("both suites take 32-byte keys");
         aead::LessSafeKey::new(key)
     }
 }
@@ -246,13 +241,7 @@ impl Cipher for RawKey {
         let (body, tag) = ciphertext.split_at(len);
         let out = out.get_mut(..len).ok_or(snow::Error::Decrypt)?;
         self.expand()
-            .open_separate_gather(
-                self.suite.nonce(nonce),
-                aead::Aad::from(authtext),
-                body,
-                tag,
-                out,
-            )
+            .open_separate_gather(self.suite.nonce(nonce), aead::Aad::from(authtext), body, tag, out)
             .map_err(|_| snow::Error::Decrypt)?;
         Ok(len)
     }
