@@ -13,7 +13,7 @@ use whimbrel_protocol::hello::{Hello, HelloStep};
 
 use super::closing::Closing;
 use super::fault::Fault;
-use super::identity::Identity;
+use super::identity::{Claim, Identity};
 use super::live::Live;
 use super::provisional::AwaitConfirm;
 use super::{Context, Event, Now, Session, SessionLimits, Unanswered};
@@ -70,9 +70,9 @@ impl ReadingHello {
             }
         };
         self.release(cx);
-        match Identity::claimed(&login) {
-            Ok((identity, frame_payload_max)) => {
-                cx.events.push(Event::Claimed);
+        match Claim::parse(&login, cx.limits.buckets) {
+            Ok(Claim { identity, bucket, frame_payload_max }) => {
+                cx.events.push(Event::Claimed { bucket });
                 Session::Authenticating(Box::new(Authenticating {
                     responder,
                     identity,

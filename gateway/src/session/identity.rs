@@ -1,6 +1,9 @@
 //! Whose session it is: the login's claims, parsed once and kept small.
 
+use std::num::NonZeroU32;
+
 use prost::Message as _;
+use whimbrel_protocol::bucket::user_bucket;
 use whimbrel_protocol::client::Login;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, DeviceId, IdError, Uid};
@@ -41,20 +44,36 @@ impl ClaimError {
     }
 }
 
-impl Identity {
-    /// What `login` claims, and the largest payload its client takes (0: the protocol's).
+/// What a login says, before anybody has judged it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Whose login it would be.
+    pub(crate) identity: Identity,
+    /// Where that user lives in this gateway.
+    pub(crate) bucket: u32,
+    /// The largest payload the client takes; 0 is the protocol's bound.
+    pub(crate) frame_payload_max: u32,
+}
+
+impl Claim {
+    /// What `login` claims, in a gateway of `buckets` user buckets.
     ///
     /// # Errors
     /// When the bytes are no login, or an id in it is none.
-    pub(crate) fn claimed(login: &[u8]) -> Result<(Self, u32), ClaimError> {
+    pub(crate) fn parse(login: &[u8], buckets: NonZeroU32) -> Result<Self, ClaimError> {
         let login = Login::decode(login)?;
         let app = AppKey::new(&login.app_key)?;
         let uid = Uid::new(&login.uid)?;
         let device = DeviceId::new(&login.device_id)?;
-        let claimed = Self::new(&app, &uid, &device, &login.platform, login.login_epoch);
-        Ok((claimed, login.frame_payload_max))
+        Ok(Self {
+            identity: Identity::new(&app, &uid, &device, &login.platform, login.login_epoch),
+            bucket: user_bucket(&app, &uid, buckets),
+            frame_payload_max: login.frame_payload_max,
+        })
     }
+}
 
+impl Identity {
     fn new(app: &AppKey, uid: &Uid, device: &DeviceId, platform: &str, login_epoch: u64) -> Self {
         let platform = &platform[..platform.floor_char_boundary(PLATFORM_LEN_MAX)];
         let (app, uid, device) = (app.as_str(), uid.as_str(), device.as_str());
@@ -124,7 +143,7 @@ mod tests {
 
     #[test]
     fn claims_come_back_whole_and_the_platform_is_cut_between_characters() {
-        let (identity, _) = Identity::claimed(&login().encode_to_vec()).unwrap();
+        let Claim { identity, .. } = Claim::parse(&login().encode_to_vec(), NonZeroU32::MIN).unwrap();
         assert_eq!((identity.app(), identity.uid(), identity.device()), ("demo", "alice", "phone"));
         assert_eq!(identity.platform(), "安卓".repeat(5));
         assert_eq!(identity.login_epoch, 7);
@@ -133,9 +152,9 @@ mod tests {
     #[test]
     fn claims_that_are_no_ids_are_refused_by_name() {
         let too_long = Login { uid: "x".repeat(65), ..login() };
-        let error = Identity::claimed(&too_long.encode_to_vec()).unwrap_err();
+        let error = Claim::parse(&too_long.encode_to_vec(), NonZeroU32::MIN).unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(error.to_string().contains("uid"), "{error}");
-        assert_eq!(Identity::claimed(&[0xff; 9]).unwrap_err().code(), Code::Malformed);
+        assert_eq!(Claim::parse(&[0xff; 9], NonZeroU32::MIN).unwrap_err().code(), Code::Malformed);
     }
 }

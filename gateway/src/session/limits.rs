@@ -1,6 +1,8 @@
 //! The bounds of one login session and their reasons. Those that both ends must agree on are the protocol's
 //! ([`whimbrel_protocol::timing`]).
 
+use std::num::NonZeroU32;
+
 use whimbrel_protocol::timing;
 
 /// A closing session that has not written its last bytes by then is dropped, in milliseconds. Long enough for a CLOSE to
@@ -28,9 +30,11 @@ pub(crate) const BURST_PLAINTEXT_MAX: usize = 32 * 1024;
 /// What a queued frame counts beyond its payload, in bytes: its place in the queue, and its head.
 pub(crate) const FRAME_COST: usize = 96;
 
-/// What the sessions of a gateway are held to. All but the first three are also told to clients.
+/// What the sessions of a gateway are held to. Some are also told to clients.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionLimits {
+    /// User buckets of this gateway.
+    pub(crate) buckets: NonZeroU32,
     /// Outbound bytes at which pushes collapse into a SYNC_HINT and nothing more is read from the client.
     pub(crate) outbound_collapse_bytes: usize,
     /// Outbound bytes at which the session is closed: answers to what was already asked may take it over the first.
@@ -57,6 +61,7 @@ impl SessionLimits {
 impl Default for SessionLimits {
     fn default() -> Self {
         Self {
+            buckets: NonZeroU32::new(1024).expect("1024 is not 0"),
             outbound_collapse_bytes: 256 * 1024,
             outbound_close_bytes: 4 * 1024 * 1024,
             handshake_within_ms: timing::HANDSHAKE_WITHIN_MS,

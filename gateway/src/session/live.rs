@@ -262,8 +262,7 @@ impl Talk {
                 self.refuse(cx, id, Code::TooLarge, message);
             }
             Answer::Passed(payload) => {
-                let code = code_of(&payload);
-                self.send(cx, Frame::Response(Response { id, code, compressed: false, payload }));
+                self.send(cx, Frame::Response(Response { id, compressed: false, payload }));
             }
             Answer::Refused(unanswered) => self.send_refusal(cx, id, unanswered),
         }
@@ -277,17 +276,6 @@ impl Talk {
         let Unanswered { code, message, retry_after_ms } = refusal;
         let response = ClientResponse { code, message, retry_after_ms, body: Bytes::new() };
         let payload = Bytes::from(response.encode_to_vec());
-        self.send(cx, Frame::Response(Response { id, code, compressed: false, payload }));
+        self.send(cx, Frame::Response(Response { id, compressed: false, payload }));
     }
-}
-
-/// A Response message's code, the only part of it that a gateway reads.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ResponseCode {
-    #[prost(uint32, tag = "1")]
-    code: u32,
-}
-
-fn code_of(response: &Bytes) -> u32 {
-    ResponseCode::decode(&response[..]).map_or(Code::Internal.number(), |response| response.code)
 }

@@ -25,8 +25,6 @@ mod live;
 mod outbound;
 mod provisional;
 mod ready;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
 use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
@@ -94,7 +92,10 @@ pub(crate) enum Event {
     /// The hello was no hello, or not for us: counts against the address it came from.
     HandshakeFailed,
     /// A login's claims are known: move the session to its user's bucket, then authenticate [`Session::login`].
-    Claimed,
+    Claimed {
+        /// The user's bucket.
+        bucket: u32,
+    },
     /// The client holds the keys: open and register the session, then [`Session::handle_opened`].
     Confirmed,
     /// Pass this on, then [`Session::handle_response`].
