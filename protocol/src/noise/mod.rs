@@ -3,6 +3,7 @@
 //! Hellos, answers and padding are added by [`crate::handshake`]; this layer exists by itself so that it can be held
 //! to the vectors other implementations of Noise publish.
 
+pub mod link;
 mod resolver;
 
 use std::fmt;
@@ -166,3 +167,12 @@ fn split(state: &mut snow::HandshakeState, suite: Suite, side: Side) -> SessionK
 
 /// Secret bytes that are wiped when dropped.
 type Secret = Zeroizing<[u8; 32]>;
+
+#[cfg(test)]
+mod tests {
+    /// The rest of a waiting side are the boxes this refers to: ciphers as raw keys, a hash, two key pairs.
+    #[test]
+    fn a_waiting_sides_state_stays_below_a_kibibyte() {
+        assert!(size_of::<snow::HandshakeState>() <= 1024);
+    }
+}
