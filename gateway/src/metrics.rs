@@ -64,7 +64,10 @@ impl ReactorMetrics {
     }
 
     /// The state at the end of a turn.
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floats; 2^52 connections or bytes do not occur")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floats; 2^52 connections or bytes do not occur"
+    )]
     pub(crate) fn note(&self, state: &ReactorState) {
         self.connections.set(state.connections as f64);
         self.held_bytes.set(state.held_bytes as f64);

@@ -95,7 +95,11 @@ impl Addresses {
             return Err(TurnedAway::Overloaded);
         }
         add(&self.unfinished, cells, 1);
-        let ticket = HandshakeTicket { addresses: Arc::clone(self), cells, peer };
+        let ticket = HandshakeTicket {
+            addresses: Arc::clone(self),
+            cells,
+            peer,
+        };
         if count(&self.unfinished, cells) > self.limits.unfinished_per_address
             || count(&self.failed, cells) > self.limits.failed_per_address
         {
@@ -169,7 +173,11 @@ mod tests {
     use super::*;
 
     fn addresses() -> Arc<Addresses> {
-        Addresses::new(HandshakeLimits { unfinished_per_address: 3, failed_per_address: 2, unfinished: 100 })
+        Addresses::new(HandshakeLimits {
+            unfinished_per_address: 3,
+            failed_per_address: 2,
+            unfinished: 100,
+        })
     }
 
     fn peer(text: &str) -> SocketAddr {
@@ -179,8 +187,13 @@ mod tests {
     #[test]
     fn unfinished_handshakes_of_one_address_are_bounded_and_others_are_not_touched() {
         let addresses = addresses();
-        let tickets: Vec<_> = (0..3).map(|_| addresses.admit(peer("10.0.0.1:1")).unwrap()).collect();
-        assert_eq!(addresses.admit(peer("10.0.0.1:2")).unwrap_err(), TurnedAway::AddressLimited);
+        let tickets: Vec<_> = (0..3)
+            .map(|_| addresses.admit(peer("10.0.0.1:1")).unwrap())
+            .collect();
+        assert_eq!(
+            addresses.admit(peer("10.0.0.1:2")).unwrap_err(),
+            TurnedAway::AddressLimited
+        );
         assert!(addresses.admit(peer("10.0.0.2:1")).is_ok());
         drop(tickets);
         assert!(addresses.admit(peer("10.0.0.1:3")).is_ok());
@@ -201,20 +214,36 @@ mod tests {
     #[test]
     fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_is_ipv4() {
         let addresses = addresses();
-        let _tickets: Vec<_> =
-            (1..4).map(|host| addresses.admit(peer(&format!("[2001:db8:1:2::{host}]:1"))).unwrap()).collect();
+        let _tickets: Vec<_> = (1..4)
+            .map(|host| {
+                addresses
+                    .admit(peer(&format!("[2001:db8:1:2::{host}]:1")))
+                    .unwrap()
+            })
+            .collect();
         assert!(addresses.admit(peer("[2001:db8:1:2:ffff::]:1")).is_err());
         assert!(addresses.admit(peer("[2001:db8:1:3::1]:1")).is_ok());
-        let _mapped: Vec<_> =
-            (0..3).map(|_| addresses.admit(peer("[::ffff:10.0.0.9]:1")).unwrap()).collect();
+        let _mapped: Vec<_> = (0..3)
+            .map(|_| addresses.admit(peer("[::ffff:10.0.0.9]:1")).unwrap())
+            .collect();
         assert!(addresses.admit(peer("10.0.0.9:1")).is_err());
     }
 
     #[test]
     fn all_addresses_together_are_bounded() {
-        let limits = HandshakeLimits { unfinished_per_address: 9, failed_per_address: 9, unfinished: 2 };
+        let limits = HandshakeLimits {
+            unfinished_per_address: 9,
+            failed_per_address: 9,
+            unfinished: 2,
+        };
         let addresses = Addresses::new(limits);
-        let _tickets = [addresses.admit(peer("10.0.0.1:1")).unwrap(), addresses.admit(peer("10.0.0.2:1")).unwrap()];
-        assert_eq!(addresses.admit(peer("10.0.0.3:1")).unwrap_err(), TurnedAway::Overloaded);
+        let _tickets = [
+            addresses.admit(peer("10.0.0.1:1")).unwrap(),
+            addresses.admit(peer("10.0.0.2:1")).unwrap(),
+        ];
+        assert_eq!(
+            addresses.admit(peer("10.0.0.3:1")).unwrap_err(),
+            TurnedAway::Overloaded
+        );
     }
 }

@@ -21,7 +21,9 @@ pub(super) const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Why nobody can connect.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for clients on {address}: {source}; is another gateway running there? Change `listen`, or end it")]
+#[error(
+    "cannot listen for clients on {address}: {source}; is another gateway running there? Change `listen`, or end it"
+)]
 pub struct ListenError {
     /// Where.
     pub address: SocketAddr,
@@ -33,7 +35,10 @@ pub struct ListenError {
 ///
 /// # Errors
 /// When the address is in use, or not this machine's.
-pub(super) fn listen(address: SocketAddr, count: usize) -> Result<(Vec<TcpListener>, SocketAddr), ListenError> {
+pub(super) fn listen(
+    address: SocketAddr,
+    count: usize,
+) -> Result<(Vec<TcpListener>, SocketAddr), ListenError> {
     let failed = |source| ListenError { address, source };
     let probe = bind(address, false).map_err(failed)?;
     let address = local_address(&probe).map_err(failed)?;
@@ -62,7 +67,9 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     let address = socket.local_addr()?;
-    address.as_socket().ok_or_else(|| io::Error::other("the socket has no internet address"))
+    address
+        .as_socket()
+        .ok_or_else(|| io::Error::other("the socket has no internet address"))
 }
 
 #[cfg(test)]
@@ -78,13 +85,20 @@ mod tests {
     fn all_listeners_share_one_free_port() {
         let (listeners, address) = listen(loopback(), 3).unwrap();
         assert_ne!(address.port(), 0);
-        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        assert!(
+            listeners
+                .iter()
+                .all(|listener| listener.local_addr().unwrap() == address)
+        );
     }
 
     #[test]
     fn a_port_in_use_is_named_with_the_cure_even_if_the_other_shares_it() {
         let (_listeners, address) = listen(loopback(), 2).unwrap();
         let error = listen(address, 2).unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("listen"), "{error}");
+        assert!(
+            error.contains(&address.to_string()) && error.contains("listen"),
+            "{error}"
+        );
     }
 }

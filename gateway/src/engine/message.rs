@@ -4,7 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use mio::net::TcpStream;
-use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse, PushResponse, PushTarget, SessionRecord};
+use whimbrel_protocol::cluster::{
+    AuthenticateResponse, OpenSessionResponse, PushResponse, PushTarget, SessionRecord,
+};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::RequestId;
 
@@ -41,7 +43,11 @@ pub(crate) struct Asked {
 impl Asked {
     /// Asked by the connection at `place`; `lost` is the reply if nobody gives one.
     pub(super) fn new(port: &Arc<Port>, place: Place, lost: Reply) -> Self {
-        Self { port: Arc::clone(port), place, fallback: Some(lost) }
+        Self {
+            port: Arc::clone(port),
+            place,
+            fallback: Some(lost),
+        }
     }
 
     /// Replies.
@@ -129,7 +135,10 @@ pub(crate) struct PushPart {
 
 impl std::fmt::Debug for PushPart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PushPart").field("targets", &self.targets.len()).field("method", &self.method).finish()
+        f.debug_struct("PushPart")
+            .field("targets", &self.targets.len())
+            .field("method", &self.method)
+            .finish()
     }
 }
 
@@ -141,7 +150,9 @@ struct Share {
 impl Drop for Share {
     /// The last share to go makes the report. Targets of a part that nobody settled are gone with their reactor.
     fn drop(&mut self) {
-        let Some(receipt) = self.receipt.take().and_then(Arc::into_inner) else { return };
+        let Some(receipt) = self.receipt.take().and_then(Arc::into_inner) else {
+            return;
+        };
         let mut response = PushResponse::default();
         for tally in receipt.tallies.into_iter().filter_map(OnceLock::into_inner) {
             response.accepted += tally.accepted;
@@ -161,17 +172,26 @@ impl PushPart {
         settle: impl FnOnce(PushResponse) + Send + Sync + 'static,
     ) -> Vec<Self> {
         let tallies = by_reactor.iter().map(|_| OnceLock::new()).collect();
-        let receipt = Arc::new(PushReceipt { tallies, settle: Box::new(settle) });
+        let receipt = Arc::new(PushReceipt {
+            tallies,
+            settle: Box::new(settle),
+        });
         let part = |(index, targets)| Self {
             targets,
             method,
             tracked,
             payload: payload.clone(),
-            share: Share { receipt: Some(Arc::clone(&receipt)), index },
+            share: Share {
+                receipt: Some(Arc::clone(&receipt)),
+                index,
+            },
         };
         let parts = by_reactor.into_iter().enumerate().map(part).collect();
         // Without a part this is the last share.
-        drop(Share { receipt: Some(receipt), index: 0 });
+        drop(Share {
+            receipt: Some(receipt),
+            index: 0,
+        });
         parts
     }
 
@@ -186,7 +206,10 @@ impl PushPart {
     /// Reports that every target will have it, by way of a sync.
     pub(super) fn settle_all_accepted(self) {
         let accepted = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
-        self.settle(PushTally { accepted, gone: Vec::new() });
+        self.settle(PushTally {
+            accepted,
+            gone: Vec::new(),
+        });
     }
 }
 
@@ -198,21 +221,36 @@ mod tests {
     use super::*;
 
     fn target(reactor: u32, slot: u32) -> PushTarget {
-        PushTarget { reactor, slot, generation: 1, user_id: 1 }
+        PushTarget {
+            reactor,
+            slot,
+            generation: 1,
+            user_id: 1,
+        }
     }
 
     #[test]
     fn a_push_is_reported_once_all_its_parts_are_settled() {
         let (tell, told) = mpsc::channel();
-        let split = vec![vec![target(0, 1), target(0, 2)], vec![target(1, 1)], vec![target(2, 1)]];
+        let split = vec![
+            vec![target(0, 1), target(0, 2)],
+            vec![target(1, 1)],
+            vec![target(2, 1)],
+        ];
         let settle = move |response| tell.send(response).unwrap();
         let mut parts = PushPart::split(split, 1, true, &Bytes::new(), settle);
-        parts.remove(0).settle(PushTally { accepted: 1, gone: vec![target(0, 2)] });
+        parts.remove(0).settle(PushTally {
+            accepted: 1,
+            gone: vec![target(0, 2)],
+        });
         parts.remove(0).settle_all_accepted();
         assert!(told.try_recv().is_err(), "one part is still out");
         drop(parts);
         let response = told.try_recv().unwrap();
-        assert_eq!(response.accepted, 2, "a part that died with its reactor accepted nothing");
+        assert_eq!(
+            response.accepted, 2,
+            "a part that died with its reactor accepted nothing"
+        );
         assert_eq!(response.gone, [target(0, 2)]);
     }
 }

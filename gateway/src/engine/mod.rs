@@ -93,12 +93,21 @@ pub enum EngineError {
     Reactor(#[from] io::Error),
 }
 
+/// Sockets that clients can connect to, though nobody accepts yet.
+pub(crate) struct Listeners {
+    listeners: Vec<mio::net::TcpListener>,
+    address: SocketAddr,
+}
+
+impl Listeners {
+    /// Where they listen.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// What the engine is started with.
 pub(crate) struct EngineParts {
-    /// Where clients connect.
-    pub(crate) listen: SocketAddr,
-    /// How many reactors.
-    pub(crate) reactors: usize,
     /// This gateway.
     pub(crate) node: NodeId,
     /// This life of it.
@@ -120,13 +129,32 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Listens and starts the reactors.
+    /// Listens for clients of `reactors` reactors.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or the system has no threads or descriptors.
-    pub(crate) fn start(parts: EngineParts, upstream: Arc<dyn Upstream>) -> Result<Self, EngineError> {
-        let EngineParts { listen, reactors, node, incarnation, limits, clock, keys } = parts;
-        let (listeners, address) = listener::listen(listen, reactors)?;
+    /// When the address is in use, or not this machine's.
+    pub(crate) fn listen(address: SocketAddr, reactors: usize) -> Result<Listeners, EngineError> {
+        let (listeners, address) = listener::listen(address, reactors)?;
+        Ok(Listeners { listeners, address })
+    }
+
+    /// Starts a reactor for each listener.
+    ///
+    /// # Errors
+    /// When the system has no threads or descriptors.
+    pub(crate) fn start(
+        Listeners { listeners, address }: Listeners,
+        parts: EngineParts,
+        upstream: &Arc<dyn Upstream>,
+    ) -> Result<Self, EngineError> {
+        let EngineParts {
+            node,
+            incarnation,
+            limits,
+            clock,
+            keys,
+        } = parts;
+        let reactors = listeners.len();
         let mut inboxes = Vec::with_capacity(reactors);
         for _ in 0..reactors {
             let poll = mio::Poll::new()?;
@@ -145,13 +173,18 @@ impl Engine {
         });
         let mut threads = Vec::with_capacity(reactors);
         for (index, (inbox, listener)) in (0..).zip(inboxes.into_iter().zip(listeners)) {
-            let (shared, upstream) = (Arc::clone(&shared), Arc::clone(&upstream));
+            let (shared, upstream) = (Arc::clone(&shared), Arc::clone(upstream));
             let (ports, keys) = (Arc::clone(&ports), Arc::clone(&keys));
             let reactor = Reactor::new(index, shared, upstream, inbox, ports, listener, keys)?;
             let thread = std::thread::Builder::new().name(format!("reactor-{index}"));
             threads.push(thread.spawn(move || run_or_abort(index, reactor))?);
         }
-        Ok(Self { address, ports, shared, threads })
+        Ok(Self {
+            address,
+            ports,
+            shared,
+            threads,
+        })
     }
 
     /// Where clients connect.
@@ -161,17 +194,26 @@ impl Engine {
 
     /// A way to the reactors that can be shared.
     pub(crate) fn reach(&self) -> Reach {
-        Reach { ports: Arc::clone(&self.ports), shared: Arc::clone(&self.shared) }
+        Reach {
+            ports: Arc::clone(&self.ports),
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Closes every session and waits for the reactors to end: a second or so. Blocks.
     pub(crate) fn stop(self) -> ReactorReport {
         let reach = self.reach();
         reach.order_all(&Order::Stop);
-        self.threads.into_iter().fold(ReactorReport::default(), |sum, thread| {
-            let report = thread.join().expect("a reactor that panics takes the process along");
-            ReactorReport { closed_at_stop: sum.closed_at_stop + report.closed_at_stop }
-        })
+        self.threads
+            .into_iter()
+            .fold(ReactorReport::default(), |sum, thread| {
+                let report = thread
+                    .join()
+                    .expect("a reactor that panics takes the process along");
+                ReactorReport {
+                    closed_at_stop: sum.closed_at_stop + report.closed_at_stop,
+                }
+            })
     }
 }
 
@@ -198,20 +240,40 @@ impl Reach {
             settle(response);
         };
         let parts = PushPart::split(targets, method, tracked, payload, settle);
-        ports.into_iter().zip(parts).for_each(|(port, part)| port.push(part));
+        ports
+            .into_iter()
+            .zip(parts)
+            .for_each(|(port, part)| port.push(part));
     }
 
-    /// Closes sessions; those that are gone are left alone. Says whether every reactor had room for the order.
-    pub(crate) fn close(&self, targets: Vec<PushTarget>, reason: u32) -> bool {
+    /// This life of the gateway.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.shared.incarnation
+    }
+
+    /// Closes sessions of this life; those that are gone are left alone. Says whether every reactor had room for the
+    /// order.
+    pub(crate) fn close(&self, incarnation: u64, targets: Vec<PushTarget>, reason: u32) -> bool {
+        if incarnation != self.shared.incarnation.0 {
+            return true;
+        }
         let (by_reactor, _) = self.by_reactor(targets);
-        by_reactor
+        let order = |(port, targets): (&Arc<Port>, _)| port.order(Order::Close { targets, reason });
+        let refused = by_reactor
             .into_iter()
-            .fold(true, |all, (port, targets)| port.order(Order::Close { targets, reason }) && all)
+            .filter_map(|part| (!order(part)).then_some(()))
+            .count();
+        refused == 0
     }
 
     /// Gives an order to every reactor; says whether all had room for it.
     pub(crate) fn order_all(&self, order: &Order) -> bool {
-        self.ports.iter().fold(true, |all, port| port.order(order.clone()) && all)
+        let refused = self
+            .ports
+            .iter()
+            .filter(|port| !port.order((*order).clone()))
+            .count();
+        refused == 0
     }
 
     /// Connections in all states.
@@ -232,7 +294,9 @@ impl Reach {
     /// How full the gateway is, in thousandths of the connections it may have.
     pub(crate) fn load_permille(&self) -> u32 {
         let max = self.shared.limits.connections_max.max(1);
-        u32::try_from(self.connections().saturating_mul(1000) / max).unwrap_or(1000).min(1000)
+        u32::try_from(self.connections().saturating_mul(1000) / max)
+            .unwrap_or(1000)
+            .min(1000)
     }
 
     /// The targets of each reactor that has any, and those of reactors that do not exist.

@@ -37,7 +37,10 @@ struct Missed {
 impl Missed {
     fn new(slots_max: usize) -> Self {
         let words = (0..slots_max.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { any: AtomicBool::new(false), words }
+        Self {
+            any: AtomicBool::new(false),
+            words,
+        }
     }
 
     fn mark(&self, slot: u32) {
@@ -103,7 +106,13 @@ impl Inbox {
             waker: mio::Waker::new(poll.registry(), token)?,
             woken: AtomicBool::new(false),
         });
-        Ok(Self { port, replies, pushes, moves, orders })
+        Ok(Self {
+            port,
+            replies,
+            pushes,
+            moves,
+            orders,
+        })
     }
 
     /// From now on a new arrival wakes again. To be called before the queues are emptied, so that none is overlooked.
@@ -140,7 +149,9 @@ impl Port {
     pub(crate) fn reply(&self, place: Place, reply: Reply) {
         match self.replies.try_send((place, reply)) {
             Ok(()) => self.wake(),
-            Err(TrySendError::Full(_)) => tracing::error!("a reactor's replies overflow: more answers than questions"),
+            Err(TrySendError::Full(_)) => {
+                tracing::error!("a reactor's replies overflow: more answers than questions")
+            }
             Err(TrySendError::Disconnected(_)) => {}
         }
     }
@@ -154,7 +165,9 @@ impl Port {
         };
         if let Some(part) = refused {
             metrics::counter!(crate::metrics::PUSHES_DEFERRED).increment(part.targets.len() as u64);
-            part.targets.iter().for_each(|target| self.missed.mark(target.slot));
+            part.targets
+                .iter()
+                .for_each(|target| self.missed.mark(target.slot));
             part.settle_all_accepted();
         }
         self.wake();

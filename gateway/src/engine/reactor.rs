@@ -188,7 +188,8 @@ impl Reactor {
         mut listener: TcpListener,
         keys: Arc<KeyRing>,
     ) -> io::Result<Self> {
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
         let now = shared.now();
         let share = |total: usize| total / peers.len().max(1);
         let tools = Tools {
@@ -298,8 +299,16 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let now_ms = self.tools.now.monotonic_ms;
-        let alarms = [self.accept_again_at_ms, self.stop_at_ms, (self.index == 0).then_some(self.forgive_at_ms)];
-        let alarm = alarms.into_iter().flatten().map(|at_ms| at_ms.saturating_sub(now_ms)).min();
+        let alarms = [
+            self.accept_again_at_ms,
+            self.stop_at_ms,
+            (self.index == 0).then_some(self.forgive_at_ms),
+        ];
+        let alarm = alarms
+            .into_iter()
+            .flatten()
+            .map(|at_ms| at_ms.saturating_sub(now_ms))
+            .min();
         let wait_ms = self.wheel.next_in_ms(now_ms).into_iter().chain(alarm).min();
         wait_ms.map(Duration::from_millis)
     }
@@ -311,7 +320,9 @@ impl Reactor {
                 LISTENER => self.accept_ready = self.accept_again_at_ms.is_none(),
                 token => {
                     let place = Place::of(token);
-                    let Some(connection) = self.slots.at(place) else { continue };
+                    let Some(connection) = self.slots.at(place) else {
+                        continue;
+                    };
                     connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
                     connection.read_closed |= event.is_read_closed() || event.is_error();
                     connection.writable |= event.is_writable();
@@ -327,8 +338,11 @@ impl Reactor {
 
     /// Puts a connection on the list of those to be read, if there is something to read and somebody to take it.
     fn enqueue(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else { return };
-        if connection.in_ready || !connection.readable || !connection.session.wants_bytes(&self.tools.limits) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        if connection.in_ready || !connection.readable || !connection.session.wants_bytes(&self.tools.limits)
+        {
             return;
         }
         connection.in_ready = true;
@@ -341,7 +355,9 @@ impl Reactor {
 
     fn read_some(&mut self) {
         for _ in 0..READS_PER_TURN.min(self.ready.len()) {
-            let Some(place) = self.ready.pop_front() else { return };
+            let Some(place) = self.ready.pop_front() else {
+                return;
+            };
             self.read_one(place);
         }
     }
@@ -365,7 +381,9 @@ impl Reactor {
     }
 
     fn read_one(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else { return };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         connection.in_ready = false;
         if !connection.readable || !connection.session.wants_bytes(&self.tools.limits) {
             return;
@@ -381,7 +399,9 @@ impl Reactor {
             Moved::Gone => return self.end(place, "peer_gone"),
         };
         if len > 0 {
-            connection.session.handle_bytes(&mut self.tools.lend(), &mut self.read_buffer[..len]);
+            connection
+                .session
+                .handle_bytes(&mut self.tools.lend(), &mut self.read_buffer[..len]);
         }
         self.after(place);
     }
@@ -407,14 +427,18 @@ impl Reactor {
                 self.tools.events = events;
             }
         }
-        let Some(connection) = self.slots.at(place) else { return };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         if connection.session.is_over() {
             return self.end(place, "over");
         }
         if connection.registered && !connection.session.is_ready() {
             self.leave(place);
         }
-        let Some(connection) = self.slots.at(place) else { return };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         if let Some(deadline_ms) = connection.session.deadline_ms(&self.tools.limits) {
             self.wheel.arm(place, deadline_ms, &mut connection.armed);
         }
@@ -438,7 +462,9 @@ impl Reactor {
     }
 
     fn flush_one(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else { return };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         connection.in_dirty = false;
         for _ in 0..BURSTS_PER_TURN {
             if !connection.writable || !connection.session.has_output() {
@@ -463,7 +489,9 @@ impl Reactor {
                 Order::Close { targets, reason } => {
                     for target in targets {
                         self.with(place_of(&target), |session, cx| {
-                            let theirs = session.identity().is_some_and(|who| who.user_id == target.user_id);
+                            let theirs = session
+                                .identity()
+                                .is_some_and(|who| who.user_id == target.user_id);
                             if theirs {
                                 session.handle_fault(cx, Fault::Ordered { reason });
                             }
@@ -505,7 +533,9 @@ impl Reactor {
 
     fn take_replies(&mut self) {
         for _ in 0..REPLIES_PER_TURN {
-            let Ok((place, reply)) = self.inbox.replies.try_recv() else { return };
+            let Ok((place, reply)) = self.inbox.replies.try_recv() else {
+                return;
+            };
             self.questions -= 1;
             self.handle_reply(place, reply);
         }
@@ -519,8 +549,14 @@ impl Reactor {
 
     fn take_pushes(&mut self) {
         for _ in 0..PUSHES_PER_TURN {
-            let Ok(part) = self.inbox.pushes.try_recv() else { return };
-            let mut bulk = Bulk { part, next: 0, tally: PushTally::default() };
+            let Ok(part) = self.inbox.pushes.try_recv() else {
+                return;
+            };
+            let mut bulk = Bulk {
+                part,
+                next: 0,
+                tally: PushTally::default(),
+            };
             if bulk.part.targets.len() > DIRECT_TARGETS_MAX {
                 self.bulk.push_back(bulk);
             } else {
@@ -533,7 +569,9 @@ impl Reactor {
 
     /// One slice of the oldest bulk push; then it is the next one's turn.
     fn serve_bulk(&mut self) {
-        let Some(mut bulk) = self.bulk.pop_front() else { return };
+        let Some(mut bulk) = self.bulk.pop_front() else {
+            return;
+        };
         self.serve(&mut bulk, BULK_SLICE);
         if bulk.next < bulk.part.targets.len() {
             self.bulk.push_back(bulk);
@@ -570,7 +608,9 @@ impl Reactor {
         let mut due = std::mem::take(&mut self.due);
         while let Some(tick) = self.wheel.turn(now_ms, &mut due) {
             for place in due.drain(..) {
-                let Some(connection) = self.slots.at(place) else { continue };
+                let Some(connection) = self.slots.at(place) else {
+                    continue;
+                };
                 if connection.armed != tick {
                     continue;
                 }
@@ -594,7 +634,9 @@ impl Reactor {
         if let (Some(from), Some(window_ms)) = (self.drain_walk.next, self.draining_window_ms) {
             let to = from.saturating_add(WALK_PER_TURN);
             for slot in from..to.min(self.slots.slot_count()) {
-                let Some(place) = self.slots.place_of(slot) else { continue };
+                let Some(place) = self.slots.place_of(slot) else {
+                    continue;
+                };
                 self.with(place, |session, cx| {
                     if session.is_unfinished() {
                         session.handle_fault(cx, Fault::Draining);
@@ -633,7 +675,10 @@ impl Reactor {
             return;
         }
         let places = sessions.iter().map(|(place, _)| *place).collect();
-        let nobody = Place { slot: u32::MAX, generation: 0 };
+        let nobody = Place {
+            slot: u32::MAX,
+            generation: 0,
+        };
         let lost = super::Reply::Announced { places, done: false };
         match self.ask(nobody, lost) {
             Some(asked) => {
@@ -662,21 +707,31 @@ impl Reactor {
 
     /// A registered session is not one any more: its user's entry goes, and the registry is told.
     pub(super) fn leave(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else { return };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         connection.registered = false;
         if let Some(identity) = connection.session.identity() {
-            self.users.remove(identity.app(), identity.user_id, users::Session::Local(place));
-            self.upstream.ended(self.shared.record(identity, self.index, place));
+            self.users
+                .remove(identity.app(), identity.user_id, users::Session::Local(place));
+            self.upstream
+                .ended(self.shared.record(identity, self.index, place));
         }
         self.shared.sessions.fetch_sub(1, Relaxed);
     }
 
     /// Drops a connection and everything that is its.
     pub(super) fn end(&mut self, place: Place, why: &'static str) {
-        if self.slots.at(place).is_some_and(|connection| connection.registered) {
+        if self
+            .slots
+            .at(place)
+            .is_some_and(|connection| connection.registered)
+        {
             self.leave(place);
         }
-        let Some(mut connection) = self.slots.remove(place) else { return };
+        let Some(mut connection) = self.slots.remove(place) else {
+            return;
+        };
         connection.session.release(&mut self.tools.lend());
         self.shared.connections.fetch_sub(1, Relaxed);
         tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");
@@ -685,7 +740,10 @@ impl Reactor {
 
 /// The place a target names.
 pub(super) fn place_of(target: &PushTarget) -> Place {
-    Place { slot: target.slot, generation: target.generation }
+    Place {
+        slot: target.slot,
+        generation: target.generation,
+    }
 }
 
 impl Shared {

@@ -37,7 +37,11 @@ impl Reactor {
         match event {
             Event::HandshakeFailed => {
                 self.metrics.handshakes_failed.increment(1);
-                if let Some(ticket) = self.slots.at(place).and_then(|connection| connection.ticket.as_ref()) {
+                if let Some(ticket) = self
+                    .slots
+                    .at(place)
+                    .and_then(|connection| connection.ticket.as_ref())
+                {
                     ticket.fail();
                 }
             }
@@ -55,7 +59,10 @@ impl Reactor {
             Event::Faulted(fault) => {
                 self.metrics.ended(&fault);
                 if matches!(fault, Fault::NotConfirmed)
-                    && let Some(ticket) = self.slots.at(place).and_then(|connection| connection.ticket.as_ref())
+                    && let Some(ticket) = self
+                        .slots
+                        .at(place)
+                        .and_then(|connection| connection.ticket.as_ref())
                 {
                     ticket.fail();
                 }
@@ -76,18 +83,33 @@ impl Reactor {
         self.with(place, |session, cx| {
             let message = "the gateway has too many unanswered questions".to_owned();
             let code = Code::Overloaded.number();
-            session.handle_fault(cx, Fault::Refused { code, message, retry_after_ms: RETRY_AFTER_MS });
+            session.handle_fault(
+                cx,
+                Fault::Refused {
+                    code,
+                    message,
+                    retry_after_ms: RETRY_AFTER_MS,
+                },
+            );
         });
     }
 
     /// A session has come to its bucket's reactor: its token is judged.
     fn authenticate(&mut self, place: Place) {
-        let Some(asked) = self.ask(place, Reply::Authenticated(Err(lost()))) else { return self.overloaded(place) };
-        let Some(connection) = self.slots.at(place) else { return };
-        let (Some(login), Some(identity)) = (connection.session.login(), connection.session.identity()) else {
+        let Some(asked) = self.ask(place, Reply::Authenticated(Err(lost()))) else {
+            return self.overloaded(place);
+        };
+        let Some(connection) = self.slots.at(place) else {
             return;
         };
-        let remote = connection.ticket.as_ref().map(|ticket| ticket.peer().ip().to_string());
+        let (Some(login), Some(identity)) = (connection.session.login(), connection.session.identity())
+        else {
+            return;
+        };
+        let remote = connection
+            .ticket
+            .as_ref()
+            .map(|ticket| ticket.peer().ip().to_string());
         let question = Authenticate {
             login,
             app: identity.app().to_owned(),
@@ -99,8 +121,16 @@ impl Reactor {
     }
 
     fn judge_again(&mut self, place: Place, login: bytes::Bytes) {
-        let Some(asked) = self.ask(place, Reply::Reauthenticated(Err(lost()))) else { return self.overloaded(place) };
-        let Some(identity) = self.slots.at(place).and_then(|connection| connection.session.identity()) else { return };
+        let Some(asked) = self.ask(place, Reply::Reauthenticated(Err(lost()))) else {
+            return self.overloaded(place);
+        };
+        let Some(identity) = self
+            .slots
+            .at(place)
+            .and_then(|connection| connection.session.identity())
+        else {
+            return;
+        };
         let question = Authenticate {
             login,
             app: identity.app().to_owned(),
@@ -113,20 +143,35 @@ impl Reactor {
 
     /// Moves a connection to the reactor of its user's bucket, while there is almost nothing to move.
     fn send_home(&mut self, place: Place, home: usize) {
-        let Some(mut connection) = self.slots.remove(place) else { return };
+        let Some(mut connection) = self.slots.remove(place) else {
+            return;
+        };
         connection.session.release(&mut self.tools.lend());
-        let ticket = connection.ticket.take().expect("an unfinished handshake holds its ticket");
+        let ticket = connection
+            .ticket
+            .take()
+            .expect("an unfinished handshake holds its ticket");
         if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
             tracing::warn!(%error, "a connection that moves cannot be deregistered");
         }
-        let migrant = Migrant { stream: connection.stream, session: connection.session, ticket };
-        let Err(refused) = self.peers[home].hand_over(migrant) else { return };
+        let migrant = Migrant {
+            stream: connection.stream,
+            session: connection.session,
+            ticket,
+        };
+        let Err(refused) = self.peers[home].hand_over(migrant) else {
+            return;
+        };
         let Some(place) = self.adopt(refused) else { return };
         self.overloaded(place);
     }
 
     fn adopt(&mut self, migrant: Migrant) -> Option<Place> {
-        let Migrant { stream, session, ticket } = migrant;
+        let Migrant {
+            stream,
+            session,
+            ticket,
+        } = migrant;
         self.settle_in(Connection::new(stream, session, Some(ticket)))
     }
 
@@ -135,7 +180,11 @@ impl Reactor {
         let place = self.slots.insert(connection);
         let connection = self.slots.at(place).expect("it was just put there");
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut connection.stream, place.token(), interest) {
+        if let Err(error) = self
+            .poll
+            .registry()
+            .register(&mut connection.stream, place.token(), interest)
+        {
             tracing::warn!(%error, "a connection cannot be registered for events");
             self.end(place, "not_registered");
             return None;
@@ -146,7 +195,9 @@ impl Reactor {
 
     pub(super) fn take_moves(&mut self) {
         for _ in 0..MOVES_PER_TURN {
-            let Ok(migrant) = self.inbox.moves.try_recv() else { return };
+            let Ok(migrant) = self.inbox.moves.try_recv() else {
+                return;
+            };
             if let Some(place) = self.adopt(migrant) {
                 self.authenticate(place);
             }
@@ -155,10 +206,16 @@ impl Reactor {
     }
 
     fn open(&mut self, place: Place) {
-        let Some(asked) = self.ask(place, Reply::Opened(Err(lost()))) else { return self.overloaded(place) };
-        let Some(connection) = self.slots.at(place) else { return };
+        let Some(asked) = self.ask(place, Reply::Opened(Err(lost()))) else {
+            return self.overloaded(place);
+        };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         connection.ticket = None;
-        let Some(identity) = connection.session.identity() else { return };
+        let Some(identity) = connection.session.identity() else {
+            return;
+        };
         let record = self.shared.record(identity, self.index, place);
         self.upstream.open(record, identity.uid(), asked);
     }
@@ -168,7 +225,11 @@ impl Reactor {
         let now_ms = self.tools.now.monotonic_ms;
         let left_ms = u32::try_from(request.expires_at_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX);
         let refusal = |code: Code, message: &str, retry_after_ms| {
-            Answer::Refused(Unanswered { code: code.number(), message: message.to_owned(), retry_after_ms })
+            Answer::Refused(Unanswered {
+                code: code.number(),
+                message: message.to_owned(),
+                retry_after_ms,
+            })
         };
         if left_ms == 0 {
             let answer = refusal(Code::DeadlineExceeded, "the request waited too long", 0);
@@ -176,12 +237,22 @@ impl Reactor {
             return;
         }
         let Some(asked) = self.ask(place, Reply::Answered(id, Answer::Refused(lost()))) else {
-            let answer = refusal(Code::Overloaded, "the gateway has too many unanswered requests", RETRY_AFTER_MS);
+            let answer = refusal(
+                Code::Overloaded,
+                "the gateway has too many unanswered requests",
+                RETRY_AFTER_MS,
+            );
             self.with(place, |session, cx| session.handle_response(cx, id, answer));
             return;
         };
         let handle = self.shared.handle(self.index, place);
-        let Some(identity) = self.slots.at(place).and_then(|connection| connection.session.identity()) else { return };
+        let Some(identity) = self
+            .slots
+            .at(place)
+            .and_then(|connection| connection.session.identity())
+        else {
+            return;
+        };
         self.metrics.requests.increment(1);
         self.upstream.request(identity, handle, request, left_ms, asked);
     }
@@ -210,7 +281,11 @@ impl Reactor {
             Err(unanswered) => (Err(unanswered), None),
         };
         self.with(place, |session, cx| session.handle_opened(cx, result));
-        let Some(connection) = self.slots.at(place).filter(|connection| connection.session.is_ready()) else {
+        let Some(connection) = self
+            .slots
+            .at(place)
+            .filter(|connection| connection.session.is_ready())
+        else {
             // It left while it was being registered.
             if let Some(record) = record {
                 self.upstream.ended(*record);
@@ -225,7 +300,9 @@ impl Reactor {
             let oldest = self.users.insert(identity.app(), identity.user_id, session);
             if let Some(users::Session::Local(oldest)) = oldest {
                 let reason = whimbrel_protocol::close::CloseReason::Displaced.number();
-                self.with(oldest, |session, cx| session.handle_fault(cx, Fault::Ordered { reason }));
+                self.with(oldest, |session, cx| {
+                    session.handle_fault(cx, Fault::Ordered { reason })
+                });
             }
         }
         if let Some(window_ms) = self.draining_window_ms {
@@ -298,8 +375,9 @@ impl Reactor {
             }
         };
         let socket = SockRef::from(&stream);
-        if let Err(error) =
-            socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES))
+        if let Err(error) = socket
+            .set_tcp_nodelay(true)
+            .and_then(|()| socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES))
         {
             tracing::debug!(%error, "a socket does not take its options");
         }
@@ -317,7 +395,10 @@ fn turn_away(stream: &mut mio::net::TcpStream, why: TurnedAway) {
         TurnedAway::Overloaded => RejectReason::Overloaded,
     };
     let mut answer = Vec::new();
-    let reject = HelloAnswer::Reject(Reject { reason, retry_after_ms: RETRY_AFTER_MS });
+    let reject = HelloAnswer::Reject(Reject {
+        reason,
+        retry_after_ms: RETRY_AFTER_MS,
+    });
     if reject.encode(&mut answer).is_ok() {
         // A hint: whether it arrives is the peer's luck.
         let _hint = std::io::Write::write(stream, &answer);

@@ -45,7 +45,11 @@ pub(crate) struct Slots<T> {
 impl<T> Slots<T> {
     /// No slot yet.
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), occupied: 0 }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            occupied: 0,
+        }
     }
 
     /// Puts a value into a free slot. The slot freed last is used first: few slots stay warm.
@@ -54,17 +58,25 @@ impl<T> Slots<T> {
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.slots[slot as usize];
             entry.value = Some(value);
-            return Place { slot, generation: entry.generation };
+            return Place {
+                slot,
+                generation: entry.generation,
+            };
         }
         let slot = u32::try_from(self.slots.len()).expect("descriptors run out long before 2^32 slots");
-        self.slots.push(Slot { generation: 1, value: Some(value) });
+        self.slots.push(Slot {
+            generation: 1,
+            value: Some(value),
+        });
         Place { slot, generation: 1 }
     }
 
     /// The value at `place`, if it is still there.
     pub(crate) fn at(&mut self, place: Place) -> Option<&mut T> {
         let slot = self.slots.get_mut(place.slot as usize)?;
-        slot.value.as_mut().filter(|_| slot.generation == place.generation)
+        slot.value
+            .as_mut()
+            .filter(|_| slot.generation == place.generation)
     }
 
     /// Takes the value out of `place`, if it is still there; nobody finds it, or its place, again.
@@ -86,7 +98,10 @@ impl<T> Slots<T> {
     /// Where the value in `slot` is now.
     pub(crate) fn place_of(&self, slot: u32) -> Option<Place> {
         let entry = self.slots.get(slot as usize)?;
-        entry.value.as_ref().map(|_| Place { slot, generation: entry.generation })
+        entry.value.as_ref().map(|_| Place {
+            slot,
+            generation: entry.generation,
+        })
     }
 
     /// How many values there are.
@@ -131,7 +146,10 @@ mod tests {
 
     #[test]
     fn tokens_carry_slot_and_generation() {
-        let place = Place { slot: 0xdead_beef, generation: 0x1234_5678 };
+        let place = Place {
+            slot: 0xdead_beef,
+            generation: 0x1234_5678,
+        };
         assert_eq!(Place::of(place.token()), place);
     }
 }

@@ -15,7 +15,14 @@ pub(crate) trait Upstream: Send + Sync + 'static {
     fn open(&self, record: SessionRecord, uid: &str, asked: Asked);
 
     /// Passes a request on: [`super::Reply::Answered`]. An answer is of use for `deadline_ms`.
-    fn request(&self, from: &Identity, session: SessionHandle, request: UpRequest, deadline_ms: u32, asked: Asked);
+    fn request(
+        &self,
+        from: &Identity,
+        session: SessionHandle,
+        request: UpRequest,
+        deadline_ms: u32,
+        asked: Asked,
+    );
 
     /// A registered session has ended.
     fn ended(&self, record: SessionRecord);

@@ -20,6 +20,10 @@ pub(crate) enum Session {
 #[derive(Debug)]
 enum Sessions {
     One(Session),
+    #[expect(
+        clippy::box_collection,
+        reason = "one word instead of three in nearly every entry"
+    )]
     Many(Box<Vec<Session>>),
 }
 
@@ -79,7 +83,8 @@ impl Users {
     }
 
     /// Users with a session here.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.sessions.len()
     }
 }
@@ -99,7 +104,11 @@ mod tests {
             assert_eq!(users.insert("demo", 7, session(slot)), None);
         }
         assert_eq!(users.insert("demo", 7, session(99)), Some(session(0)));
-        assert_eq!(users.insert("other", 7, session(1)), None, "another app's user of the same id");
+        assert_eq!(
+            users.insert("other", 7, session(1)),
+            None,
+            "another app's user of the same id"
+        );
     }
 
     #[test]

@@ -33,13 +33,19 @@ pub(crate) struct Wheel {
 impl Wheel {
     /// An empty wheel at `now_ms`.
     pub(crate) fn new(now_ms: u64) -> Self {
-        Self { spokes: (0..TICKS).map(|_| Vec::new()).collect(), done: now_ms / TICK_MS, entries: 0 }
+        Self {
+            spokes: (0..TICKS).map(|_| Vec::new()).collect(),
+            done: now_ms / TICK_MS,
+            entries: 0,
+        }
     }
 
     /// Puts `place` where it is looked at by `deadline_ms` or, if that is out of reach, as late as possible; does nothing
     /// when it is on the wheel early enough already.
     pub(crate) fn arm(&mut self, place: Place, deadline_ms: u64, armed: &mut Tick) {
-        let tick = deadline_ms.div_ceil(TICK_MS).clamp(self.done + 1, self.done + TICKS - 1);
+        let tick = deadline_ms
+            .div_ceil(TICK_MS)
+            .clamp(self.done + 1, self.done + TICKS - 1);
         let wanted = Tick(u32::try_from(tick).unwrap_or(u32::MAX - 1));
         if *armed <= wanted {
             return;
@@ -77,7 +83,10 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { slot: 3, generation: 1 };
+    const PLACE: Place = Place {
+        slot: 3,
+        generation: 1,
+    };
 
     fn due_at(wheel: &mut Wheel, until_ms: u64) -> Vec<(u64, Tick)> {
         let mut all = Vec::new();

@@ -44,12 +44,18 @@ impl Acks {
     /// When there are not so many.
     pub(crate) fn handle_ack(&mut self, through: u32, now_ms: u64) -> Result<(), Fault> {
         if through > self.sent {
-            return Err(Fault::AckBeyond { through, sent: self.sent });
+            return Err(Fault::AckBeyond {
+                through,
+                sent: self.sent,
+            });
         }
         if through > self.through {
             self.through = through;
             self.spent_ms = 0;
-            self.running_since_ms = self.running_since_ms.filter(|_| through < self.sent).map(|_| now_ms);
+            self.running_since_ms = self
+                .running_since_ms
+                .filter(|_| through < self.sent)
+                .map(|_| now_ms);
         }
         Ok(())
     }
@@ -98,13 +104,20 @@ mod tests {
         acks.handle_ack(2, 9_000).unwrap();
         assert_eq!(acks.deadline_ms(), Some(19_000));
         acks.handle_ack(1, 9_500).unwrap();
-        assert_eq!(acks.deadline_ms(), Some(19_000), "an older acknowledgement is no progress");
+        assert_eq!(
+            acks.deadline_ms(),
+            Some(19_000),
+            "an older acknowledgement is no progress"
+        );
         acks.handle_ack(3, 10_000).unwrap();
         assert_eq!(acks.deadline_ms(), None);
     }
 
     #[test]
     fn acknowledging_what_was_never_sent_is_a_fault() {
-        assert_eq!(sent(2).handle_ack(3, 0), Err(Fault::AckBeyond { through: 3, sent: 2 }));
+        assert_eq!(
+            sent(2).handle_ack(3, 0),
+            Err(Fault::AckBeyond { through: 3, sent: 2 })
+        );
     }
 }

@@ -15,7 +15,10 @@ pub(crate) struct Budget {
 impl Budget {
     /// Nothing taken of `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Self { used: Cell::new(0), max }
+        Self {
+            used: Cell::new(0),
+            max,
+        }
     }
 
     /// Takes `bytes` if they are there.
@@ -36,7 +39,11 @@ impl Budget {
 
     /// Gives `bytes` back.
     pub(crate) fn give(&self, bytes: usize) {
-        debug_assert!(bytes <= self.used.get(), "gave back {bytes} of {} taken bytes", self.used.get());
+        debug_assert!(
+            bytes <= self.used.get(),
+            "gave back {bytes} of {} taken bytes",
+            self.used.get()
+        );
         self.used.set(self.used.get().saturating_sub(bytes));
     }
 

@@ -23,15 +23,15 @@ enum Last {
 impl Closing {
     /// Writes an answer to a hello, then ends.
     pub(super) fn plain(cx: &Context<'_>, bytes: Vec<u8>) -> Session {
-        Self::new(cx, Last::Plain { bytes, from: 0 })
+        Self::session(cx, Last::Plain { bytes, from: 0 })
     }
 
     /// Writes what `live` still has queued, then ends.
     pub(super) fn sealed(cx: &Context<'_>, live: Box<Live>) -> Session {
-        Self::new(cx, Last::Sealed(live))
+        Self::session(cx, Last::Sealed(live))
     }
 
-    fn new(cx: &Context<'_>, last: Last) -> Session {
+    fn session(cx: &Context<'_>, last: Last) -> Session {
         let deadline_ms = cx.now.monotonic_ms.saturating_add(CLOSE_WITHIN_MS);
         Session::Closing(Box::new(Self { last, deadline_ms }))
     }

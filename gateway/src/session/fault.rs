@@ -100,13 +100,20 @@ impl Fault {
             Self::OutOfMemoryBudget => told(CloseReason::Overloaded),
             Self::TokenExpired => told(CloseReason::TokenExpired),
             Self::Draining => told(CloseReason::Draining),
-            Self::Refused { code, retry_after_ms, .. } => {
+            Self::Refused {
+                code, retry_after_ms, ..
+            } => {
                 let (reason, retry) = refusal(*code, *retry_after_ms);
                 Some((reason.number(), retry))
             }
             Self::Ordered { reason } => {
                 let retry = CloseReason::from_number(*reason).map(CloseReason::retry);
-                Some((*reason, retry.unwrap_or(Retry::After { ms: RECONNECT_AFTER_MS })))
+                Some((
+                    *reason,
+                    retry.unwrap_or(Retry::After {
+                        ms: RECONNECT_AFTER_MS,
+                    }),
+                ))
             }
             Self::Silent | Self::ClosedByClient => None,
         }
@@ -151,6 +158,11 @@ fn refusal(code: u32, retry_after_ms: u32) -> (CloseReason, Retry) {
         Some(code::Retry::Never) => (reason, Retry::Never),
         Some(code::Retry::NewToken) => (reason, Retry::NewToken),
         // Codes of later versions are worth another try.
-        Some(code::Retry::Later) | None => (reason, Retry::After { ms: retry_after_ms.max(RECONNECT_AFTER_MS) }),
+        Some(code::Retry::Later) | None => (
+            reason,
+            Retry::After {
+                ms: retry_after_ms.max(RECONNECT_AFTER_MS),
+            },
+        ),
     }
 }

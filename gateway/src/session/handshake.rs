@@ -32,7 +32,11 @@ pub(crate) struct ReadingHello {
 impl ReadingHello {
     pub(super) fn new(now: Now, limits: &SessionLimits) -> Self {
         let deadline_ms = now.monotonic_ms.saturating_add(limits.handshake_within_ms);
-        Self { partial: Vec::new(), taken: 0, deadline_ms }
+        Self {
+            partial: Vec::new(),
+            taken: 0,
+            deadline_ms,
+        }
     }
 
     pub(super) fn take_partial(&mut self) -> Vec<u8> {
@@ -58,7 +62,10 @@ impl ReadingHello {
             }
         };
         if consumed != bytes.len() {
-            tracing::debug!(surplus = bytes.len() - consumed, "refused a hello with bytes behind it");
+            tracing::debug!(
+                surplus = bytes.len() - consumed,
+                "refused a hello with bytes behind it"
+            );
             let answer = HelloAnswer::Reject(Reject::now(RejectReason::MalformedHello));
             return self.refuse(cx, Some(&answer));
         }
@@ -71,7 +78,11 @@ impl ReadingHello {
         };
         self.release(cx);
         match Claim::parse(&login, cx.limits.buckets) {
-            Ok(Claim { identity, bucket, frame_payload_max }) => {
+            Ok(Claim {
+                identity,
+                bucket,
+                frame_payload_max,
+            }) => {
                 cx.events.push(Event::Claimed { bucket });
                 Session::Authenticating(Box::new(Authenticating {
                     responder,
@@ -104,10 +115,12 @@ impl ReadingHello {
     }
 
     /// Ends with `answer`, or without a word.
-    fn refuse(mut self: Box<Self>, cx: &mut Context<'_>, answer: Option<&HelloAnswer<'_>>) -> Session {
+    fn refuse(mut self, cx: &mut Context<'_>, answer: Option<&HelloAnswer<'_>>) -> Session {
         self.release(cx);
         cx.events.push(Event::HandshakeFailed);
-        let Some(answer) = answer else { return Session::Ended };
+        let Some(answer) = answer else {
+            return Session::Ended;
+        };
         let mut plain = Vec::new();
         match answer.encode(&mut plain) {
             Ok(()) => Closing::plain(cx, plain),
@@ -118,7 +131,7 @@ impl ReadingHello {
         }
     }
 
-    pub(super) fn fault(self: Box<Self>, cx: &mut Context<'_>, fault: Fault) -> Session {
+    pub(super) fn fault(self, cx: &mut Context<'_>, fault: Fault) -> Session {
         let answer = match fault {
             Fault::Draining => Some(RejectReason::Draining),
             Fault::OutOfMemoryBudget => Some(RejectReason::Overloaded),
@@ -161,18 +174,27 @@ impl Authenticating {
     }
 
     pub(super) fn handle_authenticated(
-        mut self: Box<Self>,
+        mut self,
         cx: &mut Context<'_>,
         result: Result<AuthenticateResponse, Unanswered>,
     ) -> Session {
         let judged = match result {
             Ok(judged) if judged.code == 0 => judged,
-            Ok(AuthenticateResponse { code, message, retry_after_ms, .. }) => {
+            Ok(AuthenticateResponse {
+                code,
+                message,
+                retry_after_ms,
+                ..
+            }) => {
                 cx.events.push(Event::HandshakeFailed);
-                let refusal = Unanswered { code, message, retry_after_ms };
-                return refuse_login(cx, self.responder, refusal, Some(self.identity));
+                let refusal = Unanswered {
+                    code,
+                    message,
+                    retry_after_ms,
+                };
+                return refuse_login(cx, self.responder, refusal, Some(&self.identity));
             }
-            Err(unanswered) => return refuse_login(cx, self.responder, unanswered, Some(self.identity)),
+            Err(unanswered) => return refuse_login(cx, self.responder, unanswered, Some(&self.identity)),
         };
         let login_answer = LoginAnswer {
             server_time_ms: cx.now.unix_ms,
@@ -189,20 +211,28 @@ impl Authenticating {
         self.identity.user_id = judged.user_id;
         let mut live = Live::new(keys, self.identity, self.frame_payload_max, cx.now);
         live.talk.set_token_expiry(cx.now, judged.token_expires_ms);
-        live.talk.outbound.send_plain(answer, cx.owed, cx.spares, cx.now.monotonic_ms);
+        live.talk
+            .outbound
+            .send_plain(answer, cx.owed, cx.spares, cx.now.monotonic_ms);
         Session::AwaitConfirm(AwaitConfirm::new(Box::new(live), cx.now))
     }
 
-    pub(super) fn fault(self: Box<Self>, cx: &mut Context<'_>, fault: Fault) -> Session {
+    pub(super) fn fault(self, cx: &mut Context<'_>, fault: Fault) -> Session {
         let (code, retry_after_ms) = match &fault {
             Fault::Draining => (Code::Unavailable.number(), 0),
             Fault::HandshakeTimeout => (Code::DeadlineExceeded.number(), 0),
-            Fault::Refused { code, retry_after_ms, .. } => (*code, *retry_after_ms),
+            Fault::Refused {
+                code, retry_after_ms, ..
+            } => (*code, *retry_after_ms),
             _ => (Code::Internal.number(), 0),
         };
-        let refusal = Unanswered { code, message: fault.to_string(), retry_after_ms };
+        let refusal = Unanswered {
+            code,
+            message: fault.to_string(),
+            retry_after_ms,
+        };
         cx.events.push(Event::Faulted(fault));
-        refuse_login(cx, self.responder, refusal, Some(self.identity))
+        refuse_login(cx, self.responder, refusal, Some(&self.identity))
     }
 
     pub(super) fn handle_timer(self: Box<Self>, cx: &mut Context<'_>) -> Session {
@@ -218,14 +248,14 @@ fn refuse_login(
     cx: &mut Context<'_>,
     responder: Responder,
     refusal: Unanswered,
-    identity: Option<Identity>,
+    identity: Option<&Identity>,
 ) -> Session {
     let mut message = refusal.message;
     message.truncate(message.floor_char_boundary(REFUSAL_MESSAGE_LEN_MAX));
     tracing::debug!(
         code = refusal.code,
         message,
-        uid = identity.as_ref().map(Identity::uid),
+        uid = identity.map(Identity::uid),
         "refused a login"
     );
     let login_answer = LoginAnswer {

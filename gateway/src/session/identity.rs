@@ -84,7 +84,14 @@ impl Identity {
         };
         let (app_end, uid_end, device_end) = (append(app), append(uid), append(device));
         append(platform);
-        Self { texts: texts.into_boxed_str(), app_end, uid_end, device_end, user_id: 0, login_epoch }
+        Self {
+            texts: texts.into_boxed_str(),
+            app_end,
+            uid_end,
+            device_end,
+            user_id: 0,
+            login_epoch,
+        }
     }
 
     fn text(&self, from: u8, to: u8) -> &str {
@@ -144,17 +151,26 @@ mod tests {
     #[test]
     fn claims_come_back_whole_and_the_platform_is_cut_between_characters() {
         let Claim { identity, .. } = Claim::parse(&login().encode_to_vec(), NonZeroU32::MIN).unwrap();
-        assert_eq!((identity.app(), identity.uid(), identity.device()), ("demo", "alice", "phone"));
+        assert_eq!(
+            (identity.app(), identity.uid(), identity.device()),
+            ("demo", "alice", "phone")
+        );
         assert_eq!(identity.platform(), "安卓".repeat(5));
         assert_eq!(identity.login_epoch, 7);
     }
 
     #[test]
     fn claims_that_are_no_ids_are_refused_by_name() {
-        let too_long = Login { uid: "x".repeat(65), ..login() };
+        let too_long = Login {
+            uid: "x".repeat(65),
+            ..login()
+        };
         let error = Claim::parse(&too_long.encode_to_vec(), NonZeroU32::MIN).unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(error.to_string().contains("uid"), "{error}");
-        assert_eq!(Claim::parse(&[0xff; 9], NonZeroU32::MIN).unwrap_err().code(), Code::Malformed);
+        assert_eq!(
+            Claim::parse(&[0xff; 9], NonZeroU32::MIN).unwrap_err().code(),
+            Code::Malformed
+        );
     }
 }

@@ -76,14 +76,28 @@ impl Inbound {
             self.heard_at_ms = now_ms;
         }
         self.partial = rest.to_vec();
-        note_unfinished(&mut self.record_since_ms, !self.partial.is_empty(), whole_records, now_ms);
-        note_unfinished(&mut self.frame_since_ms, !self.frames.is_between_frames(), whole_frames, now_ms);
+        note_unfinished(
+            &mut self.record_since_ms,
+            !self.partial.is_empty(),
+            whole_records,
+            now_ms,
+        );
+        note_unfinished(
+            &mut self.frame_since_ms,
+            !self.frames.is_between_frames(),
+            whole_frames,
+            now_ms,
+        );
         self.count(held)
     }
 
     /// Brings what the budget was charged in line with what is held.
     fn count(&mut self, held: &Budget) -> Result<(), Fault> {
-        let holds = if self.frames.is_between_frames() { 0 } else { self.frames.allocated_bytes() };
+        let holds = if self.frames.is_between_frames() {
+            0
+        } else {
+            self.frames.allocated_bytes()
+        };
         let holds = holds.saturating_add(self.partial.capacity());
         if holds < self.taken {
             held.give(self.taken - holds);
@@ -101,7 +115,11 @@ impl Inbound {
 
     /// When what has begun must have ended.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        let since = self.record_since_ms.into_iter().chain(self.frame_since_ms).min()?;
+        let since = self
+            .record_since_ms
+            .into_iter()
+            .chain(self.frame_since_ms)
+            .min()?;
         Some(since.saturating_add(timing::PARTIAL_MAX_MS))
     }
 

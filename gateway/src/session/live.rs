@@ -93,16 +93,22 @@ impl Live {
         mut on_frame: impl FnMut(&mut Talk, &mut Context<'_>, FrameView<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let Self { inbound, talk } = self;
-        inbound.handle(cx.now.monotonic_ms, cx.held, bytes, |frame| on_frame(talk, cx, frame))
+        inbound.handle(cx.now.monotonic_ms, cx.held, bytes, |frame| {
+            on_frame(talk, cx, frame)
+        })
     }
 
     /// When something of the session's own may be due.
     pub(super) fn deadline_ms(&self, limits: &SessionLimits) -> u64 {
         let silent = self.inbound.heard_at_ms().saturating_add(limits.liveness_ms());
-        [self.inbound.deadline_ms(), self.talk.acks.deadline_ms(), self.talk.outbound.deadline_ms()]
-            .into_iter()
-            .flatten()
-            .fold(silent, u64::min)
+        [
+            self.inbound.deadline_ms(),
+            self.talk.acks.deadline_ms(),
+            self.talk.outbound.deadline_ms(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(silent, u64::min)
     }
 
     /// What is due now.
@@ -115,7 +121,9 @@ impl Live {
             return Some(Fault::AckOverdue);
         }
         if passed(self.talk.outbound.deadline_ms()) {
-            return Some(Fault::SlowConsumer { owed: self.talk.outbound.owed() });
+            return Some(Fault::SlowConsumer {
+                owed: self.talk.outbound.owed(),
+            });
         }
         let silent = self.inbound.heard_at_ms().saturating_add(cx.limits.liveness_ms());
         passed(Some(silent)).then_some(Fault::Silent)
@@ -128,7 +136,9 @@ impl Live {
 
     pub(super) fn handle_written(&mut self, cx: &mut Context<'_>, burst: &[u8], written: usize) {
         let now_ms = cx.now.monotonic_ms;
-        self.talk.outbound.handle_written(burst, written, cx.owed, cx.spares, now_ms);
+        self.talk
+            .outbound
+            .handle_written(burst, written, cx.owed, cx.spares, now_ms);
         self.talk.note_owing(now_ms);
     }
 
@@ -177,8 +187,7 @@ impl Talk {
     /// Takes note of when the token runs out; 0 is never.
     pub(super) fn set_token_expiry(&mut self, now: Now, expires_unix_ms: u64) {
         let left_ms = expires_unix_ms.saturating_sub(now.unix_ms);
-        self.reauth.expires_at_ms =
-            (expires_unix_ms != 0).then(|| now.monotonic_ms.saturating_add(left_ms));
+        self.reauth.expires_at_ms = (expires_unix_ms != 0).then(|| now.monotonic_ms.saturating_add(left_ms));
         self.reauth.asked_until_ms = None;
     }
 
@@ -216,7 +225,12 @@ impl Talk {
             return Ok(());
         }
         if request.compressed {
-            self.refuse(cx, request.id, Code::Malformed, "no compression was agreed on".to_owned());
+            self.refuse(
+                cx,
+                request.id,
+                Code::Malformed,
+                "no compression was agreed on".to_owned(),
+            );
             return Ok(());
         }
         let deadline_ms = request.deadline_ms.unwrap_or(cx.limits.request_deadline_ms);
@@ -241,15 +255,22 @@ impl Talk {
     fn handle_token(&mut self, cx: &mut Context<'_>, token: &[u8]) -> Result<(), Fault> {
         // One at a time: a client cannot make the cluster judge tokens without end.
         if self.reauth.judging {
-            return Err(Fault::Unexpected { kind: whimbrel_protocol::frame::FrameKind::Reauth });
+            return Err(Fault::Unexpected {
+                kind: whimbrel_protocol::frame::FrameKind::Reauth,
+            });
         }
         let Ok(token) = std::str::from_utf8(token) else {
             let message = "the token is not text".to_owned();
-            return Err(Fault::Refused { code: Code::TokenInvalid.number(), message, retry_after_ms: 0 });
+            return Err(Fault::Refused {
+                code: Code::TokenInvalid.number(),
+                message,
+                retry_after_ms: 0,
+            });
         };
         self.reauth.judging = true;
         let login = self.identity.login_with(token.to_owned());
-        cx.events.push(Event::Reauthenticate(login.encode_to_vec().into()));
+        cx.events
+            .push(Event::Reauthenticate(login.encode_to_vec().into()));
         Ok(())
     }
 
@@ -258,24 +279,58 @@ impl Talk {
         self.unanswered = self.unanswered.saturating_sub(1);
         match answer {
             Answer::Passed(payload) if !self.fits(payload.len()) => {
-                let message = format!("the answer of {} bytes is longer than the client takes", payload.len());
+                let message = format!(
+                    "the answer of {} bytes is longer than the client takes",
+                    payload.len()
+                );
                 self.refuse(cx, id, Code::TooLarge, message);
             }
             Answer::Passed(payload) => {
-                self.send(cx, Frame::Response(Response { id, compressed: false, payload }));
+                self.send(
+                    cx,
+                    Frame::Response(Response {
+                        id,
+                        compressed: false,
+                        payload,
+                    }),
+                );
             }
             Answer::Refused(unanswered) => self.send_refusal(cx, id, unanswered),
         }
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, id: RequestId, code: Code, message: String) {
-        self.send_refusal(cx, id, Unanswered { code: code.number(), message, retry_after_ms: 0 });
+        self.send_refusal(
+            cx,
+            id,
+            Unanswered {
+                code: code.number(),
+                message,
+                retry_after_ms: 0,
+            },
+        );
     }
 
     fn send_refusal(&mut self, cx: &mut Context<'_>, id: RequestId, refusal: Unanswered) {
-        let Unanswered { code, message, retry_after_ms } = refusal;
-        let response = ClientResponse { code, message, retry_after_ms, body: Bytes::new() };
+        let Unanswered {
+            code,
+            message,
+            retry_after_ms,
+        } = refusal;
+        let response = ClientResponse {
+            code,
+            message,
+            retry_after_ms,
+            body: Bytes::new(),
+        };
         let payload = Bytes::from(response.encode_to_vec());
-        self.send(cx, Frame::Response(Response { id, compressed: false, payload }));
+        self.send(
+            cx,
+            Frame::Response(Response {
+                id,
+                compressed: false,
+                payload,
+            }),
+        );
     }
 }

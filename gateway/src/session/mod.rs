@@ -191,7 +191,11 @@ impl Session {
     }
 
     /// The session was opened and registered, or was not.
-    pub(crate) fn handle_opened(&mut self, cx: &mut Context<'_>, result: Result<OpenSessionResponse, Unanswered>) {
+    pub(crate) fn handle_opened(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Result<OpenSessionResponse, Unanswered>,
+    ) {
         self.step(|state| match state {
             Self::Opening(state) => state.handle_opened(cx, result),
             state => state,
@@ -333,7 +337,10 @@ impl Session {
 
     /// Whether the handshake, confirmation included, is still ahead.
     pub(crate) fn is_unfinished(&self) -> bool {
-        matches!(self, Self::ReadingHello(_) | Self::Authenticating(_) | Self::AwaitConfirm(_))
+        matches!(
+            self,
+            Self::ReadingHello(_) | Self::Authenticating(_) | Self::AwaitConfirm(_)
+        )
     }
 
     /// Whether requests and pushes flow.

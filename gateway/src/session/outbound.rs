@@ -25,6 +25,10 @@ const SPARE_UNSENT_BYTES_MAX: usize = 4 * 1024;
 
 /// Drained queues, so that a busy session does not allocate for every message and an idle one owns no queue at all.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "sessions hold a pointer, and give it back as it is"
+)]
 pub(crate) struct SpareQueues(Vec<Box<Queue>>);
 
 #[derive(Debug, Default)]
@@ -41,7 +45,9 @@ pub(crate) struct Queue {
 
 impl Queue {
     fn owed(&self) -> usize {
-        self.frames_cost.saturating_add(self.unsent.len()).saturating_sub(self.unsent_from)
+        self.frames_cost
+            .saturating_add(self.unsent.len())
+            .saturating_sub(self.unsent_from)
     }
 }
 
@@ -65,7 +71,11 @@ pub(crate) enum Offered {
 impl Outbound {
     /// Nothing to send yet.
     pub(crate) fn new(key: DirectionKey, suite: Suite) -> Self {
-        Self { key, suite, queue: None }
+        Self {
+            key,
+            suite,
+            queue: None,
+        }
     }
 
     /// Bytes that wait, counted as the bounds count them.
@@ -96,10 +106,19 @@ impl Outbound {
     }
 
     /// Queues bytes that are not a record: the answer to a hello.
-    pub(crate) fn send_plain(&mut self, bytes: Vec<u8>, owed: &Budget, spares: &mut SpareQueues, now_ms: u64) {
+    pub(crate) fn send_plain(
+        &mut self,
+        bytes: Vec<u8>,
+        owed: &Budget,
+        spares: &mut SpareQueues,
+        now_ms: u64,
+    ) {
         owed.take(bytes.len());
         let queue = self.queue(spares, now_ms);
-        debug_assert!(queue.owed() == 0, "the answer to a hello comes before anything else");
+        debug_assert!(
+            queue.owed() == 0,
+            "the answer to a hello comes before anything else"
+        );
         queue.unsent = bytes;
         queue.unsent_from = 0;
     }
@@ -161,7 +180,13 @@ impl Outbound {
 
     /// Appends the next burst to `out`: first what the socket did not take, then newly sealed records. `plaintext` is
     /// scratch. Everything appended must be written or given to [`Outbound::handle_written`].
-    pub(crate) fn poll(&mut self, acks: &mut Acks, plaintext: &mut Vec<u8>, owed: &Budget, out: &mut Vec<u8>) {
+    pub(crate) fn poll(
+        &mut self,
+        acks: &mut Acks,
+        plaintext: &mut Vec<u8>,
+        owed: &Budget,
+        out: &mut Vec<u8>,
+    ) {
         let Some(queue) = &mut self.queue else { return };
         out.extend_from_slice(&queue.unsent[queue.unsent_from..]);
         owed.give(queue.unsent.len() - queue.unsent_from);
@@ -175,7 +200,9 @@ impl Outbound {
             if !plaintext.is_empty() && plaintext.len() + frame_len_max(frame) > BURST_PLAINTEXT_MAX {
                 break;
             }
-            frame.encode(plaintext).expect("only frames within their bounds are queued");
+            frame
+                .encode(plaintext)
+                .expect("only frames within their bounds are queued");
             match frame {
                 Frame::Push(push) if push.tracked => acks.handle_sent(),
                 Frame::SyncHint { .. } => queue.hinted = false,
@@ -217,7 +244,9 @@ impl Outbound {
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
         let queue = self.queue.as_ref()?;
         let stalled = queue.progress_at_ms.saturating_add(limits::STALL_MAX_MS);
-        let undrained = queue.collapsed_at_ms.map(|at| at.saturating_add(limits::DRAIN_WITHIN_MS));
+        let undrained = queue
+            .collapsed_at_ms
+            .map(|at| at.saturating_add(limits::DRAIN_WITHIN_MS));
         Some(undrained.map_or(stalled, |undrained| undrained.min(stalled)))
     }
 
@@ -271,18 +300,30 @@ mod tests {
     }
 
     fn push(len: usize) -> Frame {
-        Frame::Push(Push { method: 1, tracked: true, compressed: false, payload: Bytes::from(vec![0; len]) })
+        Frame::Push(Push {
+            method: 1,
+            tracked: true,
+            compressed: false,
+            payload: Bytes::from(vec![0; len]),
+        })
     }
 
     #[test]
     fn pushes_over_the_bound_become_one_hint_and_give_their_bytes_back() {
         let (owed, mut spares, mut outbound) = (Budget::new(1 << 20), SpareQueues::default(), outbound());
-        let limits = SessionLimits { outbound_collapse_bytes: 10_000, ..SessionLimits::default() };
+        let limits = SessionLimits {
+            outbound_collapse_bytes: 10_000,
+            ..SessionLimits::default()
+        };
         let mut offer = |len| outbound.offer(push(len), &limits, &owed, &mut spares, 5);
         assert_eq!(offer(4_000), Offered::Queued);
         assert_eq!(offer(4_000), Offered::Queued);
         assert_eq!(offer(4_000), Offered::Collapsed);
-        assert_eq!(offer(10), Offered::Collapsed, "the hint covers what comes before it is sent");
+        assert_eq!(
+            offer(10),
+            Offered::Collapsed,
+            "the hint covers what comes before it is sent"
+        );
         assert_eq!(owed.used(), FRAME_COST);
         assert_eq!(outbound.deadline_ms(), Some(5 + limits::DRAIN_WITHIN_MS));
     }

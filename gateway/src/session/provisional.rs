@@ -22,7 +22,10 @@ pub(crate) struct AwaitConfirm {
 
 impl AwaitConfirm {
     pub(super) fn new(live: Box<Live>, now: Now) -> Self {
-        Self { live, deadline_ms: now.monotonic_ms.saturating_add(timing::CONFIRM_WITHIN_MS) }
+        Self {
+            live,
+            deadline_ms: now.monotonic_ms.saturating_add(timing::CONFIRM_WITHIN_MS),
+        }
     }
 
     pub(super) fn deadline_ms(&self) -> u64 {
@@ -49,7 +52,11 @@ impl AwaitConfirm {
             return Session::AwaitConfirm(self);
         }
         cx.events.push(Event::Confirmed);
-        Session::Opening(Box::new(Opening { live: self.live, held, missed: false }))
+        Session::Opening(Box::new(Opening {
+            live: self.live,
+            held,
+            missed: false,
+        }))
     }
 
     pub(super) fn handle_timer(self, cx: &mut Context<'_>) -> Session {
@@ -81,7 +88,9 @@ impl Held {
 
     fn release(&mut self, cx: &mut Context<'_>) -> Vec<UpRequest> {
         let requests = std::mem::take(&mut self.requests);
-        requests.iter().for_each(|request| cx.held.give(request.payload.len()));
+        requests
+            .iter()
+            .for_each(|request| cx.held.give(request.payload.len()));
         requests
     }
 }
@@ -98,14 +107,16 @@ pub(crate) struct Opening {
 impl Opening {
     pub(super) fn handle_bytes(mut self: Box<Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Session {
         let Self { live, held, .. } = &mut *self;
-        match live.take_in(cx, bytes, |talk, cx, frame| talk.handle_frame(cx, frame, Some(held))) {
+        match live.take_in(cx, bytes, |talk, cx, frame| {
+            talk.handle_frame(cx, frame, Some(held))
+        }) {
             Ok(()) => Session::Opening(self),
             Err(fault) => self.fault(cx, fault),
         }
     }
 
     pub(super) fn handle_opened(
-        mut self: Box<Self>,
+        mut self,
         cx: &mut Context<'_>,
         result: Result<OpenSessionResponse, Unanswered>,
     ) -> Session {
@@ -114,20 +125,33 @@ impl Opening {
                 self.live.talk.identity.user_id = opened.user_id;
                 return self.ready(cx);
             }
-            Ok(OpenSessionResponse { code, message, .. }) => Fault::Refused { code, message, retry_after_ms: 0 },
-            Err(Unanswered { code, message, retry_after_ms }) => Fault::Refused { code, message, retry_after_ms },
+            Ok(OpenSessionResponse { code, message, .. }) => Fault::Refused {
+                code,
+                message,
+                retry_after_ms: 0,
+            },
+            Err(Unanswered {
+                code,
+                message,
+                retry_after_ms,
+            }) => Fault::Refused {
+                code,
+                message,
+                retry_after_ms,
+            },
         };
         self.fault(cx, refused)
     }
 
-    fn ready(mut self: Box<Self>, cx: &mut Context<'_>) -> Session {
+    fn ready(mut self, cx: &mut Context<'_>) -> Session {
         let held = self.held.release(cx);
         let mut ready = Ready::new(self.live);
         ready.live.talk.send(cx, Frame::Ready);
         if self.missed {
             ready.handle_missed(cx, 0);
         }
-        held.into_iter().for_each(|request| cx.events.push(Event::Request(request)));
+        held.into_iter()
+            .for_each(|request| cx.events.push(Event::Request(request)));
         Session::Ready(ready)
     }
 
@@ -150,7 +174,7 @@ impl Opening {
         self.live.release(cx);
     }
 
-    pub(super) fn fault(mut self: Box<Self>, cx: &mut Context<'_>, fault: Fault) -> Session {
+    pub(super) fn fault(mut self, cx: &mut Context<'_>, fault: Fault) -> Session {
         self.held.release(cx);
         self.live.fault(cx, fault)
     }

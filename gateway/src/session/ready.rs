@@ -25,7 +25,10 @@ impl Ready {
     }
 
     pub(super) fn handle_bytes(mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Session {
-        match self.live.take_in(cx, bytes, |talk, cx, frame| talk.handle_frame(cx, frame, None)) {
+        match self
+            .live
+            .take_in(cx, bytes, |talk, cx, frame| talk.handle_frame(cx, frame, None))
+        {
             Ok(()) => self.unless_too_slow(cx),
             Err(fault) => self.live.fault(cx, fault),
         }
@@ -58,7 +61,12 @@ impl Ready {
         }
         let live = &mut *self.live;
         let now_ms = cx.now.monotonic_ms;
-        if live.talk.outbound.offer(push, cx.limits, cx.owed, cx.spares, now_ms) == Offered::Collapsed {
+        if live
+            .talk
+            .outbound
+            .offer(push, cx.limits, cx.owed, cx.spares, now_ms)
+            == Offered::Collapsed
+        {
             metrics::counter!(crate::metrics::PUSHES_COLLAPSED).increment(1);
         }
         live.talk.note_owing(now_ms);
@@ -67,12 +75,19 @@ impl Ready {
 
     pub(super) fn handle_missed(&mut self, cx: &mut Context<'_>, spread_ms: u32) {
         let now_ms = cx.now.monotonic_ms;
-        self.live.talk.outbound.hint(spread_ms, cx.owed, cx.spares, now_ms);
+        self.live
+            .talk
+            .outbound
+            .hint(spread_ms, cx.owed, cx.spares, now_ms);
         self.live.talk.note_owing(now_ms);
     }
 
     pub(super) fn handle_drain(&mut self, cx: &mut Context<'_>, delay_window_ms: u32) {
-        let goaway = Frame::GoAway { last_request: EVERY_REQUEST, delay_window_ms, refresh_directory: true };
+        let goaway = Frame::GoAway {
+            last_request: EVERY_REQUEST,
+            delay_window_ms,
+            refresh_directory: true,
+        };
         self.live.talk.send(cx, goaway);
     }
 
@@ -87,9 +102,25 @@ impl Ready {
                 self.live.talk.set_token_expiry(cx.now, judged.token_expires_ms);
                 Session::Ready(self)
             }
-            Ok(AuthenticateResponse { code, message, retry_after_ms, .. }) => {
-                let code = if code == 0 { whimbrel_protocol::code::Code::TokenMismatch.number() } else { code };
-                self.live.fault(cx, Fault::Refused { code, message, retry_after_ms })
+            Ok(AuthenticateResponse {
+                code,
+                message,
+                retry_after_ms,
+                ..
+            }) => {
+                let code = if code == 0 {
+                    whimbrel_protocol::code::Code::TokenMismatch.number()
+                } else {
+                    code
+                };
+                self.live.fault(
+                    cx,
+                    Fault::Refused {
+                        code,
+                        message,
+                        retry_after_ms,
+                    },
+                )
             }
             // Nobody to judge it now is not the client's fault: ask again later.
             Err(_) => {
@@ -102,7 +133,11 @@ impl Ready {
 
     pub(super) fn deadline_ms(&self, limits: &SessionLimits) -> u64 {
         let deadline_ms = self.live.deadline_ms(limits);
-        self.live.talk.reauth.deadline_ms().map_or(deadline_ms, |reauth| reauth.min(deadline_ms))
+        self.live
+            .talk
+            .reauth
+            .deadline_ms()
+            .map_or(deadline_ms, |reauth| reauth.min(deadline_ms))
     }
 
     pub(super) fn handle_timer(mut self, cx: &mut Context<'_>) -> Session {
@@ -110,17 +145,33 @@ impl Ready {
             return self.live.fault(cx, fault);
         }
         let now_ms = cx.now.monotonic_ms;
-        if self.live.talk.reauth.asked_until_ms.is_some_and(|until| until <= now_ms) {
+        if self
+            .live
+            .talk
+            .reauth
+            .asked_until_ms
+            .is_some_and(|until| until <= now_ms)
+        {
             if self.live.talk.reauth.judging {
-                self.live.talk.reauth.asked_until_ms = Some(now_ms.saturating_add(u64::from(REAUTH_WITHIN_MS)));
+                self.live.talk.reauth.asked_until_ms =
+                    Some(now_ms.saturating_add(u64::from(REAUTH_WITHIN_MS)));
                 return Session::Ready(self);
             }
             return self.live.fault(cx, Fault::TokenExpired);
         }
-        if self.live.talk.reauth.expires_at_ms.is_some_and(|expires| expires <= now_ms) {
+        if self
+            .live
+            .talk
+            .reauth
+            .expires_at_ms
+            .is_some_and(|expires| expires <= now_ms)
+        {
             self.live.talk.reauth.expires_at_ms = None;
             self.live.talk.reauth.asked_until_ms = Some(now_ms.saturating_add(u64::from(REAUTH_WITHIN_MS)));
-            let ask = Frame::Reauth { within_ms: REAUTH_WITHIN_MS, payload: bytes::Bytes::new() };
+            let ask = Frame::Reauth {
+                within_ms: REAUTH_WITHIN_MS,
+                payload: bytes::Bytes::new(),
+            };
             self.live.talk.send(cx, ask);
         }
         Session::Ready(self)
