@@ -22,7 +22,7 @@ use std::fmt;
 pub use encode::{DESCRIPTOR_LEN_MAX, DescribeError, assemble};
 pub use signing::{IdentityKey, IdentityPublicKey, RootKey, RootPublicKey};
 pub use text::KeyTextError;
-pub use verify::{DescriptorError, KnownTime, verify_chain};
+pub use verify::{DescriptorError, KnownTime, inspect_certificate, verify_chain};
 
 use crate::ids::NodeId;
 use crate::keys::{KEY_LEN, KeyId, StaticPublicKey};

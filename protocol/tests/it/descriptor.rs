@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use whimbrel_protocol::descriptor::{
     Address, CERTIFICATE_LIFE_MAX_MS, CLOCK_SKEW_MS, Certificate, DESCRIPTOR_LEN_MAX, DescribeError,
     DescriptorError, GatewayDescriptor, IdentityKey, KeyTextError, KnownTime, RootKey, RootPublicKey,
-    STATEMENT_LIFE_MAX_MS, SignedPart, Statement, Transport, assemble, verify_chain,
+    STATEMENT_LIFE_MAX_MS, SignedPart, Statement, Transport, assemble, inspect_certificate, verify_chain,
 };
 use whimbrel_protocol::keys::KeyId;
 use whimbrel_protocol::{Suite, SystemEntropy};
@@ -190,32 +190,33 @@ fn a_statement_made_outside_its_certificates_life_is_refused_whatever_the_clock(
         not_after_ms: MADE_MS - DAY_MS,
         ..certificate()
     };
-    let error = verify(&describe(&ended, &statement()), KnownTime::Unknown).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DescriptorError::Expired {
-                part: SignedPart::Certificate,
-                ..
-            }
-        ),
-        "{error}"
-    );
     let later = Certificate {
         not_before_ms: MADE_MS + DAY_MS,
         ..certificate()
     };
-    let error = verify(&describe(&later, &statement()), KnownTime::Unknown).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DescriptorError::NotYetValid {
-                part: SignedPart::Certificate,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    for certificate in [ended, later] {
+        let Certificate {
+            not_before_ms,
+            not_after_ms,
+            ..
+        } = certificate;
+        let error = verify(&describe(&certificate, &statement()), KnownTime::Unknown).unwrap_err();
+        let expected = DescriptorError::OutsideCertificate {
+            made_ms: MADE_MS,
+            not_before_ms,
+            not_after_ms,
+        };
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn a_gateway_can_look_into_its_own_certificate() {
+    let signed = root().certify(&certificate()).unwrap();
+    assert_eq!(inspect_certificate(&signed).unwrap(), certificate());
+    for cut in 0..signed.len() {
+        assert!(inspect_certificate(&signed[..cut]).is_err());
+    }
 }
 
 #[test]
