@@ -10,16 +10,10 @@ use std::time::Duration;
 
 use rand::Rng as _;
 
+pub use whimbrel_host::Clock;
+
 /// A future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
-
-/// The time.
-pub trait Clock: Send + Sync {
-    /// Unix time, milliseconds.
-    fn now_ms(&self) -> u64;
-    /// Time since a fixed moment; never goes back.
-    fn monotonic(&self) -> Duration;
-}
 
 /// Where random numbers come from.
 pub trait Entropy: Send + Sync {
@@ -85,6 +79,12 @@ pub struct ThreadEntropy;
 impl Entropy for ThreadEntropy {
     fn random_u64(&self) -> u64 {
         rand::rng().next_u64()
+    }
+}
+
+impl Spawner for whimbrel_host::Spawner {
+    fn spawn(&self, name: &'static str, task: BoxFuture<()>) {
+        Self::spawn(self, name, task);
     }
 }
 

@@ -22,6 +22,9 @@ mod recall;
 mod request;
 mod send;
 pub(crate) mod state;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
