@@ -4,15 +4,12 @@
 
 use crate::ids::{AppKey, ConversationId, Uid};
 
-/// The low 64 bits of CityHash128.
+/// The low 64 bits of CityHash128 v1.1.0, as `Uint128Low64` gives them in the reference implementation.
 #[must_use]
 pub fn city_hash(bytes: &[u8]) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the low half is what is asked for"
-    )]
-    let low = cityhash_rs::cityhash_110_128(bytes) as u64;
-    low
+    // The crate puts the reference's low half into the u128's high half (its own tests compare it so).
+    let [low @ .., _, _, _, _, _, _, _, _] = cityhash_rs::cityhash_110_128(bytes).to_be_bytes();
+    u64::from_be_bytes(low)
 }
 
 /// The user bucket of (`app`, `uid`) among `buckets`: CityHash of app key, a zero byte and uid, modulo `buckets`.

@@ -74,10 +74,7 @@ impl Initiator {
         out: &mut Vec<u8>,
     ) -> Result<Self, InitiatorError> {
         let too_long = InitiatorError::LoginTooLong { len: login.len() };
-        let message_len = login
-            .len()
-            .checked_add(noise::MESSAGE_OVERHEAD)
-            .ok_or(too_long)?;
+        let message_len = login.len().checked_add(noise::MESSAGE_OVERHEAD).ok_or(too_long)?;
         let header = hello::header(suite, gateway_key.id(), message_len).ok_or(too_long)?;
         out.extend_from_slice(&header);
         Ok(Self {
@@ -134,9 +131,7 @@ impl ResponderError {
     #[must_use]
     pub fn answer<'a>(&self, descriptor: &'a [u8]) -> Answer<'a> {
         match self {
-            Self::UnknownSuite { .. } => {
-                Answer::Reject(Reject::now(RejectReason::UnsupportedSuite))
-            }
+            Self::UnknownSuite { .. } => Answer::Reject(Reject::now(RejectReason::UnsupportedSuite)),
             Self::UnknownKey { .. } => Answer::StaleKey(descriptor),
             Self::NotAuthentic(_) => Answer::Reject(Reject::now(RejectReason::HandshakeFailed)),
         }
@@ -177,8 +172,7 @@ impl Responder {
             .iter()
             .find(|key| key.id() == key_id)
             .ok_or(ResponderError::UnknownKey { key_id })?;
-        let (state, login) =
-            noise::respond(suite, hello.prologue(), key, hello.message(), entropy)?;
+        let (state, login) = noise::respond(suite, hello.prologue(), key, hello.message(), entropy)?;
         Ok((Self { state }, login))
     }
 
@@ -187,11 +181,7 @@ impl Responder {
     ///
     /// # Errors
     /// When the login answer is over [`LOGIN_ANSWER_LEN_MAX`].
-    pub fn answer(
-        self,
-        login_answer: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<SessionKeys, LoginAnswerTooLong> {
+    pub fn answer(self, login_answer: &[u8], out: &mut Vec<u8>) -> Result<SessionKeys, LoginAnswerTooLong> {
         let too_long = LoginAnswerTooLong {
             len: login_answer.len(),
         };
@@ -203,8 +193,7 @@ impl Responder {
         padded.extend_from_slice(&answer_len.to_be_bytes());
         padded.extend_from_slice(login_answer);
         padded.resize(LOGIN_ANSWER_PADDED_LEN, 0);
-        let mut message =
-            Vec::with_capacity(LOGIN_ANSWER_PADDED_LEN.saturating_add(noise::MESSAGE_OVERHEAD));
+        let mut message = Vec::with_capacity(LOGIN_ANSWER_PADDED_LEN.saturating_add(noise::MESSAGE_OVERHEAD));
         let keys = self.state.write(&padded, &mut message);
         Answer::Accept(&message)
             .encode(out)

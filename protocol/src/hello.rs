@@ -101,9 +101,7 @@ impl HelloError {
     pub fn reject(&self) -> Option<Reject> {
         match self {
             Self::WrongMagic { .. } => None,
-            Self::TooLong { .. } | Self::TooShort { .. } => {
-                Some(Reject::now(RejectReason::MalformedHello))
-            }
+            Self::TooLong { .. } | Self::TooShort { .. } => Some(Reject::now(RejectReason::MalformedHello)),
             Self::UnsupportedVersion { .. } => Some(Reject::now(RejectReason::UnsupportedVersion)),
         }
     }
@@ -125,12 +123,9 @@ impl<'a> Hello<'a> {
             }
         }
         let mut cursor = Cursor::new(bytes);
-        let (Some(_magic), Some(version), Some(body_len)) =
-            (cursor.array::<4>(), cursor.u8(), cursor.u16())
+        let (Some(_magic), Some(version), Some(body_len)) = (cursor.array::<4>(), cursor.u8(), cursor.u16())
         else {
-            return Ok(HelloStep::Incomplete {
-                needed: FRAMING_LEN,
-            });
+            return Ok(HelloStep::Incomplete { needed: FRAMING_LEN });
         };
         let len = FRAMING_LEN.saturating_add(usize::from(body_len));
         if len > HELLO_LEN_MAX {
@@ -143,12 +138,10 @@ impl<'a> Hello<'a> {
             return Err(HelloError::UnsupportedVersion { version });
         }
         match whole.split_first_chunk::<HEADER_LEN>() {
-            Some((header, message)) if message.len() >= MESSAGE_1_LEN_MIN => {
-                Ok(HelloStep::Complete {
-                    hello: Hello { header, message },
-                    consumed: len,
-                })
-            }
+            Some((header, message)) if message.len() >= MESSAGE_1_LEN_MIN => Ok(HelloStep::Complete {
+                hello: Hello { header, message },
+                consumed: len,
+            }),
             _ => Err(HelloError::TooShort { len }),
         }
     }
@@ -191,24 +184,9 @@ pub(crate) fn header(suite: Suite, key_id: KeyId, message_len: usize) -> Option<
     if message_len > HELLO_LEN_MAX.checked_sub(HEADER_LEN)? {
         return None;
     }
-    let body_len = HEADER_LEN
-        .checked_sub(FRAMING_LEN)?
-        .checked_add(message_len)?;
+    let body_len = HEADER_LEN.checked_sub(FRAMING_LEN)?.checked_add(message_len)?;
     let [high, low] = u16::try_from(body_len).ok()?.to_be_bytes();
     let [m0, m1, m2, m3] = MAGIC;
     let KeyId([k0, k1, k2, k3]) = key_id;
-    Some([
-        m0,
-        m1,
-        m2,
-        m3,
-        VERSION,
-        high,
-        low,
-        suite.id(),
-        k0,
-        k1,
-        k2,
-        k3,
-    ])
+    Some([m0, m1, m2, m3, VERSION, high, low, suite.id(), k0, k1, k2, k3])
 }

@@ -54,11 +54,7 @@ impl StaticPublicKey {
 
 impl fmt::Debug for StaticPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "StaticPublicKey({})",
-            data_encoding::HEXLOWER.encode(&self.0)
-        )
+        write!(f, "StaticPublicKey({})", data_encoding::HEXLOWER.encode(&self.0))
     }
 }
 

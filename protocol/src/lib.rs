@@ -1,17 +1,19 @@
-//! The wire of Whimbrel: hello, handshake, records, frames, descriptors, ids and messages.
+//! The wire of Whimbrel: what clients, gateways, routers and service nodes say, byte for byte.
 //!
-//! Everything here is pure: bytes in, bytes and events out. There are no sockets, no clocks, no runtime and no hidden
-//! randomness, so one implementation serves the gateway, the SDK, the simulator, the fuzzers and the load generator.
-//! `docs/protocol.md` is the normative description; `docs/vectors.json` fixes every byte of it.
+//! Everything here is pure: bytes in, bytes and events out. There are no sockets, clocks, threads or hidden randomness;
+//! whoever needs time or random bytes is handed them. One implementation therefore serves the gateway, the SDK, the
+//! simulator, the fuzzers and the load generator. `docs/protocol.md` is the normative text, and golden tests hold this
+//! crate to its vectors.
 //!
 //! From the outside in: a client verifies a [`descriptor`], sends a [`hello`] made by a [`handshake`], reads the
-//! [`answer`], and then both sides exchange [`record`]s whose plaintexts are a stream of [`frame`]s. The client's half
-//! of all that is a [`client_session`].
+//! [`answer`], and then both sides exchange [`record`]s whose plaintexts are a stream of [`frame`]s. Frames carry the
+//! messages of [`client`]; a [`client_session`] is the client's half of it; the roles say those of [`cluster`] to each other.
 #![forbid(unsafe_code)]
 
 pub mod answer;
 pub mod bucket;
 pub mod client_session;
+pub mod close;
 pub mod code;
 pub mod descriptor;
 pub mod entropy;

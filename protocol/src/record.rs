@@ -230,9 +230,7 @@ impl<'a> Schedule<'a> {
 }
 
 fn expand(suite: Suite, key: &[u8; 32]) -> aead::LessSafeKey {
-    aead::LessSafeKey::new(
-        aead::UnboundKey::new(suite.aead(), key).expect("both suites take 32-byte keys"),
-    )
+    aead::LessSafeKey::new(aead::UnboundKey::new(suite.aead(), key).expect("both suites take 32-byte keys"))
 }
 
 /// Seals a burst of records.
@@ -244,12 +242,7 @@ impl Sealer<'_> {
     ///
     /// # Errors
     /// When the counter is exhausted; records already appended stay.
-    pub fn seal(
-        &mut self,
-        plaintext: &[u8],
-        chunk_max: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), RecordError> {
+    pub fn seal(&mut self, plaintext: &[u8], chunk_max: usize, out: &mut Vec<u8>) -> Result<(), RecordError> {
         for chunk in plaintext.chunks(chunk_max.clamp(1, SERVER_PLAINTEXT_MAX)) {
             let start = begin_record(out);
             out.extend_from_slice(chunk);
@@ -263,11 +256,7 @@ impl Sealer<'_> {
     /// # Errors
     /// When there is no plaintext, too much of it for any record, or the counter is exhausted. The buffer's plaintext
     /// is untouched then.
-    pub fn seal_in_place(
-        &mut self,
-        buffer: &mut Vec<u8>,
-        start: RecordStart,
-    ) -> Result<(), RecordError> {
+    pub fn seal_in_place(&mut self, buffer: &mut Vec<u8>, start: RecordStart) -> Result<(), RecordError> {
         let len = buffer.len().saturating_sub(start.0).saturating_add(TAG_LEN);
         if len > RECORD_LEN_MAX {
             return Err(RecordError::TooLong {

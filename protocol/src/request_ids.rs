@@ -79,10 +79,7 @@ impl RequestIdCheck {
             return Err(RequestIdError::WrongParity { id });
         }
         if id <= self.last {
-            return Err(RequestIdError::NotRising {
-                id,
-                last: self.last,
-            });
+            return Err(RequestIdError::NotRising { id, last: self.last });
         }
         self.last = id;
         Ok(())

@@ -16,9 +16,10 @@
 
 use super::{
     Address, CERTIFICATE_LIFE_MAX_MS, Certificate, ENDPOINT_LEN_MAX, ExchangeKey, LIST_LEN_MAX,
-    NODE_NAME_LEN_MAX, STATEMENT_LIFE_MAX_MS, SignedPart, Statement,
+    STATEMENT_LIFE_MAX_MS, SignedPart, Statement,
 };
 use crate::answer::ANSWER_BODY_LEN_MAX;
+use crate::ids::NodeId;
 use crate::keys::KeyId;
 
 /// The longest descriptor, in bytes: one that fits a stale-key answer.
@@ -71,7 +72,7 @@ pub(super) fn certificate_payload(certificate: &Certificate) -> Result<Vec<u8>, 
         CERTIFICATE_LIFE_MAX_MS,
     )?;
     let mut out = Vec::new();
-    put_node(node, &mut out)?;
+    put_node(node, &mut out);
     out.push(ED25519);
     put_u16_bytes("the identity key", &identity.0, 32, &mut out)?;
     out.extend_from_slice(&not_before_ms.to_be_bytes());
@@ -97,7 +98,7 @@ pub(super) fn statement_payload(statement: &Statement) -> Result<Vec<u8>, Descri
         STATEMENT_LIFE_MAX_MS,
     )?;
     let mut out = Vec::new();
-    put_node(node, &mut out)?;
+    put_node(node, &mut out);
     out.extend_from_slice(&not_before_ms.to_be_bytes());
     out.extend_from_slice(&not_after_ms.to_be_bytes());
     put_count("the list of versions", versions.len(), &mut out)?;
@@ -125,28 +126,15 @@ pub(super) fn statement_payload(statement: &Statement) -> Result<Vec<u8>, Descri
         None => out.push(0),
     }
     put_count("the list of addresses", addresses.len(), &mut out)?;
-    for Address {
-        transport,
-        endpoint,
-    } in addresses
-    {
+    for Address { transport, endpoint } in addresses {
         out.push(transport.number());
-        put_u16_bytes(
-            "an endpoint",
-            endpoint.as_bytes(),
-            ENDPOINT_LEN_MAX,
-            &mut out,
-        )?;
+        put_u16_bytes("an endpoint", endpoint.as_bytes(), ENDPOINT_LEN_MAX, &mut out)?;
     }
     Ok(out)
 }
 
 /// A payload with one Ed25519 signature.
-pub(super) fn signed(
-    payload: &[u8],
-    signer: KeyId,
-    signature: &[u8],
-) -> Result<Vec<u8>, DescribeError> {
+pub(super) fn signed(payload: &[u8], signer: KeyId, signature: &[u8]) -> Result<Vec<u8>, DescribeError> {
     let mut out = Vec::new();
     put_u16_bytes("a signed payload", payload, DESCRIPTOR_LEN_MAX, &mut out)?;
     out.push(1);
@@ -163,18 +151,8 @@ pub(super) fn signed(
 /// When the descriptor would not fit a stale-key answer.
 pub fn assemble(certificate: &[u8], statement: &[u8]) -> Result<Vec<u8>, DescribeError> {
     let mut out = vec![FORMAT];
-    put_u16_bytes(
-        "a signed certificate",
-        certificate,
-        DESCRIPTOR_LEN_MAX,
-        &mut out,
-    )?;
-    put_u16_bytes(
-        "a signed statement",
-        statement,
-        DESCRIPTOR_LEN_MAX,
-        &mut out,
-    )?;
+    put_u16_bytes("a signed certificate", certificate, DESCRIPTOR_LEN_MAX, &mut out)?;
+    put_u16_bytes("a signed statement", statement, DESCRIPTOR_LEN_MAX, &mut out)?;
     check_len("the descriptor", out.len(), 1, DESCRIPTOR_LEN_MAX)?;
     Ok(out)
 }
@@ -196,12 +174,7 @@ fn check_life(
     Ok(())
 }
 
-fn check_len(
-    what: &'static str,
-    len: usize,
-    least: usize,
-    most: usize,
-) -> Result<(), DescribeError> {
+fn check_len(what: &'static str, len: usize, least: usize, most: usize) -> Result<(), DescribeError> {
     if len < least || len > most {
         return Err(DescribeError::OutOfBounds {
             what,
@@ -213,11 +186,9 @@ fn check_len(
     Ok(())
 }
 
-fn put_node(node: &str, out: &mut Vec<u8>) -> Result<(), DescribeError> {
-    check_len("the node's name", node.len(), 1, NODE_NAME_LEN_MAX)?;
-    out.push(u8::try_from(node.len()).expect("64 fits a byte"));
-    out.extend_from_slice(node.as_bytes());
-    Ok(())
+fn put_node(node: &NodeId, out: &mut Vec<u8>) {
+    out.push(u8::try_from(node.as_str().len()).expect("a node's name is at most 64 bytes"));
+    out.extend_from_slice(node.as_str().as_bytes());
 }
 
 fn put_count(what: &'static str, len: usize, out: &mut Vec<u8>) -> Result<(), DescribeError> {

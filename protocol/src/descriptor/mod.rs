@@ -22,8 +22,9 @@ use std::fmt;
 pub use encode::{DESCRIPTOR_LEN_MAX, DescribeError, assemble};
 pub use signing::{IdentityKey, IdentityPublicKey, RootKey, RootPublicKey};
 pub use text::KeyTextError;
-pub use verify::{DescriptorError, KnownTime, verify_chain};
+pub use verify::{DescriptorError, KnownTime, inspect_certificate, verify_chain};
 
+use crate::ids::NodeId;
 use crate::keys::{KEY_LEN, KeyId, StaticPublicKey};
 use crate::suite::Suite;
 
@@ -40,9 +41,6 @@ pub const CERTIFICATE_LIFE_MAX_MS: u64 = 400 * 24 * 3600 * 1000;
 /// How far two honest clocks may be apart, in milliseconds. Dates are judged this much more generously.
 pub const CLOCK_SKEW_MS: u64 = 3600 * 1000;
 
-/// The longest name of a gateway node, in bytes.
-pub const NODE_NAME_LEN_MAX: usize = 64;
-
 /// The longest endpoint, in bytes: a DNS name, a port and a path.
 pub const ENDPOINT_LEN_MAX: usize = 300;
 
@@ -52,8 +50,8 @@ pub const LIST_LEN_MAX: usize = 16;
 /// What a root says about a gateway: whose identity key this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The gateway node's name, 1 to 64 bytes.
-    pub node: String,
+    /// The gateway node's name.
+    pub node: NodeId,
     /// The node's identity key.
     pub identity: IdentityPublicKey,
     /// From when it holds, in Unix milliseconds.
@@ -66,7 +64,7 @@ pub struct Certificate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// The gateway node's name, as certified.
-    pub node: String,
+    pub node: NodeId,
     /// When it was made and holds from, in Unix milliseconds. Of two statements of a node, the later one counts.
     pub not_before_ms: u64,
     /// Until when, in Unix milliseconds.
@@ -180,9 +178,16 @@ impl GatewayDescriptor {
     /// The last moment it holds: the earlier of its statement's and its certificate's end, in Unix milliseconds.
     #[must_use]
     pub fn not_after_ms(&self) -> u64 {
-        self.statement
-            .not_after_ms
-            .min(self.certificate_not_after_ms)
+        self.statement.not_after_ms.min(self.certificate_not_after_ms)
+    }
+
+    /// What a login at this gateway proves about the time: the floor it raises, in Unix milliseconds.
+    ///
+    /// No gateway is believed beyond its own descriptor's end. Whoever plays a gateway with a stolen key could otherwise
+    /// name a far future, and the client, keeping it as its floor, would refuse every honest gateway for good.
+    #[must_use]
+    pub fn proven_time_ms(&self, server_time_ms: u64) -> u64 {
+        server_time_ms.min(self.not_after_ms())
     }
 
     /// Whether it holds at `ms`, judged strictly. For *preferring* one descriptor over another by the device's clock,
@@ -202,11 +207,7 @@ impl GatewayDescriptor {
         let suite = preferred
             .iter()
             .find(|suite| self.statement.suites.contains(&suite.id()))?;
-        let key = self
-            .statement
-            .keys
-            .iter()
-            .find_map(ExchangeKey::as_x25519)?;
+        let key = self.statement.keys.iter().find_map(ExchangeKey::as_x25519)?;
         Some((*suite, key))
     }
 

@@ -28,8 +28,7 @@ struct SigningKey {
 
 impl SigningKey {
     fn from_seed(seed: &[u8; KEY_LEN]) -> Self {
-        let pair =
-            Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are an Ed25519 seed");
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are an Ed25519 seed");
         let public = pair
             .public_key()
             .as_ref()
@@ -92,14 +91,22 @@ macro_rules! key_pair {
             /// # Errors
             /// When the text is not such a key; the text is not repeated in the error.
             pub fn from_secret_text(text: &str) -> Result<Self, KeyTextError> {
-                let seed = Zeroizing::new(text::from_text($secret_prefix, concat!("the secret of ", $what), text)?);
+                let seed = Zeroizing::new(text::from_text(
+                    $secret_prefix,
+                    concat!("the secret of ", $what),
+                    text,
+                )?);
                 Ok(Self::from_seed(&seed))
             }
         }
 
         impl fmt::Debug for $secret {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($secret), "({})"), KeyId::of(&self.0.public))
+                write!(
+                    f,
+                    concat!(stringify!($secret), "({})"),
+                    KeyId::of(&self.0.public)
+                )
             }
         }
 

@@ -29,9 +29,7 @@ pub enum KeyTextError {
         prefix: &'static str,
     },
     /// Letters are missing or too many.
-    #[error(
-        "{what} has {TEXT_LEN} letters after `{prefix}`, this has {found}: copy it again, whole"
-    )]
+    #[error("{what} has {TEXT_LEN} letters after `{prefix}`, this has {found}: copy it again, whole")]
     WrongLength {
         /// What was expected.
         what: &'static str,
@@ -118,9 +116,7 @@ fn checksum(prefix: &str, key: &[u8; KEY_LEN]) -> [u8; CHECKSUM_LEN] {
 
 fn base32() -> Encoding {
     let mut specification = Specification::new();
-    specification
-        .symbols
-        .push_str("abcdefghijklmnopqrstuvwxyz234567");
+    specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
     specification
         .encoding()
         .expect("thirty-two distinct letters are a base32 alphabet")

@@ -5,10 +5,11 @@
 use super::encode::{ED25519, FORMAT};
 use super::signing::SIGNATURE_LEN;
 use super::{
-    Address, CERTIFICATE_LIFE_MAX_MS, CLOCK_SKEW_MS, Certificate, DESCRIPTOR_LEN_MAX,
-    ENDPOINT_LEN_MAX, ExchangeKey, GatewayDescriptor, IdentityPublicKey, LIST_LEN_MAX,
-    NODE_NAME_LEN_MAX, RootPublicKey, STATEMENT_LIFE_MAX_MS, SignedPart, Statement, Transport,
+    Address, CERTIFICATE_LIFE_MAX_MS, CLOCK_SKEW_MS, Certificate, DESCRIPTOR_LEN_MAX, ENDPOINT_LEN_MAX,
+    ExchangeKey, GatewayDescriptor, IdentityPublicKey, LIST_LEN_MAX, RootPublicKey, STATEMENT_LIFE_MAX_MS,
+    SignedPart, Statement, Transport,
 };
+use crate::ids::NodeId;
 use crate::keys::{KEY_LEN, KeyId};
 use crate::utc::Utc;
 use crate::wire::Cursor;
@@ -20,8 +21,8 @@ pub enum KnownTime {
     Unknown,
     /// It is at least this late, in Unix milliseconds: expiry is judged, the beginning is not.
     ///
-    /// Such a floor only ever rises: the time the client was built, the newest server time of any login (kept on disk),
-    /// and, for the run of the process only, the time the LBS gave.
+    /// Such a floor only ever rises: the time the client was built, the newest [`GatewayDescriptor::proven_time_ms`] of any
+    /// login (kept on disk), and, for the run of the process only, the time the LBS gave.
     AtLeast(u64),
     /// It is this time, in Unix milliseconds, give or take [`CLOCK_SKEW_MS`]: a server under NTP, or a client that adds
     /// a monotonic clock to the server time of a login in this run.
@@ -44,9 +45,7 @@ pub enum DescriptorError {
         format: u8,
     },
     /// Some part is cut or over a bound.
-    #[error(
-        "the descriptor's {part} is malformed at its {field}: it was cut or altered on the way"
-    )]
+    #[error("the descriptor's {part} is malformed at its {field}: it was cut or altered on the way")]
     Malformed {
         /// Which part.
         part: SignedPart,
@@ -69,9 +68,7 @@ pub enum DescriptorError {
         identity: KeyId,
     },
     /// A signature does not fit.
-    #[error(
-        "the {part}'s signature by {signer} does not fit its bytes: it was altered, or is not theirs"
-    )]
+    #[error("the {part}'s signature by {signer} does not fit its bytes: it was altered, or is not theirs")]
     BadSignature {
         /// Which part.
         part: SignedPart,
@@ -82,9 +79,9 @@ pub enum DescriptorError {
     #[error("the certificate is for node `{certified}`, the statement for `{stated}`")]
     NodeMismatch {
         /// The certificate's.
-        certified: String,
+        certified: NodeId,
         /// The statement's.
-        stated: String,
+        stated: NodeId,
     },
     /// It holds for longer than anything may, or ends before it begins.
     #[error("the {part} holds from {} to {}, longer than the {} h permitted or not at all",
@@ -98,6 +95,17 @@ pub enum DescriptorError {
         not_after_ms: u64,
         /// The longest life permitted.
         most_ms: u64,
+    },
+    /// The statement was made when its certificate did not hold.
+    #[error("the statement was made at {}, its certificate holds from {} to {}: the gateway needs a new certificate",
+        Utc(*made_ms), Utc(*not_before_ms), Utc(*not_after_ms))]
+    OutsideCertificate {
+        /// The statement's beginning.
+        made_ms: u64,
+        /// The certificate's beginning.
+        not_before_ms: u64,
+        /// The certificate's end.
+        not_after_ms: u64,
     },
     /// Past its date.
     #[error("the {part} ended at {}, and it is at least {}: ask the LBS for a newer descriptor",
@@ -124,10 +132,7 @@ pub enum DescriptorError {
 }
 
 fn join(ids: &[KeyId]) -> String {
-    ids.iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Verifies a descriptor against the pinned roots: signatures, names, and dates as far as the time is known.
@@ -153,9 +158,7 @@ pub fn verify_chain(
     }
     let malformed = |part, field| DescriptorError::Malformed { part, field };
     let mut cursor = Cursor::new(bytes);
-    let format = cursor
-        .u8()
-        .ok_or(malformed(SignedPart::Certificate, "format"))?;
+    let format = cursor.u8().ok_or(malformed(SignedPart::Certificate, "format"))?;
     if format != FORMAT {
         return Err(DescriptorError::UnknownFormat { format });
     }
@@ -171,19 +174,17 @@ pub fn verify_chain(
 
     let signed = Signed::parse(SignedPart::Certificate, certificate)?;
     let root = signed.verify_by_root(pins)?;
-    let certificate =
-        parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
-            part: SignedPart::Certificate,
-            field,
-        })?;
+    let certificate = parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Certificate,
+        field,
+    })?;
 
     let signed = Signed::parse(SignedPart::Statement, statement)?;
     signed.verify_by_identity(&certificate.identity)?;
-    let statement =
-        parse_statement(signed.payload).map_err(|field| DescriptorError::Malformed {
-            part: SignedPart::Statement,
-            field,
-        })?;
+    let statement = parse_statement(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Statement,
+        field,
+    })?;
 
     if statement.node != certificate.node {
         return Err(DescriptorError::NodeMismatch {
@@ -207,18 +208,33 @@ pub fn verify_chain(
         STATEMENT_LIFE_MAX_MS,
         known_time,
     )?;
-    // The statement itself tells a time: made outside its certificate's life, it is not covered by it.
-    check_dates(
-        SignedPart::Certificate,
-        certificate.not_before_ms,
-        certificate.not_after_ms,
-        CERTIFICATE_LIFE_MAX_MS,
-        KnownTime::Exactly(statement.not_before_ms),
-    )?;
+    let made_ms = statement.not_before_ms;
+    let earliest_ms = certificate.not_before_ms.saturating_sub(CLOCK_SKEW_MS);
+    let latest_ms = certificate.not_after_ms.saturating_add(CLOCK_SKEW_MS);
+    if !(earliest_ms..=latest_ms).contains(&made_ms) {
+        return Err(DescriptorError::OutsideCertificate {
+            made_ms,
+            not_before_ms: certificate.not_before_ms,
+            not_after_ms: certificate.not_after_ms,
+        });
+    }
     Ok(GatewayDescriptor {
         statement,
         certificate_not_after_ms: certificate.not_after_ms,
         root,
+    })
+}
+
+/// Reads a signed certificate **without verifying it**: for its own gateway, to see at start whether its identity key,
+/// name and dates fit before it signs statements that no client would take.
+///
+/// # Errors
+/// When it does not parse.
+pub fn inspect_certificate(signed: &[u8]) -> Result<Certificate, DescriptorError> {
+    let signed = Signed::parse(SignedPart::Certificate, signed)?;
+    parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Certificate,
+        field,
     })
 }
 
@@ -278,8 +294,7 @@ impl<'a> Signed<'a> {
             .filter(|count| *count <= LIST_LEN_MAX);
         let mut signatures = Vec::new();
         for _ in 0..count.ok_or(malformed("number of signatures"))? {
-            let (id, algorithm, signature) =
-                (cursor.array().map(KeyId), cursor.u8(), cursor.bytes_u16());
+            let (id, algorithm, signature) = (cursor.array().map(KeyId), cursor.u8(), cursor.bytes_u16());
             let (Some(id), Some(algorithm), Some(signature)) = (id, algorithm, signature) else {
                 return Err(malformed("signatures"));
             };
@@ -322,11 +337,7 @@ impl<'a> Signed<'a> {
 
     fn verify_by_identity(&self, identity: &IdentityPublicKey) -> Result<(), DescriptorError> {
         let signer = identity.id();
-        let mut named = self
-            .signatures
-            .iter()
-            .filter(|(id, _)| *id == signer)
-            .peekable();
+        let mut named = self.signatures.iter().filter(|(id, _)| *id == signer).peekable();
         if named.peek().is_none() {
             return Err(DescriptorError::UnknownIdentity { identity: signer });
         }
@@ -397,13 +408,9 @@ fn parse_statement(payload: &[u8]) -> Result<Statement, &'static str> {
     })
 }
 
-fn node(cursor: &mut Cursor<'_>) -> Result<String, &'static str> {
-    let name = cursor
-        .bytes_u8()
-        .filter(|name| (1..=NODE_NAME_LEN_MAX).contains(&name.len()));
-    name.and_then(|name| str::from_utf8(name).ok())
-        .map(str::to_owned)
-        .ok_or("node name")
+fn node(cursor: &mut Cursor<'_>) -> Result<NodeId, &'static str> {
+    let name = cursor.bytes_u8().and_then(|name| str::from_utf8(name).ok());
+    name.and_then(|name| NodeId::new(name).ok()).ok_or("node name")
 }
 
 fn list(cursor: &mut Cursor<'_>) -> Option<usize> {
@@ -431,4 +438,80 @@ fn address(cursor: &mut Cursor<'_>) -> Option<Address> {
         transport,
         endpoint: str::from_utf8(endpoint).ok()?.to_owned(),
     })
+}
+
+/// Payloads are read only behind a good signature, so these tests reach them from inside: a careless signer must not
+/// be able to make a verifier panic.
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{parse_certificate, parse_statement};
+    use crate::descriptor::encode::{certificate_payload, statement_payload};
+    use crate::descriptor::{Address, Certificate, ExchangeKey, IdentityPublicKey, Statement, Transport};
+    use crate::ids::NodeId;
+    use crate::keys::StaticPublicKey;
+
+    fn statement() -> Statement {
+        Statement {
+            node: NodeId::new("g").unwrap(),
+            not_before_ms: 1,
+            not_after_ms: 2,
+            versions: vec![1],
+            suites: vec![1, 2],
+            keys: vec![ExchangeKey::x25519(StaticPublicKey([7; 32]), 2)],
+            tls_key_sha256: None,
+            addresses: vec![Address {
+                transport: Transport::Quic,
+                endpoint: "h:1".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_payload_cut_anywhere_is_refused_and_a_longer_one_is_a_later_versions() {
+        let payload = statement_payload(&statement()).unwrap();
+        for cut in 0..payload.len() {
+            assert!(parse_statement(&payload[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(
+            parse_statement(&[&payload[..], b"later"].concat()),
+            Ok(statement())
+        );
+
+        let certificate = Certificate {
+            node: NodeId::new("g").unwrap(),
+            identity: IdentityPublicKey([7; 32]),
+            not_before_ms: 1,
+            not_after_ms: 2,
+        };
+        let payload = certificate_payload(&certificate).unwrap();
+        for cut in 0..payload.len() {
+            assert!(parse_certificate(&payload[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(
+            parse_certificate(&[&payload[..], b"later"].concat()),
+            Ok(certificate)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_and_altered_payloads_are_read_or_refused(
+            bytes: Vec<u8>,
+            at: prop::sample::Index,
+            with: u8,
+        ) {
+            let _ = (parse_statement(&bytes), parse_certificate(&bytes));
+            let mut payload = statement_payload(&statement()).unwrap();
+            let at = at.index(payload.len());
+            payload[at] = with;
+            let _ = parse_statement(&payload);
+        }
+    }
 }

@@ -3,8 +3,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::{
-    Affinity, FRAME_LEN_MAX, Flags, Frame, FrameError, FrameKind, FrameView, PAYLOAD_LEN_MAX, Push,
-    Request, RequestId, Response, Retry,
+    Affinity, FRAME_LEN_MAX, Flags, Frame, FrameError, FrameKind, FrameView, PAYLOAD_LEN_MAX, Push, Request,
+    RequestId, Response, Retry,
 };
 use crate::varint;
 use crate::wire::Cursor;
@@ -50,10 +50,7 @@ pub(super) fn body(bytes: &[u8]) -> Result<Option<FrameView<'_>>, FrameError> {
         return Ok(None);
     };
     if flags.0 & !kind.flags().0 != 0 {
-        return Err(FrameError::Flags {
-            kind,
-            flags: flags.0,
-        });
+        return Err(FrameError::Flags { kind, flags: flags.0 });
     }
     if flags.has(Flags::MORE) {
         return Err(FrameError::Fragment { kind });
@@ -68,13 +65,7 @@ pub(super) fn body(bytes: &[u8]) -> Result<Option<FrameView<'_>>, FrameError> {
     }
     if matches!(
         frame,
-        Frame::Request(Request {
-            id: RequestId(0),
-            ..
-        }) | Frame::Response(Response {
-            id: RequestId(0),
-            ..
-        })
+        Frame::Request(Request { id: RequestId(0), .. }) | Frame::Response(Response { id: RequestId(0), .. })
     ) {
         return Err(FrameError::RequestIdZero);
     }
@@ -106,7 +97,6 @@ fn fields<'a>(kind: FrameKind, flags: Flags, cursor: &mut Cursor<'a>) -> Option<
         }),
         FrameKind::Response => Frame::Response(Response {
             id: RequestId(cursor.varint()?),
-            code: cursor.varint()?,
             compressed,
             payload: cursor.rest(),
         }),

@@ -65,9 +65,7 @@ impl<P: AsRef<[u8]>> Frame<P> {
                     | flag(request.deadline_ms.is_some(), Flags::DEADLINE)
             }
             Self::Response(response) => flag(response.compressed, Flags::COMPRESSED),
-            Self::Push(push) => {
-                flag(push.compressed, Flags::COMPRESSED) | flag(push.tracked, Flags::TRACKED)
-            }
+            Self::Push(push) => flag(push.compressed, Flags::COMPRESSED) | flag(push.tracked, Flags::TRACKED),
             _ => 0,
         }
     }
@@ -84,10 +82,7 @@ impl<P: AsRef<[u8]>> Frame<P> {
                     varint::encode(deadline_ms, out);
                 }
             }
-            Self::Response(response) => {
-                varint::encode(response.id.0, out);
-                varint::encode(response.code, out);
-            }
+            Self::Response(response) => varint::encode(response.id.0, out),
             Self::Push(push) => varint::encode(push.method, out),
             Self::PushAck { through: number }
             | Self::Ping { token: number }

@@ -109,7 +109,7 @@ pub enum Frame<P = Bytes> {
     },
     /// The last frame of a session.
     Close {
-        /// Why: a number from the table of codes.
+        /// Why: a number of [`crate::close::CloseReason`], or one of a later version.
         reason: u32,
         /// What the client does next.
         retry: Retry,
@@ -145,11 +145,9 @@ pub struct Request<P = Bytes> {
 pub struct Response<P = Bytes> {
     /// The request's id.
     pub id: RequestId,
-    /// How it went: 0, or a number from the table of codes, and then the payload describes the error.
-    pub code: u32,
     /// Whether the payload is compressed.
     pub compressed: bool,
-    /// The message.
+    /// The message [`crate::client::Response`], which says how it went.
     pub payload: P,
 }
 
@@ -211,12 +209,10 @@ impl<P> Frame<P> {
             }),
             Self::Response(Response {
                 id,
-                code,
                 compressed,
                 payload,
             }) => Frame::Response(Response {
                 id,
-                code,
                 compressed,
                 payload: change(payload),
             }),
@@ -300,9 +296,7 @@ pub enum FrameError {
         kind: FrameKind,
     },
     /// A kind from a later version that must not be skipped.
-    #[error(
-        "frame kind {kind} is unknown here and marked critical: the peer speaks a later version"
-    )]
+    #[error("frame kind {kind} is unknown here and marked critical: the peer speaks a later version")]
     UnknownCritical {
         /// Its number.
         kind: u8,

@@ -44,10 +44,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// When the stream is not one of frames within their bounds.
-    pub fn next<'s, 'i: 's>(
-        &'s mut self,
-        input: &mut &'i [u8],
-    ) -> Result<Option<FrameView<'s>>, FrameError> {
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<FrameView<'s>>, FrameError> {
         if self.spent {
             *self = Self::new();
         }

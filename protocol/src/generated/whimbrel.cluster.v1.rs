@@ -60,6 +60,9 @@ pub struct LinkHello {
     pub zone: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub version_tag: ::prost::alloc::string::String,
+    /// Of the accepting end: why it refuses this link; empty when it does not.
+    #[prost(string, tag = "8")]
+    pub refusal: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Probe {}
@@ -345,6 +348,55 @@ pub struct RegistryResponse {
     /// Which life of the registry answered: another one means that everything must be announced again.
     #[prost(fixed64, tag = "6")]
     pub registry_incarnation: u64,
+    /// What `error` is about; of a superseded node, `error` is its name.
+    #[prost(enumeration = "registry_response::ErrorKind", tag = "7")]
+    pub error_kind: i32,
+}
+/// Nested message and enum types in `RegistryResponse`.
+pub mod registry_response {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum ErrorKind {
+        None = 0,
+        Unavailable = 1,
+        Invalid = 2,
+        /// A later process of the same name holds the lease.
+        Superseded = 3,
+    }
+    impl ErrorKind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::None => "ERROR_KIND_NONE",
+                Self::Unavailable => "ERROR_KIND_UNAVAILABLE",
+                Self::Invalid => "ERROR_KIND_INVALID",
+                Self::Superseded => "ERROR_KIND_SUPERSEDED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ERROR_KIND_NONE" => Some(Self::None),
+                "ERROR_KIND_UNAVAILABLE" => Some(Self::Unavailable),
+                "ERROR_KIND_INVALID" => Some(Self::Invalid),
+                "ERROR_KIND_SUPERSEDED" => Some(Self::Superseded),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegistryEvent {

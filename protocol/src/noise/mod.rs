@@ -3,6 +3,7 @@
 //! Hellos, answers and padding are added by [`crate::handshake`]; this layer exists by itself so that it can be held
 //! to the vectors other implementations of Noise publish.
 
+pub mod link;
 mod resolver;
 
 use std::fmt;
@@ -44,6 +45,9 @@ pub struct ResponderState {
 /// Appends message 1 with `payload` to `out`.
 ///
 /// Draws 32 bytes from `entropy`: the ephemeral secret.
+///
+/// # Panics
+/// When the payload does not fit a Noise message (65,535 bytes with its overhead); hellos are far shorter.
 pub fn initiate(
     suite: Suite,
     prologue: &[u8],
@@ -102,6 +106,9 @@ pub fn respond(
 
 impl ResponderState {
     /// Appends message 2 with `payload` to `out`; the session's keys are ready with it.
+    ///
+    /// # Panics
+    /// When the payload does not fit a Noise message (65,535 bytes with its overhead); answers are far shorter.
     #[must_use]
     pub fn write(mut self, payload: &[u8], out: &mut Vec<u8>) -> SessionKeys {
         write(&mut self.state, payload, out);
@@ -136,17 +143,14 @@ fn builder<'a>(suite: Suite, resolver: resolver::Resolver) -> snow::Builder<'a> 
 fn write(state: &mut snow::HandshakeState, payload: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + MESSAGE_OVERHEAD + payload.len(), 0);
-    let written = state.write_message(payload, &mut out[start..]).expect(
-        "it is our turn, and a payload bounded by a hello or an answer fits a Noise message",
-    );
+    let written = state
+        .write_message(payload, &mut out[start..])
+        .expect("it is our turn, and a payload bounded by a hello or an answer fits a Noise message");
     out.truncate(start + written);
 }
 
 fn read(state: &mut snow::HandshakeState, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-    let payload_len = message
-        .len()
-        .checked_sub(MESSAGE_OVERHEAD)
-        .ok_or(NotAuthentic)?;
+    let payload_len = message.len().checked_sub(MESSAGE_OVERHEAD).ok_or(NotAuthentic)?;
     let mut payload = vec![0; payload_len];
     let read = state
         .read_message(message, &mut payload)
@@ -164,12 +168,17 @@ fn split(state: &mut snow::HandshakeState, suite: Suite, side: Side) -> SessionK
         Side::Client => (upward, downward),
         Side::Server => (downward, upward),
     };
-    SessionKeys {
-        suite,
-        send,
-        receive,
-    }
+    SessionKeys { suite, send, receive }
 }
 
 /// Secret bytes that are wiped when dropped.
 type Secret = Zeroizing<[u8; 32]>;
+
+#[cfg(test)]
+mod tests {
+    /// The rest of a waiting side are the boxes this refers to: ciphers as raw keys, a hash, two key pairs.
+    #[test]
+    fn a_waiting_sides_state_stays_below_a_kibibyte() {
+        assert!(size_of::<snow::HandshakeState>() <= 1024);
+    }
+}

@@ -1,1 +1,105 @@
-//! Placeholder.
+//! Who is there: node leases and login sessions, behind one trait.
+//!
+//! The registry is soft state. Losing it loses no message: nodes renew their leases, gateways announce their sessions
+//! again when [`Registry::life`] changes, and until then a session that is not found is served by the next sync.
+//!
+//! - [`MemoryRegistry`] keeps everything in one process (its *home*, a router).
+//! - [`LinkRegistry`] reaches that home from the other processes; [`serve`] answers it there.
+//! - [`conformance`] holds every backend to the same behaviour.
+//!
+//! Not here: deciding what to do about a displaced session (the gateway's), or which node serves a request (the
+//! router's).
+#![forbid(unsafe_code)]
+
+pub mod conformance;
+mod core;
+mod memory;
+mod remote;
+mod served;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+pub use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord, UserKey};
+use whimbrel_protocol::ids::{Incarnation, NodeId};
+
+pub use self::memory::{MemoryRegistry, MonotonicClock};
+pub use self::remote::LinkRegistry;
+pub use self::served::serve;
+
+/// Sessions one user can have at once: more devices than a person carries, few enough for one push frame. One more
+/// displaces the session of the oldest login epoch.
+pub const SESSIONS_PER_USER_MAX: usize = 32;
+/// Records in one announcement: about 200 KiB, far below a link's bound for an envelope.
+pub const ANNOUNCE_LEN_MAX: usize = 1_000;
+/// Users in one look-up: a group of the largest size is looked up at once.
+pub const LOOK_UP_LEN_MAX: usize = 4_000;
+/// Nodes the registry knows at once.
+pub const NODES_MAX: usize = 4_096;
+/// How long sessions are kept for a gateway that has not (again) put its lease: a gateway puts it every few seconds.
+pub const LEASELESS_GRACE: Duration = Duration::from_secs(30);
+/// The longest time to live a lease may ask for.
+pub const LEASE_TTL_MAX: Duration = Duration::from_secs(300);
+
+/// What a registration came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registered {
+    /// False when a session of the same device with the same or a higher login epoch is there.
+    pub accepted: bool,
+    /// Sessions that lost their place; their gateways close them.
+    pub displaced: Vec<SessionRecord>,
+}
+
+/// Why the registry did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// It cannot be reached or is overloaded; try again later.
+    #[error("the registry cannot be reached now ({reason}); try again in {retry_after_ms} ms")]
+    Unavailable {
+        /// What stood in the way.
+        reason: String,
+        /// When to try again, ms.
+        retry_after_ms: u32,
+    },
+    /// The request is at fault.
+    #[error("the registry refused the request: {0}")]
+    Invalid(String),
+    /// A later process of the same name holds the lease.
+    #[error(
+        "node {node} has been taken over by a later process of that name: this one must end or be renamed"
+    )]
+    Superseded {
+        /// The name.
+        node: String,
+    },
+}
+
+/// Node leases and login sessions. All methods may be called at any time from any task.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// Puts or renews a lease; it ends `ttl_ms` later. Another incarnation of the name ends, with its sessions.
+    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError>;
+
+    /// Ends the lease of exactly this incarnation, with its sessions. Fine when there is none.
+    async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError>;
+
+    /// The live leases of a role, or all; by name.
+    async fn nodes(&self, role: Option<Role>) -> Result<Vec<NodeLease>, RegistryError>;
+
+    /// Compare-and-set on the device's login epoch: a higher one displaces the session that is there, an equal or lower
+    /// one is refused; the same handle again is fine.
+    async fn register(&self, record: SessionRecord) -> Result<Registered, RegistryError>;
+
+    /// Forgets a session, if its handle is the one registered.
+    async fn unregister(&self, record: SessionRecord) -> Result<(), RegistryError>;
+
+    /// All sessions of these users (at most [`LOOK_UP_LEN_MAX`]); by user, then device.
+    async fn look_up(&self, users: Vec<UserKey>) -> Result<Vec<SessionRecord>, RegistryError>;
+
+    /// Registers many (at most [`ANNOUNCE_LEN_MAX`]) and returns all that lost their place, announced ones included.
+    async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError>;
+
+    /// The registry's life as last seen: another one means that it lost everything, and all must be announced again.
+    fn life(&self) -> watch::Receiver<Option<Incarnation>>;
+}

@@ -1,0 +1,318 @@
+//! The owner of all links of a node: it listens, dials, admits peers and ends everything it started.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use whimbrel_protocol::ids::{Incarnation, NodeId};
+
+use crate::backoff::Backoff;
+use crate::handshake::{self, LinkError};
+use crate::identity::{ClusterSecret, Identity, LinkId};
+use crate::link::{DownReason, Link, LinkEvent};
+use crate::options::LinkOptions;
+use crate::{memory, meter, tcp};
+
+/// The pause after accepting failed: out of descriptors, most likely, and trying at once changes nothing.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// All links of a node. Clones are the same endpoint. Must be used within a tokio runtime.
+#[derive(Clone)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+}
+
+/// What the endpoint's tasks share.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) secret: ClusterSecret,
+    pub(crate) options: LinkOptions,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    /// One link per node, by name: the guard against two processes of one name, and two links of one pair.
+    peers: Mutex<BTreeMap<NodeId, (LinkId, Incarnation)>>,
+    next_link: AtomicU64,
+    handshakes: Semaphore,
+    /// Ends listening, dialling and, after their queues are written, all links.
+    stop: CancellationToken,
+    /// Ends what is still there after that.
+    kill: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Endpoint {
+    /// An endpoint without links, and where its events come out. The receiver must be read: while it is full, links
+    /// stop reading.
+    #[must_use]
+    pub fn new(identity: Identity, secret: ClusterSecret) -> (Self, mpsc::Receiver<LinkEvent>) {
+        Self::with_options(identity, secret, LinkOptions::default())
+    }
+
+    /// The same with other bounds and times.
+    #[must_use]
+    pub fn with_options(
+        identity: Identity,
+        secret: ClusterSecret,
+        options: LinkOptions,
+    ) -> (Self, mpsc::Receiver<LinkEvent>) {
+        let (events, receiver) = mpsc::channel(options.event_queue_len);
+        let shared = Shared {
+            identity,
+            secret,
+            events,
+            peers: Mutex::default(),
+            next_link: AtomicU64::new(1),
+            handshakes: Semaphore::new(options.handshakes_max),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            options,
+        };
+        (
+            Self {
+                shared: Arc::new(shared),
+            },
+            receiver,
+        )
+    }
+
+    /// Who this endpoint is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Accepts links on `address` until shut down; with port 0 the answer names the port.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, LinkError> {
+        let failed = |source| LinkError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        self.shared.spawn(accept_all(Arc::clone(&self.shared), listener));
+        Ok(bound)
+    }
+
+    /// Keeps a link to `address` (host:port): dials, and dials again after jittered pauses, until shut down.
+    pub fn dial(&self, address: String) {
+        self.shared.spawn(dial_again(Arc::clone(&self.shared), address));
+    }
+
+    /// Links two endpoints of this process.
+    pub fn connect_in_memory(a: &Self, b: &Self) {
+        let admissions = a
+            .shared
+            .admit(b.shared.identity.clone(), "memory")
+            .and_then(|of_a| {
+                b.shared
+                    .admit(a.shared.identity.clone(), "memory")
+                    .map(|of_b| (of_a, of_b))
+            });
+        match admissions {
+            Ok((of_a, of_b)) => {
+                let (link_a, link_b) = (of_a.link().clone(), of_b.link().clone());
+                a.shared.spawn(memory::carry(Arc::clone(&a.shared), of_a, link_b));
+                b.shared.spawn(memory::carry(Arc::clone(&b.shared), of_b, link_a));
+            }
+            Err(error) => note_refusal(&error, None),
+        }
+    }
+
+    /// Returns once the endpoint has been told to shut down and all its tasks have ended.
+    pub(crate) async fn stopped(&self) {
+        self.shared.stop.cancelled().await;
+        self.shared.tasks.wait().await;
+    }
+
+    /// Stops listening and dialling, writes what is queued, ends all links and waits for their tasks; takes at most
+    /// about the flush timeout.
+    pub async fn shut_down(&self) {
+        let shared = &self.shared;
+        shared.stop.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(shared.options.flush_timeout, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            shared.kill.cancel();
+            shared.tasks.wait().await;
+        }
+    }
+}
+
+impl Shared {
+    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        self.tasks
+            .spawn(async move { kill.run_until_cancelled(task).await });
+    }
+
+    /// Whether a link with `peer` would be its only one.
+    pub(crate) fn may_link(&self, peer: &Identity, address: &str) -> Result<(), LinkError> {
+        match self.peers().get(&peer.node) {
+            None => Ok(()),
+            Some((_, incarnation)) => Err(taken(peer, *incarnation, address)),
+        }
+    }
+
+    /// Takes the peer's name for a new link; dropping the admission frees it.
+    pub(crate) fn admit(self: &Arc<Self>, peer: Identity, address: &str) -> Result<Admission, LinkError> {
+        let mut peers = self.peers();
+        if let Some((_, incarnation)) = peers.get(&peer.node) {
+            return Err(taken(&peer, *incarnation, address));
+        }
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        peers.insert(peer.node.clone(), (id, peer.incarnation));
+        drop(peers);
+        let link = Link::new(
+            id,
+            self.identity.role,
+            peer,
+            &self.options,
+            self.stop.child_token(),
+        );
+        Ok(Admission {
+            shared: Arc::clone(self),
+            link,
+        })
+    }
+
+    /// The last event of a link.
+    pub(crate) async fn tell_down(&self, link: &Link, reason: DownReason) {
+        match reason {
+            DownReason::ShutDown | DownReason::PeerClosed => {
+                tracing::info!(peer = %link.peer(), %reason, "link down")
+            }
+            _ => tracing::warn!(peer = %link.peer(), %reason, "link down"),
+        }
+        // Nobody to tell is fine: the owner is gone.
+        let _ = self.events.send(LinkEvent::Down(link.id(), reason)).await;
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, (LinkId, Incarnation)>> {
+        // Nothing under the lock panics half-way, so a poisoned map is whole.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A peer's name, taken for one link.
+pub(crate) struct Admission {
+    shared: Arc<Shared>,
+    link: Link,
+}
+
+impl Admission {
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.link.close();
+        self.shared.peers().remove(&self.link.peer().node);
+    }
+}
+
+fn taken(peer: &Identity, linked: Incarnation, address: &str) -> LinkError {
+    let (node, address) = (peer.node.to_string(), address.to_owned());
+    if peer.incarnation == linked {
+        LinkError::AlreadyLinked { peer: address, node }
+    } else {
+        LinkError::DuplicateNode { peer: address, node }
+    }
+}
+
+async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => shared.spawn(accept_one(Arc::clone(&shared), stream, from)),
+            Err(error) => {
+                tracing::warn!(%error, "accepting a link failed; is the limit of open files too low?");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
+    let from = from.to_string();
+    let admitted = {
+        let Ok(_permit) = shared.handshakes.try_acquire() else {
+            meter::refused("busy_here");
+            // A courtesy: a full socket buffer loses nothing but a hint.
+            let _ = stream.write_all(&handshake::busy()).await;
+            return;
+        };
+        tcp::accept(&shared, stream, &from)
+            .await
+            .and_then(|(connection, peer)| shared.admit(peer, &from).map(|admission| (connection, admission)))
+    };
+    match admitted {
+        Ok((connection, admission)) => {
+            tracing::info!(peer = %admission.link().peer(), %from, "link up");
+            tcp::carry(&shared, connection, admission).await;
+        }
+        Err(error) => note_refusal(&error, None),
+    }
+}
+
+async fn dial_again(shared: Arc<Shared>, address: String) {
+    let options = &shared.options;
+    let mut backoff = Backoff::new(options.redial_min, options.redial_max);
+    let mut last_failure = None;
+    while !shared.stop.is_cancelled() {
+        let dialled = tokio::select! {
+            dialled = tcp::dial(&shared, &address) => dialled,
+            () = shared.stop.cancelled() => return,
+        };
+        let admitted = dialled.and_then(|(connection, peer)| {
+            shared
+                .admit(peer, &address)
+                .map(|admission| (connection, admission))
+        });
+        match admitted {
+            Ok((connection, admission)) => {
+                tracing::info!(peer = %admission.link().peer(), %address, "link up");
+                last_failure = None;
+                let since = Instant::now();
+                tcp::carry(&shared, connection, admission).await;
+                if since.elapsed() > options.redial_max {
+                    backoff.reset();
+                }
+            }
+            Err(error) => {
+                note_refusal(&error, last_failure);
+                last_failure = Some(error.label());
+            }
+        }
+        let pause = backoff.pause(&mut rand::rng());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Counts a link that was not made and logs it, the same failure of one address only once.
+fn note_refusal(error: &LinkError, last: Option<&'static str>) {
+    meter::refused(error.label());
+    match error {
+        error if last == Some(error.label()) => tracing::debug!(%error, "still no link"),
+        LinkError::AlreadyLinked { .. } => tracing::debug!(%error, "no second link"),
+        error if error.is_passing() => tracing::warn!(%error, "no link"),
+        error => tracing::error!(%error, "no link"),
+    }
+}

@@ -1,0 +1,213 @@
+//! Who a node is to its peers, and the secret that proves it belongs to the cluster.
+
+use std::fmt;
+use std::sync::Arc;
+
+use whimbrel_protocol::cluster::{LinkHello, Role};
+use whimbrel_protocol::ids::{IdError, Incarnation, NodeId};
+use whimbrel_protocol::{Entropy as _, SystemEntropy};
+use zeroize::Zeroizing;
+
+/// Bytes of the longest cluster name, zone or version tag.
+pub(crate) const LABEL_LEN_MAX: usize = 64;
+
+/// A node as its links introduce it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name, unique in the cluster.
+    pub node: NodeId,
+    /// What it does.
+    pub role: Role,
+    /// Which life of its process this is.
+    pub incarnation: Incarnation,
+    /// The cluster it belongs to; nodes of different clusters refuse each other.
+    pub cluster: String,
+    /// Where it stands, for placement; may be empty.
+    pub zone: String,
+    /// Which version it runs, for gray releases; may be empty.
+    pub version_tag: String,
+}
+
+/// Why a hello does not introduce a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IdentityError {
+    #[error(transparent)]
+    Node(#[from] IdError),
+    #[error("role {0} is not one this version knows")]
+    Role(i32),
+    #[error("{what} is {len} bytes long: at most {LABEL_LEN_MAX} are allowed")]
+    Label { what: &'static str, len: usize },
+}
+
+impl Identity {
+    /// The hello that says this, in protocol `version`.
+    pub(crate) fn to_hello(&self, version: u32) -> LinkHello {
+        LinkHello {
+            version,
+            node: self.node.as_str().to_owned(),
+            role: self.role.into(),
+            incarnation: self.incarnation.0,
+            cluster: self.cluster.clone(),
+            zone: self.zone.clone(),
+            version_tag: self.version_tag.clone(),
+            refusal: String::new(),
+        }
+    }
+
+    /// The node a hello introduces.
+    pub(crate) fn from_hello(hello: LinkHello) -> Result<Self, IdentityError> {
+        let role = Role::try_from(hello.role)
+            .ok()
+            .filter(|role| *role != Role::Unspecified);
+        let labels = [
+            ("cluster", &hello.cluster),
+            ("zone", &hello.zone),
+            ("version tag", &hello.version_tag),
+        ];
+        for (what, label) in labels {
+            if label.len() > LABEL_LEN_MAX {
+                return Err(IdentityError::Label {
+                    what,
+                    len: label.len(),
+                });
+            }
+        }
+        Ok(Self {
+            node: NodeId::new(&hello.node)?,
+            role: role.ok_or(IdentityError::Role(hello.role))?,
+            incarnation: Incarnation(hello.incarnation),
+            cluster: hello.cluster,
+            zone: hello.zone,
+            version_tag: hello.version_tag,
+        })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.node, self.role.as_str_name())
+    }
+}
+
+/// Names one link of an endpoint; never reused while the process lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+impl fmt::Debug for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link#{}", self.0)
+    }
+}
+
+/// Bytes of a cluster secret.
+const SECRET_LEN: usize = 32;
+
+/// The 32 bytes all nodes of a cluster share. Wiped when the last copy is dropped, never printed.
+#[derive(Clone)]
+pub struct ClusterSecret(Arc<Zeroizing<[u8; SECRET_LEN]>>);
+
+/// A text is not a cluster secret. It does not quote the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster secret has {len} characters or is not hexadecimal: give 64 hexadecimal digits, the same on every node"
+)]
+pub struct SecretError {
+    /// Characters given.
+    pub len: usize,
+}
+
+impl ClusterSecret {
+    /// The secret with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; SECRET_LEN]) -> Self {
+        Self(Arc::new(Zeroizing::new(bytes)))
+    }
+
+    /// A new secret from the operating system's generator.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bytes = Zeroizing::new([0_u8; SECRET_LEN]);
+        SystemEntropy.fill(&mut bytes[..]);
+        Self(Arc::new(bytes))
+    }
+
+    /// The secret a file holds: 64 hexadecimal digits, white space around them ignored.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn from_text(text: &str) -> Result<Self, SecretError> {
+        let digits = text.trim();
+        let malformed = SecretError {
+            len: digits.chars().count(),
+        };
+        let bytes = Zeroizing::new(
+            data_encoding::HEXLOWER_PERMISSIVE
+                .decode(digits.as_bytes())
+                .map_err(|_| malformed)?,
+        );
+        let bytes: [u8; SECRET_LEN] = bytes.as_slice().try_into().map_err(|_| malformed)?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// The text a file holds. Keep it as secret as the bytes.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(data_encoding::HEXLOWER.encode(&self.0[..]))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClusterSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterSecret(hidden)")
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_survives_its_file_and_stays_out_of_logs() {
+        let secret = ClusterSecret::generate();
+        let read = ClusterSecret::from_text(&format!("  {}\n", *secret.to_text())).unwrap();
+        assert_eq!(read.bytes(), secret.bytes());
+        assert_eq!(format!("{secret:?}"), "ClusterSecret(hidden)");
+    }
+
+    #[test]
+    fn a_malformed_secret_is_refused_without_being_quoted() {
+        for text in ["", "abc", "zz", &"0".repeat(63), &"0".repeat(66)] {
+            let error = ClusterSecret::from_text(text).unwrap_err();
+            assert!(error.to_string().contains("64 hexadecimal digits"));
+        }
+    }
+
+    #[test]
+    fn a_hello_with_nonsense_introduces_nobody() {
+        let good = Identity {
+            node: NodeId::new("router-1").unwrap(),
+            role: Role::Router,
+            incarnation: Incarnation(7),
+            cluster: "test".to_owned(),
+            zone: String::new(),
+            version_tag: String::new(),
+        };
+        assert_eq!(Identity::from_hello(good.to_hello(1)), Ok(good.clone()));
+        let spoilt: [fn(&mut LinkHello); 4] = [
+            |hello| hello.node = "Not a name".to_owned(),
+            |hello| hello.role = 0,
+            |hello| hello.role = 99,
+            |hello| hello.zone = "z".repeat(65),
+        ];
+        for spoil in spoilt {
+            let mut hello = good.to_hello(1);
+            spoil(&mut hello);
+            assert!(Identity::from_hello(hello).is_err());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One link as both its users and its tasks see it: a peer, an out-queue, and whether it is still up.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prost::Message as _;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use whimbrel_protocol::cluster::{Envelope, Role};
+
+use crate::identity::{Identity, LinkId};
+use crate::meter::Meter;
+use crate::options::{ENVELOPE_LEN_MAX, LinkOptions};
+use crate::queue::OutQueue;
+
+/// What an endpoint tells its owner. For one link: `Up`, then frames in the order the peer's queue gave them, then
+/// `Down`, each once.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A peer is there.
+    Up(Link),
+    /// It said something.
+    Frame(LinkId, Envelope),
+    /// It is gone; nothing more comes from this link.
+    Down(LinkId, DownReason),
+}
+
+/// Why a link ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DownReason {
+    /// The peer closed it.
+    #[error("the peer closed the link")]
+    PeerClosed,
+    /// The peer said nothing for the idle timeout.
+    #[error("the peer has been silent for {0} ms: it is frozen or cut off")]
+    Silent(u128),
+    /// The peer took nothing for the write timeout.
+    #[error("the peer has taken no byte for {0} ms: it is frozen or cut off")]
+    Stalled(u128),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// What came was not what a peer of this version and secret sends.
+    #[error("the peer sent something unreadable: {0}")]
+    Unreadable(String),
+    /// This endpoint shuts down.
+    #[error("this endpoint is shutting down")]
+    ShutDown,
+}
+
+/// Why an envelope was not taken. It comes back with the error.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SendError {
+    /// The queue is full for its priority.
+    #[error("the link's queue is full")]
+    Full(Box<Envelope>),
+    /// The link is down.
+    #[error("the link is down")]
+    Closed(Box<Envelope>),
+    /// No link carries so much at once.
+    #[error("the envelope is over the bound of {ENVELOPE_LEN_MAX} bytes")]
+    TooLarge(Box<Envelope>),
+}
+
+impl SendError {
+    /// The envelope that was not taken.
+    #[must_use]
+    pub fn into_envelope(self) -> Envelope {
+        match self {
+            Self::Full(envelope) | Self::Closed(envelope) | Self::TooLarge(envelope) => *envelope,
+        }
+    }
+}
+
+/// A link that is, or was, up. Clones are the same link.
+#[derive(Clone)]
+pub struct Link(Arc<Shared>);
+
+struct Shared {
+    id: LinkId,
+    peer: Identity,
+    out: Mutex<Out>,
+    /// Wakes the task that empties the queue.
+    filled: Notify,
+    /// Ends the link's tasks.
+    end: CancellationToken,
+    meter: Meter,
+}
+
+struct Out {
+    queue: OutQueue,
+    open: bool,
+}
+
+impl Link {
+    pub(crate) fn new(
+        id: LinkId,
+        own: Role,
+        peer: Identity,
+        options: &LinkOptions,
+        end: CancellationToken,
+    ) -> Self {
+        let meter = Meter::new(own, peer.role);
+        let queue = OutQueue::new(options.queue_len_max, options.queue_bytes_max);
+        let out = Mutex::new(Out { queue, open: true });
+        Self(Arc::new(Shared {
+            id,
+            peer,
+            out,
+            filled: Notify::new(),
+            end,
+            meter,
+        }))
+    }
+
+    /// Its name within this endpoint.
+    #[must_use]
+    pub fn id(&self) -> LinkId {
+        self.0.id
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &Identity {
+        &self.0.peer
+    }
+
+    /// Queues an envelope, or gives it back at once. Never waits.
+    ///
+    /// # Errors
+    /// When the link is down, its queue is full for the envelope's priority, or the envelope is over the bound.
+    pub fn try_send(&self, envelope: Envelope) -> Result<(), SendError> {
+        // Only a large body makes counting worth its while; texts are bounded by far less than the margin.
+        if envelope.body.len() > ENVELOPE_LEN_MAX / 2 && envelope.encoded_len() > ENVELOPE_LEN_MAX {
+            return Err(SendError::TooLarge(Box::new(envelope)));
+        }
+        {
+            let mut out = self.out();
+            if !out.open {
+                return Err(SendError::Closed(Box::new(envelope)));
+            }
+            if let Err(envelope) = out.queue.push(envelope) {
+                self.0.meter.full();
+                return Err(SendError::Full(envelope));
+            }
+        }
+        self.0.filled.notify_one();
+        Ok(())
+    }
+
+    /// Moves waiting envelopes out, most urgent first, until about `bytes` are taken.
+    pub(crate) fn take(&self, bytes: usize, out: &mut Vec<Envelope>) {
+        let start = out.len();
+        self.out().queue.take(bytes, out);
+        for envelope in out.iter().skip(start) {
+            self.0.meter.sent(envelope);
+        }
+    }
+
+    /// Returns when something may have been queued since the last `take`.
+    pub(crate) async fn filled(&self) {
+        self.0.filled.notified().await;
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.out().queue.is_empty()
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+
+    /// Takes nothing more; what waits is still sent.
+    pub(crate) fn seal(&self) {
+        self.out().open = false;
+    }
+
+    /// Takes nothing more and forgets what waits.
+    pub(crate) fn close(&self) {
+        let mut out = self.out();
+        out.open = false;
+        out.queue.clear();
+    }
+
+    /// Ends when the link shall end.
+    pub(crate) fn end(&self) -> &CancellationToken {
+        &self.0.end
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        // Nothing under the lock panics half-way, so a poisoned queue is whole.
+        self.0.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} to {}", self.0.id, self.0.peer)
+    }
+}

@@ -1,0 +1,127 @@
+//! What links count. One set of handles per link, so that counting a frame costs one atomic addition.
+//!
+//! | metric | labels | meaning |
+//! |---|---|---|
+//! | `whimbrel_link_frames_total` | `from_role`, `to_role`, `kind`, `direction` | envelopes that crossed a link, counted at both ends; `kind` of an answer is `response` |
+//! | `whimbrel_links` | `from_role`, `to_role` | links up now |
+//! | `whimbrel_link_queue_full_total` | `from_role`, `to_role` | envelopes refused because the out-queue was full |
+//! | `whimbrel_link_refused_total` | `reason` | links that were not made |
+
+use metrics::{Counter, Gauge, counter, gauge};
+use whimbrel_protocol::cluster::{Envelope, Kind, Role};
+
+/// Kinds are numbered from 0; one more slot counts answers and kinds this version does not know.
+const KINDS: [Kind; 10] = [
+    Kind::Unspecified,
+    Kind::ClientRequest,
+    Kind::Authenticate,
+    Kind::OpenSession,
+    Kind::Push,
+    Kind::CloseSessions,
+    Kind::UserWork,
+    Kind::Probe,
+    Kind::Registry,
+    Kind::RegistryEvent,
+];
+
+/// A role's name in labels and logs.
+pub(crate) fn role_label(role: Role) -> &'static str {
+    match role {
+        Role::Unspecified => "unspecified",
+        Role::Gateway => "gateway",
+        Role::Router => "router",
+        Role::AppService => "app-service",
+        Role::Lbs => "lbs",
+    }
+}
+
+fn kind_label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unspecified => "unspecified",
+        Kind::ClientRequest => "client_request",
+        Kind::Authenticate => "authenticate",
+        Kind::OpenSession => "open_session",
+        Kind::Push => "push",
+        Kind::CloseSessions => "close_sessions",
+        Kind::UserWork => "user_work",
+        Kind::Probe => "probe",
+        Kind::Registry => "registry",
+        Kind::RegistryEvent => "registry_event",
+    }
+}
+
+struct ByKind {
+    kinds: [Counter; KINDS.len()],
+    response: Counter,
+    unknown: Counter,
+}
+
+impl ByKind {
+    fn new(from: Role, to: Role, direction: &'static str) -> Self {
+        let of = |kind: &'static str| {
+            counter!("whimbrel_link_frames_total", "from_role" => role_label(from), "to_role" => role_label(to),
+                "kind" => kind, "direction" => direction)
+        };
+        Self {
+            kinds: KINDS.map(|kind| of(kind_label(kind))),
+            response: of("response"),
+            unknown: of("unknown"),
+        }
+    }
+
+    fn count(&self, envelope: &Envelope) {
+        let kind = usize::try_from(envelope.kind)
+            .ok()
+            .and_then(|kind| self.kinds.get(kind));
+        match kind {
+            _ if envelope.response => self.response.increment(1),
+            Some(counter) => counter.increment(1),
+            None => self.unknown.increment(1),
+        }
+    }
+}
+
+/// The counters of one link.
+pub(crate) struct Meter {
+    sent: ByKind,
+    received: ByKind,
+    full: Counter,
+    links: Gauge,
+}
+
+impl Meter {
+    pub(crate) fn new(own: Role, peer: Role) -> Self {
+        let labels = [("from_role", role_label(own)), ("to_role", role_label(peer))];
+        Self {
+            sent: ByKind::new(own, peer, "out"),
+            received: ByKind::new(peer, own, "in"),
+            full: counter!("whimbrel_link_queue_full_total", &labels),
+            links: gauge!("whimbrel_links", &labels),
+        }
+    }
+
+    pub(crate) fn up(&self) {
+        self.links.increment(1.0);
+    }
+
+    pub(crate) fn down(&self) {
+        self.links.decrement(1.0);
+    }
+
+    pub(crate) fn sent(&self, envelope: &Envelope) {
+        self.sent.count(envelope);
+    }
+
+    pub(crate) fn received(&self, envelope: &Envelope) {
+        self.received.count(envelope);
+    }
+
+    pub(crate) fn full(&self) {
+        self.full.increment(1);
+    }
+}
+
+/// Counts a link that was not made.
+pub(crate) fn refused(reason: &'static str) {
+    counter!("whimbrel_link_refused_total", "reason" => reason).increment(1);
+}

@@ -1,0 +1,321 @@
+//! A link over one TCP connection, from the first byte to the last: the shell around handshake, codec and queue.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout};
+use whimbrel_protocol::record::{self, RECORD_LEN_MAX, RecordStep, SERVER_PLAINTEXT_MAX};
+use whimbrel_protocol::{SessionKeys, Side, SystemEntropy};
+
+use crate::codec::{self, Decoder};
+use crate::endpoint::{Admission, Shared};
+use crate::handshake::{
+    self, ALREADY_LINKED, ANSWER_HEADER_LEN, Acceptor, Dialer, HELLO_HEADER_LEN, HelloHeader, LinkError,
+};
+use crate::identity::Identity;
+use crate::link::{DownReason, Link, LinkEvent};
+
+/// Bytes of envelopes taken for one write: a few records. More only delays what is urgent.
+const BURST_BYTES: usize = 128 * 1024;
+/// Scratch that has grown beyond this for one large envelope is given back.
+const SCRATCH_KEEP_BYTES: usize = 512 * 1024;
+
+/// A connection whose ends know each other.
+pub(crate) struct Connection {
+    reader: Reader,
+    writer: Writer,
+}
+
+/// Shakes hands on a connection this node made.
+pub(crate) async fn dial(shared: &Shared, address: &str) -> Result<(Connection, Identity), LinkError> {
+    let io = |source| LinkError::Io {
+        peer: address.to_owned(),
+        source,
+    };
+    let handshake = async {
+        let stream = TcpStream::connect(address).await.map_err(io)?;
+        let (mut read, mut write) = split(stream).map_err(io)?;
+        let (dialer, hello) = Dialer::new(&shared.secret, &shared.identity, &mut SystemEntropy);
+        write.write_all(&hello).await.map_err(io)?;
+        let mut header = [0; ANSWER_HEADER_LEN];
+        read.read_exact(&mut header).await.map_err(io)?;
+        let (kind, len) = handshake::parse_answer_header(header, address)?;
+        let mut body = vec![0; len];
+        read.read_exact(&mut body).await.map_err(io)?;
+        let (keys, peer) = dialer.finish(kind, &body, &shared.identity, address)?;
+        let mut connection = Connection::new(read, write, keys);
+        // The acceptor believes in us once this opens.
+        connection.writer.keepalive();
+        connection.writer.flush().await.map_err(io)?;
+        Ok((connection, peer))
+    };
+    within(shared.options.handshake_timeout, address, handshake).await
+}
+
+/// Shakes hands on a connection another node made.
+pub(crate) async fn accept(
+    shared: &Shared,
+    stream: TcpStream,
+    from: &str,
+) -> Result<(Connection, Identity), LinkError> {
+    let io = |source| LinkError::Io {
+        peer: from.to_owned(),
+        source,
+    };
+    let handshake = async {
+        let (mut read, mut write) = split(stream).map_err(io)?;
+        let mut header = [0; HELLO_HEADER_LEN];
+        read.read_exact(&mut header).await.map_err(io)?;
+        let header = match HelloHeader::parse(header, from) {
+            Ok(header) => header,
+            Err(away) => return Err(turn_away(&mut write, &away.answer, away.error).await),
+        };
+        let mut message = vec![0; header.message_len];
+        read.read_exact(&mut message).await.map_err(io)?;
+        let (acceptor, hello) =
+            match Acceptor::new(&header, &message, &shared.secret, from, &mut SystemEntropy) {
+                Ok(accepted) => accepted,
+                Err(away) => return Err(turn_away(&mut write, &away.answer, away.error).await),
+            };
+        let peer = handshake::introduce(hello, &shared.identity, from)
+            .and_then(|peer| shared.may_link(&peer, from).map(|()| peer));
+        let peer = match peer {
+            Ok(peer) => peer,
+            Err(error) => {
+                let refusal = match &error {
+                    LinkError::AlreadyLinked { .. } => ALREADY_LINKED.to_owned(),
+                    error => error.to_string(),
+                };
+                let (answer, _) = acceptor.answer(&shared.identity, Some(&refusal));
+                return Err(turn_away(&mut write, &answer, error).await);
+            }
+        };
+        let (answer, keys) = acceptor.answer(&shared.identity, None);
+        write.write_all(&answer).await.map_err(io)?;
+        let mut connection = Connection::new(read, write, keys);
+        let unreadable = |reason: DownReason| LinkError::Malformed {
+            peer: from.to_owned(),
+            reason: reason.to_string(),
+        };
+        while connection.reader.open_records().map_err(unreadable)? == 0 {
+            connection.reader.fill().await.map_err(unreadable)?;
+        }
+        Ok((connection, peer))
+    };
+    within(shared.options.handshake_timeout, from, handshake).await
+}
+
+/// Carries a link until it ends; tells the owner when it comes up and when it goes down.
+pub(crate) async fn carry(shared: &Shared, connection: Connection, admission: Admission) {
+    let Connection {
+        mut reader,
+        mut writer,
+    } = connection;
+    let link = admission.link().clone();
+    if shared.events.send(LinkEvent::Up(link.clone())).await.is_err() {
+        return;
+    }
+    link.meter().up();
+    let reason = tokio::select! {
+        reason = read_all(shared, &link, &mut reader) => reason,
+        reason = write_all(shared, &link, &mut writer) => reason,
+    };
+    link.close();
+    link.meter().down();
+    shared.tell_down(&link, reason).await;
+    drop(admission);
+}
+
+async fn read_all(shared: &Shared, link: &Link, reader: &mut Reader) -> DownReason {
+    loop {
+        loop {
+            match reader.decoder.next() {
+                Ok(Some(envelope)) => {
+                    link.meter().received(&envelope);
+                    // A full event queue stops the reading, and the peer's queue fills: that is backpressure.
+                    if shared
+                        .events
+                        .send(LinkEvent::Frame(link.id(), envelope))
+                        .await
+                        .is_err()
+                    {
+                        return DownReason::ShutDown;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return DownReason::Unreadable(error.to_string()),
+            }
+        }
+        let idle = shared.options.idle_timeout;
+        let read = async {
+            while reader.open_records()? == 0 {
+                reader.fill().await?;
+            }
+            Ok(())
+        };
+        match timeout(idle, read).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return reason,
+            Err(_) => return DownReason::Silent(idle.as_millis()),
+        }
+    }
+}
+
+async fn write_all(shared: &Shared, link: &Link, writer: &mut Writer) -> DownReason {
+    let options = &shared.options;
+    let mut burst = Vec::new();
+    let mut last_write = Instant::now();
+    loop {
+        link.take(BURST_BYTES, &mut burst);
+        if burst.is_empty() {
+            tokio::select! {
+                () = link.filled() => continue,
+                () = tokio::time::sleep_until(last_write + options.keepalive_interval) => writer.keepalive(),
+                () = link.end().cancelled() => {
+                    link.seal();
+                    if link.is_drained() {
+                        return writer.finish(options.flush_timeout).await;
+                    }
+                    continue;
+                }
+            }
+        }
+        for envelope in burst.drain(..) {
+            codec::append(&envelope, &mut writer.plaintext);
+        }
+        match timeout(options.write_timeout, writer.flush()).await {
+            Ok(Ok(())) => last_write = Instant::now(),
+            Ok(Err(error)) => return broken(&error),
+            Err(_) => return DownReason::Stalled(options.write_timeout.as_millis()),
+        }
+    }
+}
+
+impl Connection {
+    fn new(read: OwnedReadHalf, write: OwnedWriteHalf, keys: SessionKeys) -> Self {
+        let SessionKeys { suite, send, receive } = keys;
+        Self {
+            reader: Reader {
+                half: read,
+                suite,
+                key: receive,
+                raw: BytesMut::with_capacity(RECORD_LEN_MAX),
+                decoder: Decoder::default(),
+            },
+            writer: Writer {
+                half: write,
+                suite,
+                key: send,
+                plaintext: Vec::new(),
+                sealed: Vec::new(),
+            },
+        }
+    }
+}
+
+struct Reader {
+    half: OwnedReadHalf,
+    suite: whimbrel_protocol::Suite,
+    key: record::DirectionKey,
+    raw: BytesMut,
+    decoder: Decoder,
+}
+
+impl Reader {
+    /// Waits for bytes. Safe to drop while waiting.
+    async fn fill(&mut self) -> Result<(), DownReason> {
+        self.raw.reserve(RECORD_LEN_MAX);
+        match self.half.read_buf(&mut self.raw).await {
+            Ok(0) => Err(DownReason::PeerClosed),
+            Ok(_) => Ok(()),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    /// Opens the whole records that are there into the decoder; how many.
+    fn open_records(&mut self) -> Result<usize, DownReason> {
+        let unreadable = |error: record::RecordError| DownReason::Unreadable(error.to_string());
+        let mut opened = 0;
+        let mut opener = self.key.opener(self.suite);
+        // Nodes are equals: both directions have the larger bound.
+        while let RecordStep::Complete { len } =
+            record::next_record(&self.raw, Side::Server).map_err(unreadable)?
+        {
+            let plaintext = opener.open_in_place(&mut self.raw[..len]).map_err(unreadable)?;
+            self.decoder.feed(&self.raw[plaintext]);
+            self.raw.advance(len);
+            opened += 1;
+        }
+        Ok(opened)
+    }
+}
+
+struct Writer {
+    half: OwnedWriteHalf,
+    suite: whimbrel_protocol::Suite,
+    key: record::DirectionKey,
+    plaintext: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Writer {
+    fn keepalive(&mut self) {
+        codec::append_keepalive(&mut self.plaintext);
+    }
+
+    /// Seals and writes all that was appended. When dropped while waiting, the connection must end.
+    async fn flush(&mut self) -> io::Result<()> {
+        self.key
+            .sealer(self.suite)
+            .seal(&self.plaintext, SERVER_PLAINTEXT_MAX, &mut self.sealed)
+            .map_err(io::Error::other)?;
+        self.half.write_all(&self.sealed).await?;
+        for scratch in [&mut self.plaintext, &mut self.sealed] {
+            scratch.clear();
+            scratch.shrink_to(SCRATCH_KEEP_BYTES);
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that no more will come.
+    async fn finish(&mut self, bound: Duration) -> DownReason {
+        match timeout(bound, self.half.shutdown()).await {
+            Ok(Err(error)) => broken(&error),
+            Ok(Ok(())) | Err(_) => DownReason::ShutDown,
+        }
+    }
+}
+
+fn split(stream: TcpStream) -> io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
+    stream.set_nodelay(true)?;
+    Ok(stream.into_split())
+}
+
+fn broken(error: &io::Error) -> DownReason {
+    DownReason::Broken(error.to_string())
+}
+
+/// Sends the last answer of a connection that is refused; the refusal stands whether or not it arrives.
+async fn turn_away(write: &mut OwnedWriteHalf, answer: &[u8], error: LinkError) -> LinkError {
+    if let Err(unsent) = write.write_all(answer).await {
+        tracing::debug!(%unsent, "the reason of a refusal could not be sent");
+    }
+    error
+}
+
+async fn within<T>(
+    bound: Duration,
+    peer: &str,
+    handshake: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    timeout(bound, handshake).await.unwrap_or_else(|_| {
+        Err(LinkError::TimedOut {
+            peer: peer.to_owned(),
+            timeout_ms: bound.as_millis(),
+        })
+    })
+}

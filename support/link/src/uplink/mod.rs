@@ -1,0 +1,330 @@
+//! A leaf role's way into the cluster: a link to every router, behind one object that asks and serves.
+
+mod call;
+mod core;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use prost::Message as _;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use std::collections::BTreeMap;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use whimbrel_protocol::cluster::{Envelope, Kind, ProbeResponse, Role};
+
+pub use self::call::{CallError, Caller, Handler, Reply};
+use self::core::{Core, Settled};
+use crate::endpoint::Endpoint;
+use crate::identity::LinkId;
+use crate::link::{Link, LinkEvent};
+
+/// Events handled under one lock.
+const BATCH_LEN: usize = 128;
+/// How far the task sleeps when nothing is due; any long time does.
+const LONG_SLEEP: Duration = Duration::from_secs(3_600);
+
+/// What probes are told about this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether it wants work.
+    pub ready: bool,
+    /// Why not.
+    pub reason: String,
+    /// 0 idle to 1000 full.
+    pub load_permille: u32,
+    /// Whether it is on its way out.
+    pub draining: bool,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            ready: false,
+            reason: "starting".to_owned(),
+            load_permille: 0,
+            draining: false,
+        }
+    }
+}
+
+impl Readiness {
+    /// The answer to a probe.
+    #[must_use]
+    pub fn to_probe_response(&self) -> ProbeResponse {
+        ProbeResponse {
+            ready: self.ready,
+            reason: self.reason.clone(),
+            load_permille: self.load_permille,
+            draining: self.draining,
+        }
+    }
+}
+
+/// Asks the cluster and serves it. Clones are the same uplink.
+#[derive(Clone)]
+pub struct Uplink {
+    shared: Arc<Shared>,
+}
+
+type Done = Box<dyn FnOnce(Result<Envelope, CallError>) + Send>;
+
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the task for completions and for an earlier deadline.
+    wake: Notify,
+    routers: watch::Sender<usize>,
+    start: Instant,
+}
+
+struct State {
+    core: Core<Done>,
+    links: BTreeMap<LinkId, Link>,
+    rng: SmallRng,
+    /// Requests settled outside the task, whose completions it still has to run.
+    settled: Vec<Settled<Done>>,
+    readiness: Readiness,
+    closed: bool,
+}
+
+impl Uplink {
+    /// Takes over an endpoint's events. The task ends when the endpoint does. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(endpoint: Endpoint, events: mpsc::Receiver<LinkEvent>, handler: Arc<dyn Handler>) -> Self {
+        let state = State {
+            core: Core::new(),
+            links: BTreeMap::new(),
+            rng: SmallRng::from_rng(&mut rand::rng()),
+            settled: Vec::new(),
+            readiness: Readiness::default(),
+            closed: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            routers: watch::channel(0).0,
+            start: Instant::now(),
+        });
+        tokio::spawn(run(Arc::clone(&shared), endpoint, events, handler));
+        Self { shared }
+    }
+
+    /// Sends `request` and hands the outcome to `done`, on the uplink's task: `done` must not block. Id and deadline of
+    /// the request are filled in.
+    pub fn submit(
+        &self,
+        request: Envelope,
+        deadline: Duration,
+        done: impl FnOnce(Result<Envelope, CallError>) + Send + 'static,
+    ) {
+        let shared = &self.shared;
+        let now = shared.start.elapsed();
+        let mut guard = shared.state();
+        let state = &mut *guard;
+        let wake = if state.closed {
+            state
+                .settled
+                .push((Box::new(done), Err(CallError::Unavailable { retry_after_ms: 0 })));
+            true
+        } else {
+            let due_before = state.core.next_deadline();
+            let links = &state.links;
+            let settled = state.core.submit(
+                now,
+                request,
+                deadline,
+                Box::new(done),
+                &mut state.rng,
+                &mut |link, envelope| send(links, link, envelope),
+            );
+            let is_settled = settled.is_some();
+            state.settled.extend(settled);
+            is_settled || state.core.next_deadline() != due_before
+        };
+        let orphaned = if state.closed {
+            std::mem::take(&mut state.settled)
+        } else {
+            Vec::new()
+        };
+        drop(guard);
+        if wake {
+            shared.wake.notify_one();
+        }
+        // The task is gone: nobody else can run these.
+        settle(orphaned);
+    }
+
+    /// What probes are told from now on. A change of `ready` or `draining` is told to every router at once.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        let mut state = self.shared.state();
+        let old = std::mem::replace(&mut state.readiness, readiness);
+        if (old.ready, old.draining) != (state.readiness.ready, state.readiness.draining) {
+            let told = unasked(&state.readiness);
+            for link in state.links.values() {
+                tell(link, told.clone());
+            }
+        }
+    }
+
+    /// How many routers are linked now.
+    #[must_use]
+    pub fn routers(&self) -> watch::Receiver<usize> {
+        self.shared.routers.subscribe()
+    }
+}
+
+#[async_trait]
+impl Caller for Uplink {
+    async fn call(&self, request: Envelope, deadline: Duration) -> Result<Envelope, CallError> {
+        let (done, answer) = oneshot::channel();
+        // Whoever stopped waiting does not want the answer.
+        self.submit(request, deadline, move |outcome| drop(done.send(outcome)));
+        answer.await.unwrap_or(Err(CallError::Lost))
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock calls foreign code, so a poisoned state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    mut events: mpsc::Receiver<LinkEvent>,
+    handler: Arc<dyn Handler>,
+) {
+    let mut batch = Vec::with_capacity(BATCH_LEN);
+    let mut work = Work::default();
+    loop {
+        let due = shared
+            .state()
+            .core
+            .next_deadline()
+            .unwrap_or_else(|| shared.start.elapsed() + LONG_SLEEP);
+        tokio::select! {
+            received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep_until(shared.start + due) => {}
+            () = endpoint.stopped(), if batch.is_empty() => break,
+        }
+        {
+            let mut guard = shared.state();
+            let state = &mut *guard;
+            let now = shared.start.elapsed();
+            for event in batch.drain(..) {
+                apply(state, now, event, &mut work);
+            }
+            work.settled.append(&mut state.settled);
+            work.settled.extend(state.core.handle_timeout(now));
+            let routers = state.core.routers();
+            shared
+                .routers
+                .send_if_modified(|linked| std::mem::replace(linked, routers) != routers);
+        }
+        settle(work.settled.drain(..));
+        for (request, reply) in work.requests.drain(..) {
+            handler.handle(request, reply);
+        }
+    }
+    let left = {
+        let mut state = shared.state();
+        state.closed = true;
+        state.links.clear();
+        let mut left = std::mem::take(&mut state.settled);
+        left.extend(state.core.handle_closed());
+        left
+    };
+    shared.routers.send_replace(0);
+    settle(left);
+}
+
+/// What is left to do once the lock is released.
+#[derive(Default)]
+struct Work {
+    settled: Vec<Settled<Done>>,
+    requests: Vec<(Envelope, Reply)>,
+}
+
+fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
+    match event {
+        LinkEvent::Up(link) if link.peer().role == Role::Router => {
+            tell(&link, unasked(&state.readiness));
+            state.core.handle_router_up(link.id(), link.peer().node.clone());
+            state.links.insert(link.id(), link);
+        }
+        LinkEvent::Up(link) => {
+            tracing::warn!(peer = %link.peer(), "linked with a node that is no router: its requests are ignored");
+        }
+        LinkEvent::Down(id, _) => {
+            if state.links.remove(&id).is_some() {
+                let links = &state.links;
+                work.settled.extend(state.core.handle_router_down(
+                    now,
+                    id,
+                    &mut state.rng,
+                    &mut |link, envelope| send(links, link, envelope),
+                ));
+            }
+        }
+        LinkEvent::Frame(id, envelope) => {
+            let Some(link) = state.links.get(&id) else { return };
+            let is_probe = envelope.kind == i32::from(Kind::Probe);
+            if envelope.response && is_probe && envelope.id == 0 {
+                let ready =
+                    ProbeResponse::decode(envelope.body).is_ok_and(|told| told.ready && !told.draining);
+                state.core.handle_readiness(id, ready);
+            } else if envelope.response {
+                let links = &state.links;
+                work.settled.extend(state.core.handle_response(
+                    now,
+                    id,
+                    envelope,
+                    &mut state.rng,
+                    &mut |link, envelope| send(links, link, envelope),
+                ));
+            } else if is_probe {
+                let body = Bytes::from(state.readiness.to_probe_response().encode_to_vec());
+                Reply::new(link.clone(), envelope.id).ok(body);
+            } else {
+                let reply = Reply::new(link.clone(), envelope.id);
+                work.requests.push((envelope, reply));
+            }
+        }
+    }
+}
+
+fn settle(settled: impl IntoIterator<Item = Settled<Done>>) {
+    for (done, outcome) in settled {
+        done(outcome);
+    }
+}
+
+fn send(links: &BTreeMap<LinkId, Link>, link: LinkId, envelope: Envelope) -> Result<(), crate::SendError> {
+    match links.get(&link) {
+        Some(link) => link.try_send(envelope),
+        None => Err(crate::SendError::Closed(Box::new(envelope))),
+    }
+}
+
+/// A probe's answer that nobody asked for.
+fn unasked(readiness: &Readiness) -> Envelope {
+    Envelope {
+        response: true,
+        kind: Kind::Probe.into(),
+        body: Bytes::from(readiness.to_probe_response().encode_to_vec()),
+        ..Envelope::default()
+    }
+}
+
+fn tell(link: &Link, told: Envelope) {
+    // A full or closed link learns it from its next probe, or not at all.
+    if let Err(error) = link.try_send(told) {
+        tracing::debug!(%error, peer = %link.peer(), "readiness was not told");
+    }
+}

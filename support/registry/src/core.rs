@@ -1,0 +1,296 @@
+//! The memory registry's state. Pure: `now` is handed in, time to live is judged on every call.
+//!
+//! Sessions hang on one life (incarnation) of their gateway: when its lease ends they go with it, so a gateway that
+//! died leaves nothing behind. Order can be seen everywhere, so all maps are ordered.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord, UserKey};
+use whimbrel_protocol::ids::{AppKey, DeviceId, IdError, Incarnation, NodeId};
+
+use crate::{
+    ANNOUNCE_LEN_MAX, LEASE_TTL_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, Registered, RegistryError,
+    SESSIONS_PER_USER_MAX,
+};
+
+/// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
+const ENDED_LEN_MAX: usize = 1_024;
+
+type User = (String, u64);
+type Life = (NodeId, u64);
+
+#[derive(Debug, Default)]
+pub(crate) struct Core {
+    leases: BTreeMap<NodeId, NodeLease>,
+    lives: BTreeMap<Life, LifeState>,
+    /// When each life ends unless it is renewed.
+    expiries: BTreeSet<(Duration, Life)>,
+    users: BTreeMap<User, BTreeMap<String, SessionRecord>>,
+    superseded: VecDeque<Life>,
+}
+
+#[derive(Debug, Default)]
+struct LifeState {
+    ends_at: Duration,
+    /// The sessions of this life: user and device.
+    sessions: BTreeSet<(User, String)>,
+}
+
+impl Core {
+    /// Ends what has not been renewed in time. Every other call does so first.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        while let Some((at, _)) = self.expiries.first()
+            && *at <= now
+            && let Some((_, life)) = self.expiries.pop_first()
+        {
+            self.end(&life);
+        }
+    }
+
+    pub(crate) fn put_node(&mut self, now: Duration, lease: NodeLease) -> Result<(), RegistryError> {
+        self.expire(now);
+        let node = NodeId::new(&lease.node).map_err(invalid)?;
+        if !Role::try_from(lease.role).is_ok_and(|role| role != Role::Unspecified) {
+            return Err(RegistryError::Invalid(format!(
+                "role {} is not a role: give one of the four",
+                lease.role
+            )));
+        }
+        let ttl = Duration::from_millis(lease.ttl_ms.into());
+        if ttl.is_zero() || ttl > LEASE_TTL_MAX {
+            let max = LEASE_TTL_MAX.as_millis();
+            return Err(RegistryError::Invalid(format!(
+                "ttl_ms {} is out of bounds: give 1 to {max}",
+                lease.ttl_ms
+            )));
+        }
+        let life = (node.clone(), lease.incarnation);
+        if self.superseded.contains(&life) {
+            return Err(RegistryError::Superseded { node: lease.node });
+        }
+        let known = self.leases.get(&node);
+        if known.is_none() && self.leases.len() >= NODES_MAX {
+            return Err(RegistryError::Invalid(format!(
+                "there are {NODES_MAX} nodes already, the most there may be"
+            )));
+        }
+        let before = known
+            .filter(|known| known.incarnation != lease.incarnation)
+            .map(|known| known.incarnation);
+        if let Some(before) = before {
+            self.supersede((node.clone(), before));
+        }
+        self.renew(life, now.saturating_add(ttl));
+        self.leases.insert(node, lease);
+        Ok(())
+    }
+
+    pub(crate) fn remove_node(&mut self, now: Duration, node: &NodeId, incarnation: Incarnation) {
+        self.expire(now);
+        let life = (node.clone(), incarnation.0);
+        if let Some(state) = self.lives.get(&life) {
+            self.expiries.remove(&(state.ends_at, life.clone()));
+            self.end(&life);
+        }
+    }
+
+    pub(crate) fn nodes(&mut self, now: Duration, role: Option<Role>) -> Vec<NodeLease> {
+        self.expire(now);
+        let wanted = |lease: &&NodeLease| role.is_none_or(|role| lease.role == i32::from(role));
+        self.leases.values().filter(wanted).cloned().collect()
+    }
+
+    pub(crate) fn register(
+        &mut self,
+        now: Duration,
+        record: SessionRecord,
+    ) -> Result<Registered, RegistryError> {
+        self.expire(now);
+        let (gateway, incarnation) = life_of(&record)?;
+        let life = (gateway, incarnation);
+        if self.superseded.contains(&life) {
+            return Err(RegistryError::Superseded {
+                node: life.0.to_string(),
+            });
+        }
+        let user = (record.app_key.clone(), record.user_id);
+        let device = record.device_id.clone();
+        let devices = self.users.entry(user.clone()).or_default();
+        let mut displaced = Vec::new();
+        if let Some(there) = devices.get(&device) {
+            if there.session == record.session {
+                let epoch = record.login_epoch.max(there.login_epoch);
+                devices.insert(
+                    device,
+                    SessionRecord {
+                        login_epoch: epoch,
+                        ..record
+                    },
+                );
+                return Ok(Registered {
+                    accepted: true,
+                    displaced,
+                });
+            }
+            if there.login_epoch >= record.login_epoch {
+                return Ok(Registered {
+                    accepted: false,
+                    displaced,
+                });
+            }
+        } else if devices.len() >= SESSIONS_PER_USER_MAX
+            && let Some(oldest) = devices.values().min_by_key(|session| session.login_epoch)
+        {
+            let oldest = oldest.device_id.clone();
+            displaced.extend(devices.remove(&oldest));
+        }
+        displaced.extend(devices.insert(device.clone(), record));
+        for session in &displaced {
+            self.detach(session);
+        }
+        if !self.lives.contains_key(&life) {
+            self.renew(life.clone(), now.saturating_add(LEASELESS_GRACE));
+        }
+        if let Some(state) = self.lives.get_mut(&life) {
+            state.sessions.insert((user, device));
+        }
+        Ok(Registered {
+            accepted: true,
+            displaced,
+        })
+    }
+
+    pub(crate) fn unregister(&mut self, now: Duration, record: &SessionRecord) -> Result<(), RegistryError> {
+        self.expire(now);
+        life_of(record)?;
+        let user = (record.app_key.clone(), record.user_id);
+        let Some(devices) = self.users.get_mut(&user) else {
+            return Ok(());
+        };
+        if devices
+            .get(&record.device_id)
+            .is_some_and(|there| there.session == record.session)
+        {
+            devices.remove(&record.device_id);
+            if devices.is_empty() {
+                self.users.remove(&user);
+            }
+            self.detach(record);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn look_up(
+        &mut self,
+        now: Duration,
+        users: Vec<UserKey>,
+    ) -> Result<Vec<SessionRecord>, RegistryError> {
+        self.expire(now);
+        bounded("users in a look-up", users.len(), LOOK_UP_LEN_MAX)?;
+        let users: BTreeSet<User> = users
+            .into_iter()
+            .map(|user| (user.app_key, user.user_id))
+            .collect();
+        let sessions = users
+            .iter()
+            .filter_map(|user| self.users.get(user))
+            .flat_map(BTreeMap::values);
+        Ok(sessions.cloned().collect())
+    }
+
+    pub(crate) fn announce(
+        &mut self,
+        now: Duration,
+        records: Vec<SessionRecord>,
+    ) -> Result<Vec<SessionRecord>, RegistryError> {
+        bounded("records in an announcement", records.len(), ANNOUNCE_LEN_MAX)?;
+        let mut displaced = Vec::new();
+        for record in records {
+            let registered = self.register(now, record.clone())?;
+            if !registered.accepted {
+                displaced.push(record);
+            }
+            displaced.extend(registered.displaced);
+        }
+        Ok(displaced)
+    }
+
+    fn renew(&mut self, life: Life, ends_at: Duration) {
+        let state = self.lives.entry(life.clone()).or_default();
+        self.expiries.remove(&(state.ends_at, life.clone()));
+        state.ends_at = ends_at;
+        self.expiries.insert((ends_at, life));
+    }
+
+    /// Ends a life because a later one took its name.
+    fn supersede(&mut self, life: Life) {
+        if let Some(state) = self.lives.get(&life) {
+            self.expiries.remove(&(state.ends_at, life.clone()));
+        }
+        self.end(&life);
+        if self.superseded.len() == ENDED_LEN_MAX {
+            self.superseded.pop_front();
+        }
+        self.superseded.push_back(life);
+    }
+
+    /// Drops a life, its lease and its sessions; its expiry has been taken out.
+    fn end(&mut self, life: &Life) {
+        let (node, incarnation) = life;
+        if self
+            .leases
+            .get(node)
+            .is_some_and(|lease| lease.incarnation == *incarnation)
+        {
+            self.leases.remove(node);
+        }
+        for (user, device) in self.lives.remove(life).unwrap_or_default().sessions {
+            if let Some(devices) = self.users.get_mut(&user) {
+                devices.remove(&device);
+                if devices.is_empty() {
+                    self.users.remove(&user);
+                }
+            }
+        }
+    }
+
+    /// Takes a session off its life's list.
+    fn detach(&mut self, record: &SessionRecord) {
+        if let Ok(life) = life_of(record)
+            && let Some(state) = self.lives.get_mut(&life)
+        {
+            state
+                .sessions
+                .remove(&((record.app_key.clone(), record.user_id), record.device_id.clone()));
+        }
+    }
+}
+
+/// The gateway's life a record hangs on, once the record is known to be whole.
+fn life_of(record: &SessionRecord) -> Result<Life, RegistryError> {
+    AppKey::new(&record.app_key).map_err(invalid)?;
+    DeviceId::new(&record.device_id).map_err(invalid)?;
+    match &record.session {
+        Some(SessionHandle {
+            gateway, incarnation, ..
+        }) => Ok((NodeId::new(gateway).map_err(invalid)?, *incarnation)),
+        None => Err(RegistryError::Invalid(
+            "a session record has no handle: say on which gateway it lives".to_owned(),
+        )),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
+fn invalid(error: IdError) -> RegistryError {
+    RegistryError::Invalid(error.to_string())
+}
+
+fn bounded(what: &str, len: usize, max: usize) -> Result<(), RegistryError> {
+    if len > max {
+        return Err(RegistryError::Invalid(format!(
+            "{len} {what}: at most {max} are allowed"
+        )));
+    }
+    Ok(())
+}

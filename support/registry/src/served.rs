@@ -1,0 +1,62 @@
+//! The registry's home answers requests that came over links.
+
+use whimbrel_protocol::cluster::registry_request::Call;
+use whimbrel_protocol::cluster::registry_response::ErrorKind;
+use whimbrel_protocol::cluster::{RegistryRequest, RegistryResponse, Role};
+use whimbrel_protocol::ids::{Incarnation, NodeId};
+
+use crate::{Registry, RegistryError};
+
+/// Does what `request` asks. What goes wrong is said in the response, by kind and text.
+pub async fn serve(registry: &dyn Registry, request: RegistryRequest) -> RegistryResponse {
+    let mut response = RegistryResponse::default();
+    if let Err(error) = call(registry, request, &mut response).await {
+        response.error_kind = match &error {
+            RegistryError::Unavailable { .. } => ErrorKind::Unavailable,
+            RegistryError::Invalid(_) => ErrorKind::Invalid,
+            RegistryError::Superseded { .. } => ErrorKind::Superseded,
+        }
+        .into();
+        response.error = match error {
+            RegistryError::Unavailable { reason, .. } => reason,
+            RegistryError::Invalid(reason) => reason,
+            RegistryError::Superseded { node } => node,
+        };
+    }
+    let life = *registry.life().borrow();
+    response.registry_incarnation = life.map_or(0, |life| life.0);
+    response
+}
+
+async fn call(
+    registry: &dyn Registry,
+    request: RegistryRequest,
+    response: &mut RegistryResponse,
+) -> Result<(), RegistryError> {
+    let invalid = |reason: &str| RegistryError::Invalid(reason.to_owned());
+    match request
+        .call
+        .ok_or_else(|| invalid("the registry request asks for nothing this version knows"))?
+    {
+        Call::PutNode(lease) => registry.put_node(lease).await?,
+        Call::RemoveNode(node) => {
+            let name = NodeId::new(&node.node).map_err(|error| invalid(&error.to_string()))?;
+            registry.remove_node(&name, Incarnation(node.incarnation)).await?;
+        }
+        Call::ListNodes(list) => {
+            let role =
+                Role::try_from(list.role).map_err(|_| invalid("that role is not one this version knows"))?;
+            let role = (role != Role::Unspecified).then_some(role);
+            response.nodes = registry.nodes(role).await?;
+        }
+        Call::Register(record) => {
+            let registered = registry.register(record).await?;
+            response.registered = registered.accepted;
+            response.displaced = registered.displaced;
+        }
+        Call::Unregister(record) => registry.unregister(record).await?,
+        Call::LookUp(look_up) => response.sessions = registry.look_up(look_up.users).await?,
+        Call::Announce(announced) => response.displaced = registry.announce(announced.records).await?,
+    }
+    Ok(())
+}

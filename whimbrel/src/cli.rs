@@ -1,0 +1,165 @@
+//! The command line: what may be said, and its defaults.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Where standalone keeps everything, unless told otherwise.
+pub(crate) const DATA_DIR_DEFAULT: &str = "whimbrel-data";
+/// The first of the ports of standalone, unless told otherwise.
+pub(crate) const PORT_BASE_DEFAULT: u16 = 7000;
+
+#[derive(Parser, Debug)]
+#[command(name = "whimbrel", version, about = "An instant-messaging backbone: all roles in one binary")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run every role on this machine, over an embedded store.
+    Standalone(StandaloneArgs),
+    /// Run a gateway: holds clients' encrypted connections.
+    Gateway(RoleArgs),
+    /// Run a router: spreads requests over service nodes, passes pushes on.
+    Router(RoleArgs),
+    /// Run a service node: messages, conversations, sync, server API.
+    AppService(RoleArgs),
+    /// Run an LBS: tells clients which gateways they may use.
+    Lbs(RoleArgs),
+    /// Make the keys of a deployment.
+    #[command(subcommand)]
+    Keygen(KeygenCommand),
+    /// Sign a token for a user, as a customer's server would.
+    Token(TokenArgs),
+    /// Chat in a terminal.
+    Chat(ChatArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct StandaloneArgs {
+    /// Folder for keys, secrets and messages; made when absent.
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
+    pub(crate) data: PathBuf,
+    /// Keep nothing: messages in memory, keys in a temporary folder.
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// First port: LBS N, HTTP N+1, metrics N+2, gateway N+100, links from N+200. 0 finds free ports.
+    #[arg(long, value_name = "N", default_value_t = PORT_BASE_DEFAULT)]
+    pub(crate) port_base: u16,
+    /// Write where everything listens to this file, as JSON, once all of it does.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// Run each role as a process of its own, linked over loopback TCP.
+    #[arg(long)]
+    pub(crate) processes: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct RoleArgs {
+    /// The role's configuration, TOML; deploy/config has a commented example of each.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Write where this role listens to this file, as JSON, once it does.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// End when standard input does: for a supervisor that must not leave orphans.
+    #[arg(long, hide = true)]
+    pub(crate) end_with_stdin: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum KeygenCommand {
+    /// The root that clients pin. Keep its secret offline.
+    Root {
+        /// Folder for root.key (secret) and root.pub.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// A gateway's identity, certified by the root.
+    Identity {
+        /// The root's secret key file.
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+        /// The gateway's node name.
+        #[arg(long, value_name = "NAME")]
+        node: String,
+        /// How long the certificate holds, days.
+        #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Folder for identity.key (secret) and identity.cert.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// The secret that authenticates links between nodes.
+    ClusterSecret {
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// The secret with which a customer's server signs tokens.
+    AppSecret {
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct DeploymentArgs {
+    /// A running deployment's ready file; the flags below override what it says.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// The app.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) app_key: Option<String>,
+    /// The app's token secret.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) app_secret_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenArgs {
+    /// Whom the token is for.
+    #[arg(long)]
+    pub(crate) uid: String,
+    /// How long it holds, such as 12h or 30days.
+    #[arg(long, default_value = "24h")]
+    pub(crate) ttl: humantime_serde::re::humantime::Duration,
+    /// A token for the server API instead of a user's.
+    #[arg(long)]
+    pub(crate) server: bool,
+    #[command(flatten)]
+    pub(crate) deployment: DeploymentArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ChatArgs {
+    /// Who you are.
+    #[arg(long)]
+    pub(crate) uid: String,
+    /// Chat with this user.
+    #[arg(long, value_name = "UID", conflicts_with = "group")]
+    pub(crate) to: Option<String>,
+    /// Chat in this group.
+    #[arg(long, value_name = "ID")]
+    pub(crate) group: Option<String>,
+    /// For scripts: read lines, print `conversation<TAB>seq<TAB>sender<TAB>text` per message.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// A token from your server, instead of signing one with the app secret.
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// The LBS to ask; may be given more than once.
+    #[arg(long, value_name = "URL")]
+    pub(crate) lbs: Vec<String>,
+    /// The root key to trust.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) root_key: Option<String>,
+    /// Folder for this client's messages and unsent lines.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) deployment: DeploymentArgs,
+}

@@ -1,0 +1,97 @@
+//! `whimbrel keygen`: the keys of a deployment, each in a file of its own.
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+use whimbrel_protocol::{
+    SystemEntropy,
+    descriptor::{Certificate, IdentityKey, RootKey},
+    entropy::Entropy,
+    ids::NodeId,
+};
+
+use crate::{cli::KeygenCommand, secret_file};
+
+/// Bytes of randomness in a secret that is not a key pair.
+const SECRET_LEN: usize = 32;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// A certificate holds from a little before now, for clocks that are slow.
+const BACKDATED_MS: u64 = 3600 * 1000;
+
+/// Runs one `keygen` subcommand and says what it made.
+#[expect(clippy::print_stdout, reason = "a command's answer to its user")]
+pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
+    let entropy = &mut SystemEntropy;
+    match command {
+        KeygenCommand::Root { out } => {
+            let root = make_root(out, entropy)?;
+            println!("made {} (keep it offline) and {}", out.join(ROOT_KEY).display(), out.join(ROOT_PUB).display());
+            println!("clients pin this root key: {}", root.public());
+        }
+        KeygenCommand::Identity { root, node, days, out } => {
+            let node: NodeId = node.parse()?;
+            let root = read_root(root)?;
+            make_identity(out, &root, node, u64::from(*days) * DAY_MS, now_ms, entropy)?;
+            println!("made {} and {}", out.join(IDENTITY_KEY).display(), out.join(IDENTITY_CERT).display());
+        }
+        KeygenCommand::ClusterSecret { out } | KeygenCommand::AppSecret { out } => {
+            make_secret(out, entropy)?;
+            println!("made {}", out.display());
+        }
+    }
+    Ok(())
+}
+
+/// The root's secret key.
+pub(crate) const ROOT_KEY: &str = "root.key";
+/// The root's public key.
+pub(crate) const ROOT_PUB: &str = "root.pub";
+/// A gateway's secret identity key.
+pub(crate) const IDENTITY_KEY: &str = "identity.key";
+/// The root's certificate of it.
+pub(crate) const IDENTITY_CERT: &str = "identity.cert";
+
+/// Makes a root in `folder`.
+pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<RootKey> {
+    let root = RootKey::generate(entropy);
+    secret_file::create(&folder.join(ROOT_KEY), &root.to_secret_text())?;
+    secret_file::create_public(&folder.join(ROOT_PUB), &root.public().to_string())?;
+    Ok(root)
+}
+
+/// The root whose secret lies at `path`.
+pub(crate) fn read_root(path: &Path) -> anyhow::Result<RootKey> {
+    RootKey::from_secret_text(&secret_file::read(path, "root key")?)
+        .with_context(|| format!("{} holds no root key: make one with `whimbrel keygen root`", path.display()))
+}
+
+/// Makes a gateway's identity in `folder`, certified by `root` for `life_ms`.
+pub(crate) fn make_identity(
+    folder: &Path,
+    root: &RootKey,
+    node: NodeId,
+    life_ms: u64,
+    now_ms: u64,
+    entropy: &mut dyn Entropy,
+) -> anyhow::Result<()> {
+    let identity = IdentityKey::generate(entropy);
+    let not_before_ms = now_ms.saturating_sub(BACKDATED_MS);
+    let certificate = root
+        .certify(&Certificate {
+            node,
+            identity: identity.public(),
+            not_before_ms,
+            not_after_ms: now_ms.saturating_add(life_ms),
+        })
+        .context("the certificate cannot be made")?;
+    secret_file::create(&folder.join(IDENTITY_KEY), &identity.to_secret_text())?;
+    fs::write(folder.join(IDENTITY_CERT), certificate)
+        .with_context(|| format!("cannot write {}", folder.join(IDENTITY_CERT).display()))
+}
+
+/// Makes a random secret as one line of text.
+pub(crate) fn make_secret(path: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<()> {
+    let mut secret = zeroize::Zeroizing::new([0_u8; SECRET_LEN]);
+    entropy.fill(&mut secret[..]);
+    secret_file::create(path, &data_encoding::BASE64URL_NOPAD.encode(&*secret))
+}

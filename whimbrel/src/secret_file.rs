@@ -1,0 +1,76 @@
+//! Files that hold a key or a secret: text, one line, readable by their owner only.
+
+use std::{fs, io::Write as _, path::Path};
+
+use anyhow::{Context as _, bail};
+
+/// A secret file is one short line; anything longer is some other file.
+const SECRET_FILE_LEN_MAX: u64 = 4096;
+
+/// Makes `path` with `text` in it, mode 0600, durable. Never overwrites: a key that is gone cannot be had back.
+pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).with_context(|| {
+        format!("cannot make {}: keys are never overwritten, so remove it first if it is no longer wanted", path.display())
+    })?;
+    writeln!(file, "{text}")
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Makes a file that is not secret, such as a public key.
+pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The text of `path` without white space around it. `what` says in an error what should have been there.
+pub(crate) fn read(path: &Path, what: &str) -> anyhow::Result<zeroize::Zeroizing<String>> {
+    let length = fs::metadata(path).with_context(|| format!("no {what} at {}", path.display()))?.len();
+    if length > SECRET_FILE_LEN_MAX {
+        bail!("{} has {length} bytes, which is no {what}: expected one line of text", path.display());
+    }
+    let text = zeroize::Zeroizing::new(
+        fs::read_to_string(path).with_context(|| format!("cannot read the {what} {}", path.display()))?,
+    );
+    let text = zeroize::Zeroizing::new(text.trim().to_owned());
+    if text.is_empty() {
+        bail!("{} is empty: expected a {what}", path.display());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_its_owners_alone_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/a.key");
+        create(&path, "first").unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert!(create(&path, "second").is_err());
+        assert_eq!(read(&path, "key").unwrap().as_str(), "first");
+    }
+
+    #[test]
+    fn an_empty_or_huge_file_is_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, "  \n").unwrap();
+        assert!(read(&path, "key").unwrap_err().to_string().contains("empty"));
+        fs::write(&path, vec![b'x'; 5000]).unwrap();
+        assert!(read(&path, "key").unwrap_err().to_string().contains("5000 bytes"));
+    }
+}
