@@ -219,7 +219,10 @@ impl Core {
     /// The session is ready: requests may be made.
     pub(crate) fn handle_online(&mut self, now: Now) {
         self.online = true;
-        self.list.want_now(now.monotonic);
+        // A sync that went out behind Confirm is answered after READY: it is as good as a new one.
+        if !self.list.is_asking() {
+            self.list.want_now(now.monotonic);
+        }
         for lane in self.lanes.values_mut() {
             lane.pause.cut_short();
         }
@@ -288,11 +291,10 @@ impl Core {
         if !self.online {
             return call_deadline;
         }
-        let conversations = self.alarms.values().min().copied();
         [
             call_deadline,
             self.list.due(),
-            conversations,
+            self.conversations_due(),
             self.sends_due(),
             self.calls_due(),
             self.marks_due(),
