@@ -21,6 +21,7 @@ use self::core::{Core, Settled};
 use crate::endpoint::Endpoint;
 use crate::identity::LinkId;
 use crate::link::{Link, LinkEvent};
+use crate::task;
 
 /// Events handled under one lock.
 const BATCH_LEN: usize = 128;
@@ -108,7 +109,10 @@ impl Uplink {
             routers: watch::channel(0).0,
             start: Instant::now(),
         });
-        tokio::spawn(run(Arc::clone(&shared), endpoint, events, handler));
+        tokio::spawn(task::guarded(
+            "uplink",
+            run(Arc::clone(&shared), endpoint, events, handler),
+        ));
         Self { shared }
     }
 
