@@ -38,7 +38,7 @@ fn identity(node: &str, incarnation: u64) -> Identity {
 fn quick() -> LinkOptions {
     LinkOptions {
         keepalive_interval: Duration::from_millis(50),
-        idle_timeout: Duration::from_millis(400),
+        idle_timeout: Duration::from_secs(1),
         redial_min: Duration::from_millis(5),
         redial_max: Duration::from_millis(20),
         ..LinkOptions::default()
@@ -372,15 +372,15 @@ async fn a_frozen_peer_is_noticed_at_both_ends_and_an_idle_one_is_not() {
     up(&mut at_b).await;
     // Idle far longer than the timeout: keep-alives carry it.
     assert!(
-        tokio::time::timeout(quick().idle_timeout * 3, at_a.recv())
+        tokio::time::timeout(quick().idle_timeout * 2, at_a.recv())
             .await
             .is_err()
     );
     to_b.try_send(envelope(1, 1)).unwrap();
     assert_eq!(frame(&mut at_b).await, envelope(1, 1));
     proxy.set(Mode::Freeze);
-    assert_eq!(down(&mut at_a).await, DownReason::Silent(400));
-    assert_eq!(down(&mut at_b).await, DownReason::Silent(400));
+    assert_eq!(down(&mut at_a).await, DownReason::Silent(1_000));
+    assert_eq!(down(&mut at_b).await, DownReason::Silent(1_000));
 }
 
 #[tokio::test]
@@ -456,4 +456,39 @@ async fn a_node_that_starts_late_is_found() {
     a.listen(address).await.unwrap();
     up(&mut at_b).await;
     up(&mut at_a).await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_dial_each_other_settle_on_one_link() {
+    let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", quick()), endpoint_with("b", quick()));
+    let (address_a, address_b) = (listen(&a).await, listen(&b).await);
+    a.dial(address_b.to_string());
+    b.dial(address_a.to_string());
+    // Both may lose their first links to each other; whatever is up at both ends in the end carries frames.
+    let mut to_b = None;
+    let mut id = 0;
+    let settled = async {
+        loop {
+            tokio::select! {
+                event = at_a.recv() => match event.unwrap() {
+                    LinkEvent::Up(link) => to_b = Some(link),
+                    LinkEvent::Down(..) => to_b = None,
+                    LinkEvent::Frame(..) => {}
+                },
+                event = at_b.recv() => if let LinkEvent::Frame(_, envelope) = event.unwrap() {
+                    return envelope.id;
+                },
+            }
+            if let Some(link) = &to_b {
+                id += 1;
+                // A link that is just going down takes nothing; another comes.
+                let _ = link.try_send(envelope(id, 1));
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, settled).await.unwrap() > 0);
+    assert!(
+        a.shared.may_link(&identity("b", 1), "b").is_err()
+            && b.shared.may_link(&identity("a", 1), "a").is_err()
+    );
 }

@@ -95,10 +95,21 @@ impl Uplink {
     /// Takes over an endpoint's events. The task ends when the endpoint does. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(endpoint: Endpoint, events: mpsc::Receiver<LinkEvent>, handler: Arc<dyn Handler>) -> Self {
+        Self::start_seeded(endpoint, events, handler, rand::random())
+    }
+
+    /// The same with the seed of its choices given, for simulations that must replay.
+    #[must_use]
+    pub fn start_seeded(
+        endpoint: Endpoint,
+        events: mpsc::Receiver<LinkEvent>,
+        handler: Arc<dyn Handler>,
+        seed: u64,
+    ) -> Self {
         let state = State {
             core: Core::new(),
             links: BTreeMap::new(),
-            rng: SmallRng::from_rng(&mut rand::rng()),
+            rng: SmallRng::seed_from_u64(seed),
             settled: Vec::new(),
             readiness: Readiness::default(),
             closed: false,
