@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use secrecy::SecretString;
 use serde::Deserialize;
-use whimbrel_app_service::AppServiceConfig;
+use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
 use whimbrel_host::TelemetryConfig;
 use whimbrel_lbs::LbsConfig;

@@ -38,12 +38,11 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     let host = HostParts::on_system_clock();
     roles::drain_on_signals(&host);
     let pages = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
-    let pages = tokio::spawn(http::serve(
-        pages,
-        page_routes(ports),
-        http::HttpLimits::default(),
-        host.drain.clone().into_finished(),
-    ));
+    let drain = host.drain.clone();
+    let routes = page_routes(ports)?;
+    let pages = tokio::spawn(async move {
+        http::serve(pages, routes, http::HttpLimits::default(), drain.finished()).await;
+    });
 
     let folder = data.processes();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -77,7 +76,7 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
                         }
                     }
                 }
-                Some(Event::Ended { role, status, .. }) if !told => {
+                Some(Event::Ended { role, status, was_up: false }) if !told => {
                     break Err(anyhow::anyhow!("the {role} process did not start ({status}): see its message above"));
                 }
                 Some(Event::Ended { role, status, .. }) => {
@@ -178,14 +177,15 @@ fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) ->
 }
 
 /// The pages of all roles on one: metrics with the label `process`, readiness when all are ready.
-fn page_routes(ports: Ports) -> Router {
-    let client = reqwest::Client::builder().timeout(PAGE_TIMEOUT).no_proxy().build();
+fn page_routes(ports: Ports) -> anyhow::Result<Router> {
+    let client =
+        reqwest::Client::builder().timeout(PAGE_TIMEOUT).no_proxy().build().context("an HTTP client for the roles' pages")?;
     let fetch = move |path: &'static str| {
-        let client = client.as_ref().ok().cloned();
+        let client = client.clone();
         async move {
             let mut pages = Vec::new();
             for role in ROLES {
-                pages.push((role, page(client.as_ref(), page_address(role, ports), path).await));
+                pages.push((role, page(&client, page_address(role, ports), path).await));
             }
             pages
         }
@@ -210,14 +210,13 @@ fn page_routes(ports: Ports) -> Router {
         let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, lines.join("\n") + "\n")
     };
-    Router::new()
+    Ok(Router::new()
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(|| async { "ok\n" })))
 }
 
-async fn page(client: Option<&reqwest::Client>, address: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    let client = client.ok_or("no HTTP client")?;
+async fn page(client: &reqwest::Client, address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     let answer = client.get(format!("http://{address}/{path}")).send().await.map_err(|error| error.to_string())?;
     let status = answer.status().as_u16();
     Ok((status, answer.text().await.map_err(|error| error.to_string())?))

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use whimbrel_app_service::{AppService, RegistryAt};
 use whimbrel_gateway::Gateway;
-use whimbrel_host::{HostParts, Readiness, TelemetryConfig, config, init_telemetry, serve_health};
+use whimbrel_host::{HostParts, TelemetryConfig, config, init_telemetry, serve_health};
 use whimbrel_lbs::Lbs;
 use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
 use whimbrel_protocol::{

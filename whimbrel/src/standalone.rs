@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::Context as _;
 use whimbrel_app_service::{
-    AppService, AppServiceConfig, RegistryAt,
-    config::{AppConfig, HttpConfig},
+    AppService, RegistryAt,
+    config::{AppConfig, AppServiceConfig, HttpConfig},
 };
 use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
 use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry, serve_health};
