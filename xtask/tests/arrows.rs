@@ -19,9 +19,10 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
+    ("whimbrel-powercut", &[]),
     ("whimbrel-host", &[]),
     ("whimbrel-sdk", &["whimbrel-protocol"]),
     ("whimbrel-link", &["whimbrel-protocol"]),
