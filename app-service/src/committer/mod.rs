@@ -261,6 +261,7 @@ async fn write_life(store: &dyn Store, env: &Env, node: &NodeId, owner: Incarnat
     let life = storage::NodeLife {
         node: node.as_str().to_owned(),
         started_ms: env.clock.now_ms(),
+        ended_ms: 0,
     };
     let mut last = None;
     for _ in 0..LIFE_ATTEMPTS_MAX {

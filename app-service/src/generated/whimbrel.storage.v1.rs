@@ -188,4 +188,7 @@ pub struct NodeLife {
     pub node: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub started_ms: u64,
+    /// When a sweeper first found it ended and left nothing of its work; 0 while it lives.
+    #[prost(uint64, tag = "3")]
+    pub ended_ms: u64,
 }
