@@ -3,13 +3,14 @@
 
 use std::hint::black_box;
 
+use aws_lc_rs::agreement;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use whimbrel_protocol::answer::{Answer, AnswerStep};
 use whimbrel_protocol::handshake::{Initiator, Responder};
 use whimbrel_protocol::hello::{Hello, HelloStep};
 use whimbrel_protocol::keys::StaticKey;
 use whimbrel_protocol::record::SERVER_PLAINTEXT_MAX;
-use whimbrel_protocol::{SessionKeys, Suite, SystemEntropy};
+use whimbrel_protocol::{Entropy as _, SessionKeys, Suite, SystemEntropy};
 
 /// About what a login with a JWT takes.
 const LOGIN: [u8; 300] = [7; 300];
@@ -116,5 +117,24 @@ fn records(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, handshakes, records);
+/// What the handshake cannot do without, in the same run: a responder makes one key pair and two agreements.
+fn references(c: &mut Criterion) {
+    let mut group = c.benchmark_group("reference");
+    let mut secret = [0; 32];
+    SystemEntropy.fill(&mut secret);
+    let own = agreement::PrivateKey::from_private_key(&agreement::X25519, &secret).unwrap();
+    let peer = own.compute_public_key().unwrap();
+    group.bench_function("x25519 key pair", |b| {
+        b.iter(|| StaticKey::from_secret(black_box(&secret)))
+    });
+    group.bench_function("x25519 agreement", |b| {
+        b.iter(|| {
+            let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, peer.as_ref());
+            agreement::agree(&own, peer, (), |shared| Ok(black_box(shared).len())).unwrap()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, references, handshakes, records);
 criterion_main!(benches);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -9,8 +10,8 @@ use crate::error::Hex;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, check_key, check_value};
 use crate::{Snapshot, StoreError, Version};
 
-/// What a batch does with one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a batch does with one key. Its `Debug` shows lengths only: values are users' content.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Op {
     /// Writes the value, whether the key exists or not.
     Put(Bytes),
@@ -20,6 +21,17 @@ pub enum Op {
     Delete,
     /// Changes nothing; conflicts when the key was written since the snapshot.
     Guard,
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(value) => write!(f, "Put({} bytes)", value.len()),
+            Self::Insert(value) => write!(f, "Insert({} bytes)", value.len()),
+            Self::Delete => f.write_str("Delete"),
+            Self::Guard => f.write_str("Guard"),
+        }
+    }
 }
 
 impl Op {
@@ -263,6 +275,14 @@ mod tests {
 
     use super::*;
     use crate::limits::VALUE_LEN_MAX;
+
+    #[test]
+    fn debug_output_shows_no_values() {
+        let mut batch = Batch::blind();
+        batch.put("key", "private").insert("key2", "private");
+        let shown = format!("{batch:?}");
+        assert!(shown.contains("7 bytes") && !shown.contains("private"), "{shown}");
+    }
 
     #[test]
     fn bytes_follow_replaced_operations() {

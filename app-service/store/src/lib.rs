@@ -15,7 +15,7 @@
 //! | [`MemoryStore`] | tests, simulation, `standalone --ephemeral` |
 //! | [`FjallStore`] | one machine: an embedded log-structured tree, one committer, one fsync per group |
 //!
-//! The [`conformance`] suite (feature `conformance`) is the definition in code: every backend passes it.
+//! The `conformance` suite (feature `conformance`) is the definition in code: every backend passes it.
 //!
 //! What this crate is not for: it knows nothing of messages, keys' meaning or value formats, and it
 //! never retries a commit for its caller.

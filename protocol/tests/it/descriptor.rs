@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use whimbrel_protocol::descriptor::{
     Address, CERTIFICATE_LIFE_MAX_MS, CLOCK_SKEW_MS, Certificate, DESCRIPTOR_LEN_MAX, DescribeError,
     DescriptorError, GatewayDescriptor, IdentityKey, KeyTextError, KnownTime, RootKey, RootPublicKey,
-    STATEMENT_LIFE_MAX_MS, SignedPart, Statement, Transport, assemble, verify_chain,
+    STATEMENT_LIFE_MAX_MS, SignedPart, Statement, Transport, assemble, inspect_certificate, verify_chain,
 };
 use whimbrel_protocol::keys::KeyId;
 use whimbrel_protocol::{Suite, SystemEntropy};
@@ -169,6 +169,23 @@ fn a_client_without_a_trustworthy_clock_is_not_locked_out() {
 }
 
 #[test]
+fn a_gateway_proves_no_time_beyond_its_own_descriptor() {
+    let descriptor = verify(&describe(&certificate(), &statement()), KnownTime::Unknown).unwrap();
+    assert_eq!(descriptor.proven_time_ms(MADE_MS + 5), MADE_MS + 5);
+    let far_ms = MADE_MS + 3650 * DAY_MS;
+    assert_eq!(descriptor.proven_time_ms(far_ms), statement().not_after_ms);
+    // With that floor the next honest statement still holds.
+    let floor = KnownTime::AtLeast(descriptor.proven_time_ms(far_ms));
+    let (not_before_ms, not_after_ms) = (MADE_MS + DAY_MS, MADE_MS + 3 * DAY_MS);
+    let next = Statement {
+        not_before_ms,
+        not_after_ms,
+        ..statement()
+    };
+    assert!(verify(&describe(&certificate(), &next), floor).is_ok());
+}
+
+#[test]
 fn the_beginning_is_judged_only_by_a_clock_known_to_be_right() {
     let bytes = describe(&certificate(), &statement());
     assert!(verify(&bytes, KnownTime::Exactly(MADE_MS - CLOCK_SKEW_MS)).is_ok());
@@ -190,32 +207,33 @@ fn a_statement_made_outside_its_certificates_life_is_refused_whatever_the_clock(
         not_after_ms: MADE_MS - DAY_MS,
         ..certificate()
     };
-    let error = verify(&describe(&ended, &statement()), KnownTime::Unknown).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DescriptorError::Expired {
-                part: SignedPart::Certificate,
-                ..
-            }
-        ),
-        "{error}"
-    );
     let later = Certificate {
         not_before_ms: MADE_MS + DAY_MS,
         ..certificate()
     };
-    let error = verify(&describe(&later, &statement()), KnownTime::Unknown).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DescriptorError::NotYetValid {
-                part: SignedPart::Certificate,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    for certificate in [ended, later] {
+        let Certificate {
+            not_before_ms,
+            not_after_ms,
+            ..
+        } = certificate;
+        let error = verify(&describe(&certificate, &statement()), KnownTime::Unknown).unwrap_err();
+        let expected = DescriptorError::OutsideCertificate {
+            made_ms: MADE_MS,
+            not_before_ms,
+            not_after_ms,
+        };
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn a_gateway_can_look_into_its_own_certificate() {
+    let signed = root().certify(&certificate()).unwrap();
+    assert_eq!(inspect_certificate(&signed).unwrap(), certificate());
+    for cut in 0..signed.len() {
+        assert!(inspect_certificate(&signed[..cut]).is_err());
+    }
 }
 
 #[test]

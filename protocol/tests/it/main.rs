@@ -4,6 +4,7 @@
 mod answer;
 mod city_hash;
 mod descriptor;
+mod document;
 mod frame;
 mod handshake;
 mod hello;

@@ -159,10 +159,11 @@ fn handshake(suite: Suite) -> Value {
         Responder::read(&complete_hello(&hello), &keys, &mut fixed(server_secret)).unwrap();
     assert_eq!(opened, login());
     let mut answer = Vec::new();
-    let server = responder.answer(&login_answer(), &mut answer).unwrap();
-    let (client, answered) = initiator.finish(accepted(&answer)).unwrap();
+    let mut server = responder.answer(&login_answer(), &mut answer).unwrap();
+    let (mut client, answered) = initiator.finish(accepted(&answer)).unwrap();
     assert_eq!(answered, login_answer());
     assert_eq!(client.send.key(), server.receive.key());
+    let session_keys = (*client.send.key(), *client.receive.key());
 
     let mut padded = u16::try_from(login_answer().len())
         .unwrap()
@@ -181,10 +182,33 @@ fn handshake(suite: Suite) -> Value {
     );
     assert_eq!(plain.message_1, hello[12..]);
     assert_eq!(plain.message_2, accepted(&answer));
-    assert_eq!(
-        (&plain.to_server, &plain.to_client),
-        (client.send.key(), client.receive.key())
-    );
+    assert_eq!((plain.to_server, plain.to_client), session_keys);
+
+    let sync = Request {
+        method: Method::Sync.number(),
+        id: RequestId(1),
+        affinity: None,
+        deadline_ms: None,
+        compressed: false,
+        payload: client::SyncRequest {
+            cursor: Bytes::new(),
+            limit: 100,
+        }
+        .encode_to_vec(),
+    };
+    let (mut first_up, mut first_down) = (Vec::new(), Vec::new());
+    Frame::<Vec<u8>>::Confirm.encode(&mut first_up).unwrap();
+    Frame::Request(sync).encode(&mut first_up).unwrap();
+    Frame::<Vec<u8>>::Ready.encode(&mut first_down).unwrap();
+    let (mut record_up, mut record_down) = (Vec::new(), Vec::new());
+    client
+        .sealer()
+        .seal(&first_up, CLIENT_PLAINTEXT_MAX, &mut record_up)
+        .unwrap();
+    server
+        .sealer()
+        .seal(&first_down, CLIENT_PLAINTEXT_MAX, &mut record_down)
+        .unwrap();
 
     let public = |secret: &[u8; 32]| hex(&StaticKey::from_secret(secret).public().0);
     json!({
@@ -206,8 +230,12 @@ fn handshake(suite: Suite) -> Value {
         "login_answer_padded": hex(&padded),
         "message_2": hex(&plain.message_2),
         "answer": hex(&answer),
-        "client_to_server_key": hex(client.send.key()),
-        "server_to_client_key": hex(client.receive.key()),
+        "client_to_server_key": hex(&session_keys.0),
+        "server_to_client_key": hex(&session_keys.1),
+        "first_client_plaintext": hex(&first_up),
+        "first_client_record": hex(&record_up),
+        "first_server_plaintext": hex(&first_down),
+        "first_server_record": hex(&record_down),
     })
 }
 

@@ -61,15 +61,25 @@ impl TestRun {
 
     /// The outcome, once the command has ended. `last_lines` is the end of what it said.
     ///
-    /// A command that fails although no test did (it does not build, a program died) counts as one failure; one in which
-    /// no test ran proves nothing and fails too.
-    pub(super) fn outcome(self, success: bool, last_lines: &str) -> Outcome {
+    /// In a command that failed, a program that died without its totals is a failure, and so is the command itself if
+    /// nothing else is (it did not build). One in which no test ran proves nothing and fails too.
+    pub(super) fn outcome(mut self, success: bool, last_lines: &str) -> Outcome {
         let Totals {
             passed,
             mut failed,
             ignored,
         } = self.totals;
         let mut detail = self.failures.join("\n");
+        self.silent.extend(self.running.take());
+        if !success && !self.silent.is_empty() {
+            failed += self.silent.len() as u64;
+            let died = self
+                .silent
+                .iter()
+                .map(|program| format!("{program} died before its totals"));
+            self.failed.extend(died);
+            detail = format!("{detail}\n{last_lines}");
+        }
         if !success && failed == 0 {
             failed = 1;
             last_lines.clone_into(&mut detail);

@@ -108,7 +108,15 @@ pub(super) const CHECKS: &[Check] = &[
         needs: &[CLIPPY, C_COMPILER, MAKE],
         action: Action::Command {
             program: "cargo",
-            arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+            arguments: &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--keep-going",
+                "--",
+                "-D",
+                "warnings",
+            ],
             environment: &[],
         },
     },
@@ -118,7 +126,7 @@ pub(super) const CHECKS: &[Check] = &[
         needs: &[C_COMPILER, MAKE],
         action: Action::Command {
             program: "cargo",
-            arguments: &["doc", "--workspace", "--no-deps"],
+            arguments: &["doc", "--workspace", "--no-deps", "--keep-going"],
             environment: &[("RUSTDOCFLAGS", "-D warnings")],
         },
     },

@@ -8,6 +8,9 @@ use super::{Subject, conflict_keys};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::{Batch, Commit, Readiness, StoreError};
 
+/// Adds something about a key to a batch.
+type Build = fn(&mut Batch, Bytes);
+
 /// Puts, inserts and deletes of one batch are all there afterwards.
 pub async fn a_batch_is_applied_whole(on: &Subject) {
     on.put("old", "x").await;
@@ -36,7 +39,7 @@ pub async fn an_empty_batch_and_a_batch_of_guards_are_committed(on: &Subject) {
 
 /// A put, insert, delete or guard at an old snapshot conflicts and names the key.
 pub async fn the_first_committer_wins_over_every_kind_of_operation(on: &Subject) {
-    let operations: [(&str, fn(&mut Batch, Bytes)); 4] = [
+    let operations: [(&str, Build); 4] = [
         ("put", |b, key| _ = b.put(key, "mine")),
         ("insert", |b, key| _ = b.insert(key, "mine")),
         ("delete", |b, key| _ = b.delete(key)),
@@ -166,7 +169,6 @@ pub async fn a_blind_batch_overwrites(on: &Subject) {
 
 /// Every limit of a batch, and nothing of it is applied.
 pub async fn a_batch_over_a_limit_is_refused_whole(on: &Subject) {
-    type Build = fn(&mut Batch, Bytes);
     let cases: [(&str, Build); 9] = [
         ("an empty key", |b, _| _ = b.put(Bytes::new(), "v")),
         ("a key too long", |b, _| {

@@ -79,6 +79,7 @@ impl Subject {
     }
 }
 
+#[expect(clippy::panic, reason = "a check fails by panicking")]
 pub(crate) fn conflict_keys(commit: Commit) -> Vec<Bytes> {
     match commit {
         Commit::Conflict(keys) => {

@@ -1,6 +1,6 @@
 //! Random histories against a model, and many writers at once.
 
-#![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a check fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -30,14 +30,18 @@ const GROUP_BATCHES_MAX: usize = 1024;
 /// How often free space and the background threads' health are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes written after which free space is looked at early: a small part of the default watermark.
-const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;
+/// Free space is looked at early when a commit has brought what was written since to this part of the watermark: the
+/// rest of it stands for what tables and compactions take at the same time.
+const SPACE_CHECKS_PER_WATERMARK: u64 = 8;
 
 /// Pause before the first attempt to reopen after an error. Doubles up to [`REOPEN_AFTER_MAX`].
 const REOPEN_AFTER_MIN: Duration = Duration::from_millis(50);
 
 /// Longest pause between attempts to reopen: an operator who has just mended the disk watches this one.
 const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// A store that goes down sooner than this after it was reopened waits longer before the next attempt.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// How long writing pauses before it looks again whether the background threads have caught up.
 const BEHIND_PAUSE: Duration = Duration::from_millis(2);
@@ -75,18 +79,23 @@ pub(super) struct Committer {
     version: u64,
     recent: RecentWrites,
     last_housekeeping: Instant,
+    last_opened: Instant,
+    /// The pause before the last attempt to reopen.
+    last_pause: Duration,
     written_since_space_check: u64,
 }
 
 enum Phase {
+    /// Reads are served. Writes too, unless `failed`: then the database is poisoned and would be reopened, were the
+    /// disk not too full to replay a journal on.
     Open {
         engine: EngineSlot,
         view: View,
+        failed: Option<StoreError>,
     },
     Down {
         reason: String,
         retry_at: Instant,
-        pause: Duration,
     },
 }
 
@@ -105,10 +114,16 @@ impl Committer {
             waiting,
             folder,
             config,
-            phase: Phase::Open { engine, view },
+            phase: Phase::Open {
+                engine,
+                view,
+                failed: None,
+            },
             version,
             recent: RecentWrites::since(version),
             last_housekeeping: Instant::now(),
+            last_opened: Instant::now(),
+            last_pause: REOPEN_AFTER_MIN,
             written_since_space_check: 0,
         };
         committer.check_space();
@@ -167,10 +182,10 @@ impl Committer {
             let refusal = StoreError::NotReady {
                 reason: error.to_string(),
             };
-            self.go_down(&error);
+            self.fail(&error);
             return answer_all(group, &Commit::Refused(refusal));
         }
-        let Phase::Open { engine, view } = &self.phase else {
+        let Phase::Open { engine, view, .. } = &self.phase else {
             return;
         };
 
@@ -226,7 +241,7 @@ impl Committer {
                 self.recent.prune(self.shared.live.oldest().unwrap_or(version));
             }
             Err(error) => {
-                self.go_down(&error);
+                self.fail(&error);
                 answer_all(accepted, &Commit::Unknown(error));
             }
         }
@@ -243,7 +258,14 @@ impl Committer {
     /// Why no batch can be taken at the moment.
     fn refusal(&self) -> Option<StoreError> {
         match &self.phase {
-            Phase::Open { .. } => self.shared.writes_refused(),
+            Phase::Open { failed, .. } => {
+                let not_ready = |error: &StoreError| StoreError::NotReady {
+                    reason: error.to_string(),
+                };
+                self.shared
+                    .writes_refused()
+                    .or_else(|| failed.as_ref().map(not_ready))
+            }
             Phase::Down { reason, .. } => Some(StoreError::NotReady {
                 reason: reason.clone(),
             }),
@@ -265,19 +287,44 @@ impl Committer {
 
     fn keep_house(&mut self) {
         let due = self.last_housekeeping.elapsed() >= HOUSEKEEPING_EVERY;
-        if due || self.written_since_space_check >= SPACE_CHECK_BYTES {
+        if due || self.written_since_space_check > self.config.min_free_bytes / SPACE_CHECKS_PER_WATERMARK {
             self.last_housekeeping = Instant::now();
             self.check_space();
-            if let Phase::Open { engine, .. } = &self.phase
-                && let Err(error) = check_health(engine)
-            {
-                self.go_down(&error);
-            }
+            self.check_failures();
         }
         if let Phase::Down { retry_at, .. } = &self.phase
             && *retry_at <= Instant::now()
         {
             self.reopen();
+        }
+    }
+
+    /// Notices background threads that failed, and reopens a poisoned database once the disk has room again.
+    fn check_failures(&mut self) {
+        let Phase::Open { engine, failed, .. } = &self.phase else {
+            return;
+        };
+        match failed.clone() {
+            None => {
+                if let Err(error) = check_health(engine) {
+                    self.fail(&error);
+                }
+            }
+            Some(error) if self.shared.writes_refused().is_none() => self.go_down(&error),
+            Some(_) => {}
+        }
+    }
+
+    /// After an error of the database: it takes no more writes. Reopens it, or keeps it for reading while the
+    /// disk is full.
+    fn fail(&mut self, error: &StoreError) {
+        self.check_space();
+        match &mut self.phase {
+            Phase::Open { failed, .. } if self.shared.writes_refused().is_some() => {
+                tracing::error!(folder = %self.config.folder.display(), %error, "the store failed on a full disk and only serves reads");
+                *failed = Some(error.clone());
+            }
+            _ => self.go_down(error),
         }
     }
 
@@ -318,13 +365,18 @@ impl Committer {
             version,
             reason: reason.clone(),
         };
-        let retry_at = Instant::now() + REOPEN_AFTER_MIN;
+        let settled = self.last_opened.elapsed() >= SETTLED_AFTER;
+        let pause = if settled {
+            REOPEN_AFTER_MIN
+        } else {
+            self.last_pause
+        };
+        self.last_pause = pause;
         let down = Phase::Down {
             reason,
-            retry_at,
-            pause: REOPEN_AFTER_MIN,
+            retry_at: Instant::now() + pause,
         };
-        if let Phase::Open { engine, view } = std::mem::replace(&mut self.phase, down) {
+        if let Phase::Open { engine, view, .. } = std::mem::replace(&mut self.phase, down) {
             drop(view);
             // Closing waits for fjall's threads; readers are already turned away.
             drop(engine.empty(gone));
@@ -335,6 +387,9 @@ impl Committer {
     }
 
     fn reopen(&mut self) {
+        let pause = (self.last_pause * 2).min(REOPEN_AFTER_MAX);
+        self.last_pause = pause;
+        self.last_opened = Instant::now();
         let opened = self
             .planted_reopen_failure()
             .and_then(|()| self.folder.open_engine(&self.config).map_err(|e| e.to_string()))
@@ -349,15 +404,12 @@ impl Committer {
                 self.phase = Phase::Open {
                     engine,
                     view: view.clone(),
+                    failed: None,
                 };
                 self.check_space();
                 self.publish(view);
             }
             Err(reason) => {
-                let pause = match &self.phase {
-                    Phase::Down { pause, .. } => (*pause * 2).min(REOPEN_AFTER_MAX),
-                    Phase::Open { .. } => REOPEN_AFTER_MIN,
-                };
                 tracing::error!(folder = %self.config.folder.display(), reason, ?pause, "reopening the store failed");
                 *self.shared.write() = State::Down {
                     reason: reason.clone(),
@@ -365,7 +417,6 @@ impl Committer {
                 self.phase = Phase::Down {
                     reason,
                     retry_at: Instant::now() + pause,
-                    pause,
                 };
             }
         }
@@ -386,7 +437,7 @@ impl Committer {
             }
         }
         *self.shared.write() = State::Closed;
-        if let Phase::Open { engine, view } = self.phase {
+        if let Phase::Open { engine, view, .. } = self.phase {
             drop(view);
             drop(engine.empty(StoreError::Closed));
         }

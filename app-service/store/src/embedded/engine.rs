@@ -132,8 +132,16 @@ impl View {
         action: &str,
         f: impl FnOnce(&Handles) -> Result<T, fjall::Error>,
     ) -> Result<T, StoreError> {
-        self.engine
-            .with(|handles| f(handles).map_err(|error| StoreError::backend(action, error)))
+        let read = self
+            .engine
+            .with(|handles| f(handles).map_err(|error| StoreError::backend(action, error)));
+        read.map_err(|error| match error {
+            StoreError::SnapshotGone { reason, .. } => StoreError::SnapshotGone {
+                version: self.version,
+                reason,
+            },
+            error => error,
+        })
     }
 
     pub(super) fn contains(&self, key: &[u8]) -> Result<bool, StoreError> {

@@ -1,0 +1,538 @@
+//! The router's decisions as one state machine. Pure: links, frames and time go in, [`Action`]s come out.
+//!
+//! Legal order, per link: `handle_link_up`, any number of `handle_frame` and `handle_send_failed`, `handle_link_down`.
+//! `handle_timeout` is called when [`Core::next_timeout`] has come; calling it early is harmless. `now` never goes back.
+//!
+//! A request is retried here once, on another node, when the node that had it dies, falls silent, is full or says that
+//! it cannot serve: only a request placed by role, and only by the first router it meets (`hops` 0). Whatever else
+//! befalls it is told to the asker, who knows whether asking again is safe.
+
+mod nodes;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use whimbrel_link::{Identity, LinkId};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, ProbeResponse, Role, Status};
+
+use self::nodes::{NoPlace, Nodes};
+use crate::config::RouterConfig;
+use crate::health::Due;
+use crate::pending::{Pending, PendingTable};
+use crate::placement::mix;
+
+/// Routers one request may pass: from its own to the one that has the addressed node, with one to spare.
+const HOPS_MAX: u32 = 4;
+/// The longest a request may wait, whatever its asker says: what it holds here is bounded in time, too.
+const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// What is told to whoever finds nobody fit: probes find a node that has come back within about this time.
+const UNAVAILABLE_RETRY_AFTER_MS: u32 = 1_000;
+/// What is told to whoever is refused for want of room: queues drain in tenths of seconds.
+const OVERLOADED_RETRY_AFTER_MS: u32 = 300;
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Hand an envelope to a link; when it refuses, say so by `handle_send_failed`.
+    Send(LinkId, Envelope),
+    /// Ask the registry at home here, and answer this request of `asker`.
+    Registry { asker: LinkId, id: u64, body: Bytes },
+}
+
+/// Why a link did not take an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendFailure {
+    /// Its queue is full.
+    Full,
+    /// It is down, or the envelope is more than it carries.
+    Closed,
+}
+
+/// What has happened so far; the shell publishes it. See `meter` for the meanings.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) switched: u64,
+    pub(crate) answered: u64,
+    pub(crate) retried: u64,
+    pub(crate) lost: u64,
+    pub(crate) expired: u64,
+    pub(crate) refused_overloaded: u64,
+    pub(crate) refused_unavailable: u64,
+    pub(crate) refused_unknown_node: u64,
+    pub(crate) refused_bad_request: u64,
+    pub(crate) dropped: u64,
+    pub(crate) ejections: u64,
+    pub(crate) silences: u64,
+}
+
+/// One router.
+#[derive(Debug)]
+pub(crate) struct Core {
+    config: RouterConfig,
+    own_name: String,
+    /// Whether the registry's home is here.
+    serves_registry: bool,
+    nodes: Nodes,
+    pending: PendingTable,
+    draining: bool,
+    counts: Counts,
+}
+
+impl Core {
+    pub(crate) fn new(config: RouterConfig, own_name: String, serves_registry: bool) -> Self {
+        let pending = PendingTable::new(config.pending_max);
+        let (nodes, counts) = (Nodes::default(), Counts::default());
+        Self {
+            config,
+            own_name,
+            serves_registry,
+            nodes,
+            pending,
+            draining: false,
+            counts,
+        }
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many requests are out.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// How many nodes of a role are linked, and how many of them are fit.
+    pub(crate) fn nodes(&self, now: Duration, role: Role) -> (usize, usize) {
+        self.nodes.count(now, role)
+    }
+
+    /// A node is there.
+    pub(crate) fn handle_link_up(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        peer: Identity,
+        out: &mut Vec<Action>,
+    ) {
+        self.nodes.insert(now, link, peer);
+        out.push(Action::Send(link, self.readiness(0)));
+        self.probe(now, link, out);
+    }
+
+    /// A node is gone: what it had goes elsewhere or is lost, what it asked nobody waits for.
+    pub(crate) fn handle_link_down(&mut self, now: Duration, link: LinkId, out: &mut Vec<Action>) {
+        self.nodes.remove(link);
+        for pending in self.pending.remove_all_of_asker(link) {
+            self.forget_outstanding(pending.target);
+        }
+        self.fail_over_all(now, link, out);
+    }
+
+    /// A node said something.
+    pub(crate) fn handle_frame(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        envelope: Envelope,
+        out: &mut Vec<Action>,
+    ) {
+        if envelope.response {
+            self.handle_response(now, link, envelope, out);
+            return;
+        }
+        let is_for_this_node = envelope.to_node.is_empty() || envelope.to_node == self.own_name;
+        match Kind::try_from(envelope.kind) {
+            Ok(Kind::Probe) => out.push(Action::Send(link, self.readiness(envelope.id))),
+            Ok(Kind::Registry) if is_for_this_node && self.serves_registry => {
+                out.push(Action::Registry {
+                    asker: link,
+                    id: envelope.id,
+                    body: envelope.body,
+                });
+            }
+            _ => self.switch(now, link, envelope, out),
+        }
+    }
+
+    /// A link did not take what an action gave it.
+    pub(crate) fn handle_send_failed(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        envelope: &Envelope,
+        failure: SendFailure,
+        out: &mut Vec<Action>,
+    ) {
+        if envelope.response || envelope.id == 0 {
+            self.counts.dropped += 1;
+            return;
+        }
+        // Probes have no entry: their silence speaks for itself.
+        let Some(pending) = self.pending.remove_of(envelope.id, link) else {
+            return;
+        };
+        self.forget_outstanding(link);
+        let refusal = match failure {
+            SendFailure::Full => Refusal::overloaded("the node's link is full"),
+            SendFailure::Closed => Refusal::unavailable("the node's link is down"),
+        };
+        self.fail_over(now, pending, refusal, out);
+    }
+
+    /// This router is about to leave: whoever has another one shall use that.
+    pub(crate) fn handle_drain(&mut self, out: &mut Vec<Action>) {
+        self.draining = true;
+        let links: Vec<_> = self.nodes.links().collect();
+        out.extend(
+            links
+                .into_iter()
+                .map(|link| Action::Send(link, self.readiness(0))),
+        );
+    }
+
+    /// When `handle_timeout` next has something to do.
+    pub(crate) fn next_timeout(&mut self) -> Option<Duration> {
+        let probes = self
+            .nodes
+            .iter_mut()
+            .map(|(_, node)| node.health.next_timeout())
+            .min();
+        [probes, self.pending.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Duration, out: &mut Vec<Action>) {
+        while let Some(pending) = self.pending.pop_expired(now) {
+            self.counts.expired += 1;
+            self.forget_outstanding(pending.target);
+            self.judge(now, pending.target, false);
+            self.refuse(
+                pending.asker,
+                pending.asker_id,
+                Refusal::of(Status::Deadline, "no answer in time"),
+                out,
+            );
+        }
+        let mut due = Vec::new();
+        for (link, node) in self.nodes.iter_mut() {
+            due.extend(node.health.handle_timeout(now).into_iter().map(|due| (link, due)));
+        }
+        for (link, due) in due {
+            match due {
+                Due::Probe => self.probe(now, link, out),
+                Due::WentSilent => {
+                    self.counts.silences += 1;
+                    if let Some(node) = self.nodes.get(link) {
+                        tracing::warn!(node = %node.identity, "the node answers no probes: it gets no work");
+                    }
+                    self.fail_over_all(now, link, out);
+                }
+            }
+        }
+    }
+
+    /// Finds a node for a request and passes it on, or says why not.
+    fn switch(&mut self, now: Duration, asker: LinkId, envelope: Envelope, out: &mut Vec<Action>) {
+        let asker_id = envelope.id;
+        if envelope.hops >= HOPS_MAX {
+            let detail = "the request went in circles between routers";
+            self.refuse(asker, asker_id, Refusal::of(Status::BadRequest, detail), out);
+            return;
+        }
+        if !self.pending.has_room(envelope.priority) {
+            self.refuse(
+                asker,
+                asker_id,
+                Refusal::overloaded("too many requests are waiting at the router"),
+                out,
+            );
+            return;
+        }
+        let wait = match envelope.deadline_ms {
+            0 => self.config.deadline_default,
+            ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
+        };
+        let target = match self.target(now, asker, None, &envelope) {
+            Ok(target) => target,
+            Err(refusal) => {
+                self.refuse(asker, asker_id, refusal, out);
+                return;
+            }
+        };
+        let may_retry = asker_id != 0 && envelope.hops == 0 && envelope.to_node.is_empty();
+        let mut pending = Pending {
+            asker,
+            asker_id,
+            target,
+            deadline_at: now + wait,
+            kept: None,
+        };
+        let mut passed_on = envelope;
+        if passed_on.from_node.is_empty()
+            && let Some(node) = self.nodes.get(asker)
+        {
+            passed_on.from_node = node.identity.node.as_str().to_owned();
+        }
+        if may_retry {
+            pending.kept = Some(Box::new(passed_on.clone()));
+        }
+        self.counts.switched += 1;
+        self.pass_on(now, pending, passed_on, out);
+    }
+
+    /// Whom a request goes to.
+    fn target(
+        &mut self,
+        now: Duration,
+        asker: LinkId,
+        avoid: Option<LinkId>,
+        envelope: &Envelope,
+    ) -> Result<LinkId, Refusal> {
+        if !envelope.to_node.is_empty() {
+            let link = self.nodes.named(&envelope.to_node);
+            let node = link.and_then(|link| self.nodes.get(link));
+            let (Some(link), Some(node)) = (link, node) else {
+                return Err(Refusal::of(
+                    Status::UnknownNode,
+                    "the addressed node is not linked",
+                ));
+            };
+            if node.health.is_silent() {
+                return Err(Refusal::unavailable("the addressed node is silent"));
+            }
+            if node.is_full() {
+                return Err(Refusal::overloaded(
+                    "the addressed node has more than it can serve",
+                ));
+            }
+            return Ok(link);
+        }
+        // Without affinity there is nothing to keep together: the id spreads.
+        let key = match envelope.affinity {
+            0 => mix(self.pending.new_id()),
+            affinity => mix(affinity.into()),
+        };
+        // A router that passes on for want of a node must not hand it back.
+        let back = (envelope.to_role == i32::from(Role::Router)).then_some(asker);
+        self.nodes
+            .place(now, envelope.to_role, key, [avoid, back])
+            .map_err(|reason| match reason {
+                NoPlace::NobodyFit => Refusal::unavailable("no node of that role is ready"),
+                NoPlace::AllFull => {
+                    Refusal::overloaded("all nodes of that role have more than they can serve")
+                }
+            })
+    }
+
+    /// Sends a request to its target and remembers it.
+    fn pass_on(&mut self, now: Duration, pending: Pending, mut envelope: Envelope, out: &mut Vec<Action>) {
+        let target = pending.target;
+        let left_ms = pending.deadline_at.saturating_sub(now).as_millis();
+        envelope.deadline_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
+        envelope.hops = envelope.hops.saturating_add(1);
+        if pending.asker_id != 0 {
+            let id = self.pending.new_id();
+            envelope.id = id;
+            self.pending.insert(id, pending);
+            if let Some(node) = self.nodes.get_mut(target) {
+                node.outstanding += 1;
+            }
+        }
+        out.push(Action::Send(target, envelope));
+    }
+
+    fn handle_response(&mut self, now: Duration, link: LinkId, response: Envelope, out: &mut Vec<Action>) {
+        let Some(node) = self.nodes.get_mut(link) else {
+            return;
+        };
+        let unasked = response.id == 0 && response.kind == i32::from(Kind::Probe);
+        if unasked || node.health.handle_probe_answered(response.id) {
+            // A node that answers nonsense is not ready.
+            let told = ProbeResponse::decode(response.body).unwrap_or_default();
+            node.health.handle_told(now, &told);
+            return;
+        }
+        // Late, or never asked: nobody waits for it.
+        let Some(pending) = self.pending.remove_of(response.id, link) else {
+            return;
+        };
+        self.forget_outstanding(link);
+        let status = Status::try_from(response.status).unwrap_or(Status::Internal);
+        let served = !matches!(
+            status,
+            Status::Unavailable | Status::Internal | Status::Deadline | Status::Lost
+        );
+        self.judge(now, link, served);
+        if status == Status::Unavailable && pending.kept.is_some() {
+            let refusal = Refusal {
+                status,
+                detail: response.detail.into(),
+                retry_after_ms: response.retry_after_ms,
+            };
+            self.fail_over(now, pending, refusal, out);
+            return;
+        }
+        self.counts.answered += 1;
+        let answer = Envelope {
+            id: pending.asker_id,
+            response: true,
+            status: response.status,
+            detail: response.detail,
+            retry_after_ms: response.retry_after_ms,
+            body: response.body,
+            ..Envelope::default()
+        };
+        out.push(Action::Send(pending.asker, answer));
+    }
+
+    /// Everything `link` has goes elsewhere or is lost.
+    fn fail_over_all(&mut self, now: Duration, link: LinkId, out: &mut Vec<Action>) {
+        for pending in self.pending.remove_all_of_target(link) {
+            self.forget_outstanding(link);
+            let refusal = Refusal::of(Status::Lost, "the node that had the request is gone or silent");
+            self.fail_over(now, pending, refusal, out);
+        }
+    }
+
+    /// One request goes to another node, if it may; else its asker is told `refusal`.
+    fn fail_over(&mut self, now: Duration, mut pending: Pending, refusal: Refusal, out: &mut Vec<Action>) {
+        if let Some(kept) = pending.kept.take()
+            && pending.deadline_at > now
+            && let Ok(target) = self.target(now, pending.asker, Some(pending.target), &kept)
+        {
+            self.counts.retried += 1;
+            self.pass_on(now, Pending { target, ..pending }, *kept, out);
+            return;
+        }
+        self.refuse(pending.asker, pending.asker_id, refusal, out);
+    }
+
+    fn refuse(&mut self, asker: LinkId, id: u64, refusal: Refusal, out: &mut Vec<Action>) {
+        let counts = &mut self.counts;
+        match refusal.status {
+            Status::Overloaded => counts.refused_overloaded += 1,
+            Status::Unavailable => counts.refused_unavailable += 1,
+            Status::UnknownNode => counts.refused_unknown_node += 1,
+            Status::BadRequest => counts.refused_bad_request += 1,
+            Status::Lost => counts.lost += 1,
+            Status::Ok | Status::Deadline | Status::Internal => {}
+        }
+        if id != 0 {
+            let Refusal {
+                status,
+                detail,
+                retry_after_ms,
+            } = refusal;
+            let (status, detail) = (status.into(), detail.into_owned());
+            let answer = Envelope {
+                id,
+                response: true,
+                status,
+                detail,
+                retry_after_ms,
+                ..Envelope::default()
+            };
+            out.push(Action::Send(asker, answer));
+        }
+    }
+
+    /// Books a served or failed request on a node's health.
+    fn judge(&mut self, now: Duration, link: LinkId, served: bool) {
+        let Some(role) = self.nodes.get(link).map(|node| node.identity.role) else {
+            return;
+        };
+        let may_eject = !served && self.nodes.may_eject_from(role);
+        let Some(node) = self.nodes.get_mut(link) else {
+            return;
+        };
+        if served {
+            node.health.handle_success();
+        } else if node.health.handle_failure(now, may_eject) {
+            self.counts.ejections += 1;
+            tracing::warn!(node = %node.identity, "the node failed many requests in a row: it rests a while");
+        }
+    }
+
+    fn forget_outstanding(&mut self, link: LinkId) {
+        if let Some(node) = self.nodes.get_mut(link) {
+            node.outstanding = node.outstanding.saturating_sub(1);
+        }
+    }
+
+    fn probe(&mut self, now: Duration, link: LinkId, out: &mut Vec<Action>) {
+        let id = self.pending.new_id();
+        let Some(node) = self.nodes.get_mut(link) else {
+            return;
+        };
+        node.health
+            .handle_probe_sent(now, id, self.config.probe_interval, self.config.probe_timeout);
+        let (kind, priority) = (Kind::Probe.into(), Priority::Control.into());
+        out.push(Action::Send(
+            link,
+            Envelope {
+                id,
+                kind,
+                priority,
+                ..Envelope::default()
+            },
+        ));
+    }
+
+    /// What this router says of itself: the answer to probe `id`, or with 0 unasked.
+    fn readiness(&self, id: u64) -> Envelope {
+        let told = ProbeResponse {
+            ready: !self.draining,
+            reason: if self.draining {
+                "draining".to_owned()
+            } else {
+                String::new()
+            },
+            load_permille: self.pending.load_permille(),
+            draining: self.draining,
+        };
+        let body = Bytes::from(told.encode_to_vec());
+        Envelope {
+            id,
+            response: true,
+            kind: Kind::Probe.into(),
+            body,
+            ..Envelope::default()
+        }
+    }
+}
+
+/// An answer that is the router's own.
+#[derive(Debug)]
+struct Refusal {
+    status: Status,
+    detail: std::borrow::Cow<'static, str>,
+    retry_after_ms: u32,
+}
+
+impl Refusal {
+    fn of(status: Status, detail: &'static str) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            retry_after_ms: 0,
+        }
+    }
+
+    fn unavailable(detail: &'static str) -> Self {
+        Self {
+            retry_after_ms: UNAVAILABLE_RETRY_AFTER_MS,
+            ..Self::of(Status::Unavailable, detail)
+        }
+    }
+
+    fn overloaded(detail: &'static str) -> Self {
+        Self {
+            retry_after_ms: OVERLOADED_RETRY_AFTER_MS,
+            ..Self::of(Status::Overloaded, detail)
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The router in a process: one task between an endpoint's events and the core.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use whimbrel_host::{HostParts, Readiness};
+use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError};
+use whimbrel_protocol::cluster::{RegistryRequest, Status};
+use whimbrel_registry::{MemoryRegistry, serve};
+
+use crate::config::RouterConfig;
+use crate::core::{Action, Core, SendFailure};
+use crate::meter::Meter;
+
+/// Events handled before their actions go out.
+const BATCH_LEN: usize = 256;
+/// How often counts are published.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// The name under which health pages know the router.
+const COMPONENT: &str = "router";
+
+/// The router role.
+#[derive(Debug)]
+pub struct Router;
+
+/// A running router.
+#[derive(Debug)]
+pub struct RouterHandle {
+    task: JoinHandle<RouterReport>,
+}
+
+/// How a router ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterReport {
+    /// Requests that were still unanswered when it left.
+    pub abandoned: usize,
+}
+
+impl Router {
+    /// Starts switching between the nodes `endpoint` is linked with; listening and dialling are the caller's. With
+    /// `registry_served` this router is the registry's home and answers for it.
+    ///
+    /// It leaves when the host's drain has started: it tells its peers, goes on switching for the drain window, waits
+    /// for what is out, and shuts the endpoint down. Where several roles share a process, give the router a drain of
+    /// its own and start it last: the others need it to finish. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(
+        config: RouterConfig,
+        (endpoint, events): (Endpoint, mpsc::Receiver<LinkEvent>),
+        registry_served: Option<Arc<MemoryRegistry>>,
+        host: HostParts,
+    ) -> RouterHandle {
+        let own_name = endpoint.identity().node.as_str().to_owned();
+        let shell = Shell {
+            core: Core::new(config.clone(), own_name, registry_served.is_some()),
+            links: BTreeMap::new(),
+            registry: registry_served,
+            actions: Vec::new(),
+            start: Instant::now(),
+        };
+        host.health.set_ready(COMPONENT, Readiness::Ready);
+        RouterHandle {
+            task: tokio::spawn(shell.run(config, endpoint, events, host)),
+        }
+    }
+}
+
+impl RouterHandle {
+    /// Waits until the router has left.
+    ///
+    /// # Panics
+    /// When the router's task panicked: the process must not live on without it.
+    pub async fn join(self) -> RouterReport {
+        match self.task.await {
+            Ok(report) => report,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+struct Shell {
+    core: Core,
+    links: BTreeMap<LinkId, Link>,
+    registry: Option<Arc<MemoryRegistry>>,
+    actions: Vec<Action>,
+    start: Instant,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        config: RouterConfig,
+        endpoint: Endpoint,
+        mut events: mpsc::Receiver<LinkEvent>,
+        host: HostParts,
+    ) -> RouterReport {
+        let meter = Meter::new();
+        let mut batch = Vec::with_capacity(BATCH_LEN);
+        let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
+        let mut drain_ends: Option<DrainTimes> = None;
+        loop {
+            let due = self.core.next_timeout().map(|at| self.start + at);
+            tokio::select! {
+                received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
+                () = sleep_until(due) => {}
+                _ = publish.tick() => meter.publish(self.now(), &self.core),
+                () = host.drain.started(), if drain_ends.is_none() => {
+                    tracing::info!(pending = self.core.pending(), "router draining");
+                    host.health.set_ready(COMPONENT, Readiness::NotReady("draining".to_owned()));
+                    drain_ends = Some(DrainTimes::new(Instant::now(), &config));
+                    self.core.handle_drain(&mut self.actions);
+                }
+                () = sleep_until(drain_ends.as_ref().map(|ends| ends.next(Instant::now()))) => {}
+            }
+            for event in batch.drain(..) {
+                self.apply(event);
+                // Actions go out event by event, so that a failed send is judged on the state that caused it.
+                self.act().await;
+            }
+            let now = self.now();
+            self.core.handle_timeout(now, &mut self.actions);
+            self.act().await;
+            if drain_ends
+                .as_ref()
+                .is_some_and(|ends| ends.are_over(Instant::now(), self.core.pending()))
+            {
+                break;
+            }
+        }
+        let abandoned = self.core.pending();
+        meter.publish(self.now(), &self.core);
+        // The events of the end must flow, or the links' tasks would wait for room to tell them.
+        let ((), ()) = tokio::join!(endpoint.shut_down(), async {
+            events.close();
+            while events.recv().await.is_some() {}
+        });
+        tracing::info!(abandoned, "router left");
+        RouterReport { abandoned }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn apply(&mut self, event: LinkEvent) {
+        let now = self.now();
+        match event {
+            LinkEvent::Up(link) => {
+                let (id, peer) = (link.id(), link.peer().clone());
+                self.links.insert(id, link);
+                self.core.handle_link_up(now, id, peer, &mut self.actions);
+            }
+            LinkEvent::Frame(link, envelope) => {
+                self.core.handle_frame(now, link, envelope, &mut self.actions)
+            }
+            LinkEvent::Down(link, _) => {
+                self.links.remove(&link);
+                self.core.handle_link_down(now, link, &mut self.actions);
+            }
+        }
+    }
+
+    /// Does what the core says. Failed sends add actions; each request fails over at most once, so this ends.
+    async fn act(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        while !actions.is_empty() {
+            for action in actions.drain(..) {
+                match action {
+                    Action::Send(link, envelope) => self.send(link, envelope),
+                    Action::Registry { asker, id, body } => self.serve_registry(asker, id, body).await,
+                }
+            }
+            std::mem::swap(&mut actions, &mut self.actions);
+        }
+        // Keep the allocation.
+        self.actions = actions;
+    }
+
+    fn send(&mut self, link: LinkId, envelope: whimbrel_protocol::cluster::Envelope) {
+        let error = match self.links.get(&link) {
+            Some(link) => match link.try_send(envelope) {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+            None => SendError::Closed(Box::new(envelope)),
+        };
+        let failure = match &error {
+            SendError::Full(_) => SendFailure::Full,
+            SendError::Closed(_) | SendError::TooLarge(_) => SendFailure::Closed,
+        };
+        let now = self.now();
+        self.core
+            .handle_send_failed(now, link, &error.into_envelope(), failure, &mut self.actions);
+    }
+
+    /// The memory registry answers without waiting for anything, so it may answer here.
+    async fn serve_registry(&self, asker: LinkId, id: u64, body: Bytes) {
+        let (Some(registry), Some(link)) = (&self.registry, self.links.get(&asker)) else {
+            return;
+        };
+        let reply = Reply::new(link.clone(), id);
+        match RegistryRequest::decode(body) {
+            Ok(request) => reply.ok(serve(&**registry, request).await.encode_to_vec().into()),
+            Err(error) => reply.fail(
+                Status::BadRequest,
+                format!("a registry request does not parse: {error}"),
+                0,
+            ),
+        }
+    }
+}
+
+/// When a drain is over: after the window as soon as nothing is out, at the latest after the grace.
+#[derive(Debug)]
+struct DrainTimes {
+    window: Instant,
+    grace: Instant,
+}
+
+impl DrainTimes {
+    fn new(now: Instant, config: &RouterConfig) -> Self {
+        Self {
+            window: now + config.drain_window,
+            grace: now + config.drain_grace.max(config.drain_window),
+        }
+    }
+
+    /// When to look again.
+    fn next(&self, now: Instant) -> Instant {
+        if now < self.window {
+            self.window
+        } else {
+            self.grace
+        }
+    }
+
+    fn are_over(&self, now: Instant, pending: usize) -> bool {
+        now >= self.grace || (now >= self.window && pending == 0)
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
