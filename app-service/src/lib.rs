@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The app-service role: conversations, messages, sync and the HTTP API over a [`whimbrel_store::Store`].
+//!
+//! | module | for |
+//! |---|---|
+//! | [`log`] | what users do to conversations: the way in, and the pure decisions behind it |
+//! | `committer` | lanes and group commit: many mutations, one commit |
+//! | [`committed`] | the seam after the commit |
+//! | [`reads`] | pulling, conversation info, members, a user's view of a conversation |
+//! | [`users`] | uids and user ids |
+//! | [`keys`], [`values`] | where and how everything is stored |
+//! | [`delivery`], [`fanout`], [`user_lane`], [`markers`] | what follows a commit: pushes, rows, and making up for losses |
+//! | [`sync`] | `Sync(cursor)` |
+//! | [`service`], [`http`], [`auth`] | the ways in: links, the HTTP API, tokens |
+//! | [`node`], [`AppService`] | all of it put together: closed, and over real links and sockets |
+//! | [`placement`], [`ticket`], [`config`] | who owns which user, when a job is done, what can be set |
+//! | [`env`], [`failure`] | time, randomness and tasks, handed in; errors as askers see them |
+//!
+//! What it never does: hold a client's connection, or keep in memory what must survive.
+#![forbid(unsafe_code)]
+
+pub mod committed;
+mod committer;
+pub mod env;
+pub mod failure;
+pub mod keys;
+pub mod log;
+pub mod reads;
+pub mod users;
+pub mod values;
+
+mod app_service;
+pub mod auth;
+pub mod config;
+pub mod delivery;
+pub mod fanout;
+pub mod http;
+mod lease;
+pub mod markers;
+pub mod node;
+pub mod placement;
+pub mod service;
+pub mod sync;
+pub mod ticket;
+pub mod user_lane;
+
+pub use app_service::{AppService, AppServiceHandle, RegistryAt, StartError};

@@ -35,23 +35,24 @@ pub enum VarintError {
 /// How many bytes `value` takes.
 #[must_use]
 pub const fn encoded_len(value: u32) -> usize {
-    match value {
-        0..=ONE_BYTE_MAX => 1,
-        ..=TWO_BYTES_MAX => 2,
-        ..=FOUR_BYTES_MAX => 4,
-        _ => 8,
+    if value <= ONE_BYTE_MAX {
+        1
+    } else if value <= TWO_BYTES_MAX {
+        2
+    } else if value <= FOUR_BYTES_MAX {
+        4
+    } else {
+        8
     }
 }
 
 /// Appends `value`.
 pub fn encode(value: u32, out: &mut Vec<u8>) {
-    match value {
-        0..=ONE_BYTE_MAX => out.push(value.to_be_bytes()[3]),
-        ..=TWO_BYTES_MAX => {
-            let [_, _, high, low] = value.to_be_bytes();
-            out.extend_from_slice(&[high | 0x40, low]);
-        }
-        ..=FOUR_BYTES_MAX => out.extend_from_slice(&(value | 0x8000_0000).to_be_bytes()),
+    let [_, _, high, low] = value.to_be_bytes();
+    match encoded_len(value) {
+        1 => out.push(low),
+        2 => out.extend_from_slice(&[high | 0x40, low]),
+        4 => out.extend_from_slice(&(value | 0x8000_0000).to_be_bytes()),
         _ => out.extend_from_slice(&(u64::from(value) | 0xc000_0000_0000_0000).to_be_bytes()),
     }
 }

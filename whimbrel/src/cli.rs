@@ -85,8 +85,8 @@ pub(crate) enum KeygenCommand {
         /// The gateway's node name.
         #[arg(long, value_name = "NAME")]
         node: String,
-        /// How long the certificate holds, days.
-        #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        /// How long the certificate holds, days; clients refuse more than 400.
+        #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=400))]
         days: u32,
         /// Folder for identity.key (secret) and identity.cert.
         #[arg(long, value_name = "DIR")]

@@ -53,11 +53,6 @@ impl DataDir {
         Ok(data_dir)
     }
 
-    /// The folder.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn keys(&self) -> PathBuf {
         self.path.join("keys")
     }
@@ -114,10 +109,11 @@ impl DataDir {
             let node = NodeId::new(GATEWAY).expect("the name is well-formed");
             keygen::make_identity(&keys, &root, node, IDENTITY_LIFE_MS, now_ms, entropy)?;
         }
-        for secret in [self.cluster_secret(), self.app_secret()] {
-            if !secret.exists() {
-                keygen::make_secret(&secret, entropy)?;
-            }
+        if !self.cluster_secret().exists() {
+            keygen::make_cluster_secret(&self.cluster_secret())?;
+        }
+        if !self.app_secret().exists() {
+            keygen::make_app_secret(&self.app_secret(), entropy)?;
         }
         Ok(())
     }

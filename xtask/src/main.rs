@@ -1,7 +1,17 @@
 //! Developer commands: `cargo xtask <command>`.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks there"
+)]
 
+mod checks;
 mod proto;
 
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -13,7 +23,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Generate the Rust types of protocol/proto/*.proto into protocol/src/generated.
+    /// Run every check there is; the last line says how many passed and failed.
+    Test {
+        /// Only the check of this name; may be given more than once.
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Say which checks there are, and run none.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Check licences, advisories and sources of the dependencies with cargo-deny.
+    Deny,
+    /// Generate the Rust types of the `.proto` files into the crates that hold them.
     Proto {
         /// Change nothing; fail if what is checked in differs.
         #[arg(long)]
@@ -21,8 +42,30 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Proto { check } => proto::run(check),
+fn main() -> ExitCode {
+    run(Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Test { list: true, .. } => {
+            checks::list();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test { only, list: false } => checks::run(&only),
+        Command::Deny => checks::deny(),
+        Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The workspace's folder.
+fn root() -> anyhow::Result<PathBuf> {
+    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    xtask
+        .parent()
+        .map(Into::into)
+        .context("xtask lies inside the workspace")
 }

@@ -21,8 +21,8 @@ pub enum KnownTime {
     Unknown,
     /// It is at least this late, in Unix milliseconds: expiry is judged, the beginning is not.
     ///
-    /// Such a floor only ever rises: the time the client was built, the newest server time of any login (kept on disk),
-    /// and, for the run of the process only, the time the LBS gave.
+    /// Such a floor only ever rises: the time the client was built, the newest [`GatewayDescriptor::proven_time_ms`] of any
+    /// login (kept on disk), and, for the run of the process only, the time the LBS gave.
     AtLeast(u64),
     /// It is this time, in Unix milliseconds, give or take [`CLOCK_SKEW_MS`]: a server under NTP, or a client that adds
     /// a monotonic clock to the server time of a login in this run.
@@ -95,6 +95,17 @@ pub enum DescriptorError {
         not_after_ms: u64,
         /// The longest life permitted.
         most_ms: u64,
+    },
+    /// The statement was made when its certificate did not hold.
+    #[error("the statement was made at {}, its certificate holds from {} to {}: the gateway needs a new certificate",
+        Utc(*made_ms), Utc(*not_before_ms), Utc(*not_after_ms))]
+    OutsideCertificate {
+        /// The statement's beginning.
+        made_ms: u64,
+        /// The certificate's beginning.
+        not_before_ms: u64,
+        /// The certificate's end.
+        not_after_ms: u64,
     },
     /// Past its date.
     #[error("the {part} ended at {}, and it is at least {}: ask the LBS for a newer descriptor",
@@ -197,18 +208,33 @@ pub fn verify_chain(
         STATEMENT_LIFE_MAX_MS,
         known_time,
     )?;
-    // The statement itself tells a time: made outside its certificate's life, it is not covered by it.
-    check_dates(
-        SignedPart::Certificate,
-        certificate.not_before_ms,
-        certificate.not_after_ms,
-        CERTIFICATE_LIFE_MAX_MS,
-        KnownTime::Exactly(statement.not_before_ms),
-    )?;
+    let made_ms = statement.not_before_ms;
+    let earliest_ms = certificate.not_before_ms.saturating_sub(CLOCK_SKEW_MS);
+    let latest_ms = certificate.not_after_ms.saturating_add(CLOCK_SKEW_MS);
+    if !(earliest_ms..=latest_ms).contains(&made_ms) {
+        return Err(DescriptorError::OutsideCertificate {
+            made_ms,
+            not_before_ms: certificate.not_before_ms,
+            not_after_ms: certificate.not_after_ms,
+        });
+    }
     Ok(GatewayDescriptor {
         statement,
         certificate_not_after_ms: certificate.not_after_ms,
         root,
+    })
+}
+
+/// Reads a signed certificate **without verifying it**: for its own gateway, to see at start whether its identity key,
+/// name and dates fit before it signs statements that no client would take.
+///
+/// # Errors
+/// When it does not parse.
+pub fn inspect_certificate(signed: &[u8]) -> Result<Certificate, DescriptorError> {
+    let signed = Signed::parse(SignedPart::Certificate, signed)?;
+    parse_certificate(signed.payload).map_err(|field| DescriptorError::Malformed {
+        part: SignedPart::Certificate,
+        field,
     })
 }
 
@@ -412,4 +438,80 @@ fn address(cursor: &mut Cursor<'_>) -> Option<Address> {
         transport,
         endpoint: str::from_utf8(endpoint).ok()?.to_owned(),
     })
+}
+
+/// Payloads are read only behind a good signature, so these tests reach them from inside: a careless signer must not
+/// be able to make a verifier panic.
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{parse_certificate, parse_statement};
+    use crate::descriptor::encode::{certificate_payload, statement_payload};
+    use crate::descriptor::{Address, Certificate, ExchangeKey, IdentityPublicKey, Statement, Transport};
+    use crate::ids::NodeId;
+    use crate::keys::StaticPublicKey;
+
+    fn statement() -> Statement {
+        Statement {
+            node: NodeId::new("g").unwrap(),
+            not_before_ms: 1,
+            not_after_ms: 2,
+            versions: vec![1],
+            suites: vec![1, 2],
+            keys: vec![ExchangeKey::x25519(StaticPublicKey([7; 32]), 2)],
+            tls_key_sha256: None,
+            addresses: vec![Address {
+                transport: Transport::Quic,
+                endpoint: "h:1".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_payload_cut_anywhere_is_refused_and_a_longer_one_is_a_later_versions() {
+        let payload = statement_payload(&statement()).unwrap();
+        for cut in 0..payload.len() {
+            assert!(parse_statement(&payload[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(
+            parse_statement(&[&payload[..], b"later"].concat()),
+            Ok(statement())
+        );
+
+        let certificate = Certificate {
+            node: NodeId::new("g").unwrap(),
+            identity: IdentityPublicKey([7; 32]),
+            not_before_ms: 1,
+            not_after_ms: 2,
+        };
+        let payload = certificate_payload(&certificate).unwrap();
+        for cut in 0..payload.len() {
+            assert!(parse_certificate(&payload[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(
+            parse_certificate(&[&payload[..], b"later"].concat()),
+            Ok(certificate)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_and_altered_payloads_are_read_or_refused(
+            bytes: Vec<u8>,
+            at: prop::sample::Index,
+            with: u8,
+        ) {
+            let _ = (parse_statement(&bytes), parse_certificate(&bytes));
+            let mut payload = statement_payload(&statement()).unwrap();
+            let at = at.index(payload.len());
+            payload[at] = with;
+            let _ = parse_statement(&payload);
+        }
+    }
 }

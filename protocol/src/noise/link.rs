@@ -68,7 +68,9 @@ fn builder<'a>(
     entropy: &mut dyn Entropy,
 ) -> snow::Builder<'a> {
     let resolver = resolver::Resolver::new(suite, entropy::draw(entropy), None);
-    let params = noise_name(suite).parse().expect("the patterns are named as Noise names them");
+    let params = noise_name(suite)
+        .parse()
+        .expect("the patterns are named as Noise names them");
     snow::Builder::with_resolver(params, Box::new(resolver))
         .prologue(prologue)
         .and_then(|builder| builder.psk(PSK_POSITION, secret))
@@ -86,7 +88,14 @@ mod tests {
     fn two_who_share_the_secret_share_keys() {
         for suite in Suite::ALL {
             let mut first = Vec::new();
-            let initiator = initiate(suite, b"prologue", &[7; 32], b"ping", &mut SystemEntropy, &mut first);
+            let initiator = initiate(
+                suite,
+                b"prologue",
+                &[7; 32],
+                b"ping",
+                &mut SystemEntropy,
+                &mut first,
+            );
             assert_eq!(first.len(), super::super::MESSAGE_OVERHEAD + 4);
             let (responder, payload) =
                 respond(suite, b"prologue", &[7; 32], &first, &mut SystemEntropy).unwrap();
@@ -97,7 +106,9 @@ mod tests {
             assert_eq!(payload, b"pong");
 
             let mut sealed = Vec::new();
-            ours.sealer().seal(b"hello", record::SERVER_PLAINTEXT_MAX, &mut sealed).unwrap();
+            ours.sealer()
+                .seal(b"hello", record::SERVER_PLAINTEXT_MAX, &mut sealed)
+                .unwrap();
             let plaintext = theirs.opener().open_in_place(&mut sealed).unwrap();
             assert_eq!(&sealed[plaintext], b"hello");
         }
@@ -106,7 +117,14 @@ mod tests {
     #[test]
     fn another_secret_prologue_or_a_flipped_bit_is_not_authentic() {
         let mut first = Vec::new();
-        initiate(Suite::AesGcm, b"p", &[7; 32], b"ping", &mut SystemEntropy, &mut first);
+        initiate(
+            Suite::AesGcm,
+            b"p",
+            &[7; 32],
+            b"ping",
+            &mut SystemEntropy,
+            &mut first,
+        );
         let try_open = |prologue: &[u8], secret: &[u8; 32], message: &[u8]| {
             respond(Suite::AesGcm, prologue, secret, message, &mut SystemEntropy).map(|_| ())
         };

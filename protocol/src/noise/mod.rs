@@ -45,6 +45,9 @@ pub struct ResponderState {
 /// Appends message 1 with `payload` to `out`.
 ///
 /// Draws 32 bytes from `entropy`: the ephemeral secret.
+///
+/// # Panics
+/// When the payload does not fit a Noise message (65,535 bytes with its overhead); hellos are far shorter.
 pub fn initiate(
     suite: Suite,
     prologue: &[u8],
@@ -103,6 +106,9 @@ pub fn respond(
 
 impl ResponderState {
     /// Appends message 2 with `payload` to `out`; the session's keys are ready with it.
+    ///
+    /// # Panics
+    /// When the payload does not fit a Noise message (65,535 bytes with its overhead); answers are far shorter.
     #[must_use]
     pub fn write(mut self, payload: &[u8], out: &mut Vec<u8>) -> SessionKeys {
         write(&mut self.state, payload, out);
@@ -167,3 +173,12 @@ fn split(state: &mut snow::HandshakeState, suite: Suite, side: Side) -> SessionK
 
 /// Secret bytes that are wiped when dropped.
 type Secret = Zeroizing<[u8; 32]>;
+
+#[cfg(test)]
+mod tests {
+    /// The rest of a waiting side are the boxes this refers to: ciphers as raw keys, a hash, two key pairs.
+    #[test]
+    fn a_waiting_sides_state_stays_below_a_kibibyte() {
+        assert!(size_of::<snow::HandshakeState>() <= 1024);
+    }
+}

@@ -3,7 +3,7 @@
 //! Measured on the reference machine, X25519 takes 20 us here against 41 us in snow's default resolver. Ciphers keep
 //! raw keys and expand them on use: a handshake uses each key once or twice, and a waiting responder stays small.
 
-use aws_lc_rs::{aead, agreement, digest};
+use aws_lc_rs::{aead, agreement, digest, hmac};
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -45,8 +45,7 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        matches!(choice, HashChoice::SHA256)
-            .then(|| Box::new(Sha256(digest::Context::new(&digest::SHA256))) as Box<dyn Hash>)
+        matches!(choice, HashChoice::SHA256).then(|| Box::new(Sha256::default()) as Box<dyn Hash>)
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
@@ -162,7 +161,16 @@ impl Dh for X25519 {
     }
 }
 
-struct Sha256(digest::Context);
+/// The running hash exists only between a reset and its result, so that a waiting side holds none.
+#[derive(Default)]
+struct Sha256(Option<digest::Context>);
+
+impl Sha256 {
+    fn context(&mut self) -> &mut digest::Context {
+        self.0
+            .get_or_insert_with(|| digest::Context::new(&digest::SHA256))
+    }
+}
 
 impl Hash for Sha256 {
     fn name(&self) -> &'static str {
@@ -178,16 +186,24 @@ impl Hash for Sha256 {
     }
 
     fn reset(&mut self) {
-        self.0 = digest::Context::new(&digest::SHA256);
+        self.0 = None;
     }
 
     fn input(&mut self, data: &[u8]) {
-        self.0.update(data);
+        self.context().update(data);
     }
 
     fn result(&mut self, out: &mut [u8]) {
-        let finished = std::mem::replace(&mut self.0, digest::Context::new(&digest::SHA256)).finish();
-        out[..finished.as_ref().len()].copy_from_slice(finished.as_ref());
+        self.context();
+        if let Some(finished) = self.0.take().map(digest::Context::finish) {
+            out[..finished.as_ref().len()].copy_from_slice(finished.as_ref());
+        }
+    }
+
+    /// The provider's own: it keeps its state in place, where snow's would make two contexts for every call.
+    fn hmac(&mut self, key: &[u8], data: &[u8], out: &mut [u8]) {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
+        out[..tag.as_ref().len()].copy_from_slice(tag.as_ref());
     }
 }
 

@@ -82,6 +82,7 @@ impl Drain {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[tokio::test]
@@ -99,6 +100,22 @@ mod tests {
         let drain = Drain::new();
         drain.token().cancel();
         assert!(!drain.is_started());
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_starts_the_drain_and_the_second_gives_up() {
+        let drain = Drain::new();
+        let mut signals = std::pin::pin!(drain.clone().on_signals());
+        // Once polled, it listens: until then a signal would end this process.
+        assert!(futures::poll!(signals.as_mut()).is_pending());
+        let signal_self = |signal| rustix::process::kill_process(rustix::process::getpid(), signal);
+        signal_self(rustix::process::Signal::TERM).unwrap();
+        tokio::select! {
+            () = drain.started() => {}
+            _ = &mut signals => unreachable!("one signal only starts the drain"),
+        }
+        signal_self(rustix::process::Signal::INT).unwrap();
+        signals.await.unwrap();
     }
 
     #[tokio::test]

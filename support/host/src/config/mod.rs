@@ -7,6 +7,7 @@
 //!   configuration's own folder.
 //! - A value of the wrong kind is an error that names file, key, value and what was expected. Secrets are never shown.
 
+mod access;
 mod example;
 mod tree;
 mod walk;

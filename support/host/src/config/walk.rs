@@ -5,12 +5,13 @@
 
 use std::{cell::RefCell, collections::BTreeMap, fmt, io, path::Path};
 
-use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor, value::StringDeserializer,
-};
+use serde::de::{self, Deserializer, Unexpected, Visitor};
 
-use super::tree::{Node, Origin};
+use super::{
+    access::{Entries, Items, Variant},
+    inside,
+    tree::{Node, Origin},
+};
 
 /// Ends the name of a key whose value is the path of a file that holds the real value.
 const FILE_SUFFIX: &str = "_file";
@@ -107,22 +108,14 @@ impl de::Error for WalkError {
     }
 }
 
-/// A node at its place.
-struct At<'w, 'r> {
-    node: Node,
-    place: String,
-    walk: &'w Walk<'r>,
+/// A node at its place: what serde asks.
+pub(super) struct At<'w, 'r> {
+    pub(super) node: Node,
+    pub(super) place: String,
+    pub(super) walk: &'w Walk<'r>,
 }
 
 impl At<'_, '_> {
-    fn inside(&self, key: &str) -> String {
-        if self.place.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.place)
-        }
-    }
-
     /// Runs `work` on this node; an error without a place gets this one.
     fn placed<R>(self, work: impl FnOnce(Self) -> Result<R, WalkError>) -> Result<R, WalkError> {
         let (place, origin, shown) = (self.place.clone(), self.node.origin(), self.node.shown());
@@ -196,7 +189,7 @@ impl At<'_, '_> {
             let (Some(name), Some(node)) = (key.strip_suffix(FILE_SUFFIX), table.remove(&key)) else {
                 continue;
             };
-            let (place, origin) = (self.inside(&key), node.origin());
+            let (place, origin) = (inside(&self.place, &key), node.origin());
             let refuse = |message: String| {
                 Err(<WalkError as de::Error>::custom(message).at(&place, &origin, node.shown()))
             };
@@ -363,11 +356,7 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
             }
             Node::Table(table) if table.len() == 1 => {
                 let (name, node) = table.into_iter().next().expect("a table of one has one entry");
-                let place = if at.place.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{}.{name}", at.place)
-                };
+                let place = inside(&at.place, &name);
                 visitor.visit_enum(Variant {
                     name,
                     content: Some(At {
@@ -383,123 +372,5 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
 
     serde::forward_to_deserialize_any! {
         i128 u128 bytes byte_buf unit unit_struct map ignored_any
-    }
-}
-
-struct Items<'w, 'r, I> {
-    items: I,
-    place: String,
-    walk: &'w Walk<'r>,
-}
-
-impl<'de, I: Iterator<Item = (usize, Node)>> SeqAccess<'de> for Items<'_, '_, I> {
-    type Error = WalkError;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, WalkError> {
-        self.items
-            .next()
-            .map(|(index, node)| {
-                let place = format!("{}[{index}]", self.place);
-                seed.deserialize(At {
-                    node,
-                    place,
-                    walk: self.walk,
-                })
-            })
-            .transpose()
-    }
-}
-
-struct Entries<'w, 'r> {
-    entries: std::collections::btree_map::IntoIter<String, Node>,
-    value: Option<(String, Node)>,
-    place: String,
-    walk: &'w Walk<'r>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'_, '_> {
-    type Error = WalkError;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, WalkError> {
-        let Some((key, node)) = self.entries.next() else {
-            return Ok(None);
-        };
-        let deserializer: StringDeserializer<WalkError> = key.clone().into_deserializer();
-        self.value = Some((key, node));
-        seed.deserialize(deserializer).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, WalkError> {
-        let (key, node) = self
-            .value
-            .take()
-            .expect("serde asks for a value only after its key");
-        let place = if self.place.is_empty() {
-            key
-        } else {
-            format!("{}.{key}", self.place)
-        };
-        seed.deserialize(At {
-            node,
-            place,
-            walk: self.walk,
-        })
-    }
-}
-
-struct Variant<'w, 'r> {
-    name: String,
-    content: Option<At<'w, 'r>>,
-}
-
-impl<'de, 'w, 'r> EnumAccess<'de> for Variant<'w, 'r> {
-    type Error = WalkError;
-    type Variant = Content<'w, 'r>;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(
-        self,
-        seed: V,
-    ) -> Result<(V::Value, Content<'w, 'r>), WalkError> {
-        let name: StringDeserializer<WalkError> = self.name.into_deserializer();
-        Ok((seed.deserialize(name)?, Content(self.content)))
-    }
-}
-
-/// What follows a variant's name, if anything.
-struct Content<'w, 'r>(Option<At<'w, 'r>>);
-
-impl<'w, 'r> Content<'w, 'r> {
-    fn required(self) -> Result<At<'w, 'r>, WalkError> {
-        self.0
-            .ok_or_else(|| de::Error::custom("this choice needs a table of settings, not its name alone"))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Content<'_, '_> {
-    type Error = WalkError;
-
-    fn unit_variant(self) -> Result<(), WalkError> {
-        match self.0 {
-            None => Ok(()),
-            Some(_) => Err(de::Error::custom(
-                "this choice takes no settings: write its name alone",
-            )),
-        }
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, WalkError> {
-        seed.deserialize(self.required()?)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, WalkError> {
-        self.required()?.deserialize_seq(visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, WalkError> {
-        self.required()?.deserialize_struct("", fields, visitor)
     }
 }

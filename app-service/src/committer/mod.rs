@@ -1,0 +1,336 @@
+//! The committer: many mutations, one commit.
+//!
+//! Each conversation has a lane; a few workers take groups of waiting mutations from many lanes, decide them, commit once,
+//! and answer. While one group's commit is on its way to the disk, another of other conversations is decided. Two nodes
+//! that meet on one conversation conflict, read again and stay correct: placement is speed, never safety.
+//!
+//! How a commit ends, and what follows:
+//!
+//! | the store says | the committer |
+//! |---|---|
+//! | committed | hands each conversation's part to the sink, then answers |
+//! | conflict | reads and decides again; a group that keeps conflicting is split |
+//! | unknown | looks for the group's marker at a new snapshot: there, it was committed; not there, decides again. A commit that arrives late conflicts with the new one, for both write the same keys after the older snapshot |
+//! | refused | answers what the store said |
+//!
+//! An asker whose commit may have been carried out is never told that it was not.
+
+mod attempts;
+mod lanes;
+mod members_cache;
+mod plan;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot, watch};
+use whimbrel_protocol::code::Code;
+use whimbrel_protocol::ids::{Incarnation, NodeId, Seq};
+use whimbrel_store::{Batch, Commit, Store};
+
+use crate::committed::CommitSink;
+use crate::env::Env;
+use crate::failure::Failure;
+use crate::keys::{self, ConversationKeys};
+use crate::log::Deadline;
+use crate::log::decision::{Actor, Answer, ReadPoint};
+use crate::log::mutation::Mutation;
+use crate::values::{encode, storage};
+use attempts::Attempts;
+use lanes::{Cost, Expired, Full, Lanes, QUEUED_JOBS_MAX};
+use members_cache::MembersCache;
+use plan::{Plan, lock};
+
+/// Groups in flight: while one waits for the disk, others are read and decided. The store shares an fsync among them.
+const WORKERS: usize = 4;
+/// The pause between looks at a store that does not say how a commit ended.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// Attempts to write this life down at the start.
+const LIFE_ATTEMPTS_MAX: u32 = 20;
+
+/// How a submitted mutation ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Answer(Answer),
+    Failure(Failure),
+    NeedsReadPoint(Seq),
+}
+
+/// A mutation on its way.
+pub(super) struct Job {
+    pub(super) actor: Actor,
+    pub(super) mutation: Arc<Mutation>,
+    pub(super) read_point: Option<ReadPoint>,
+    deadline: Deadline,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Job {
+    fn answer(self, outcome: Outcome) {
+        // Whoever no longer listens asks again with the same id.
+        drop(self.reply.send(outcome));
+    }
+}
+
+/// One conversation's part of a group.
+pub(super) struct LaneWork {
+    pub(super) keys: ConversationKeys,
+    pub(super) jobs: Vec<Job>,
+}
+
+/// The committer. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    env: Env,
+    owner: Incarnation,
+    sink: Arc<dyn CommitSink>,
+    lanes: Mutex<Lanes<Job>>,
+    members: Mutex<MembersCache>,
+    work: Notify,
+    is_closing: AtomicBool,
+    workers_alive: watch::Sender<usize>,
+}
+
+impl Committer {
+    /// Writes this life of the node down, then starts the workers.
+    pub(crate) async fn start(
+        store: Arc<dyn Store>,
+        env: Env,
+        node: &NodeId,
+        owner: Incarnation,
+        sink: Arc<dyn CommitSink>,
+    ) -> Result<Self, Failure> {
+        write_life(&*store, &env, node, owner).await?;
+        let shared = Arc::new(Shared {
+            store,
+            env,
+            owner,
+            sink,
+            lanes: Mutex::new(Lanes::new()),
+            members: Mutex::new(MembersCache::new()),
+            work: Notify::new(),
+            is_closing: AtomicBool::new(false),
+            workers_alive: watch::Sender::new(WORKERS),
+        });
+        for _ in 0..WORKERS {
+            let worker = Arc::clone(&shared);
+            shared
+                .env
+                .spawner
+                .spawn("committer", Box::pin(async move { worker.work().await }));
+        }
+        Ok(Self { shared })
+    }
+
+    /// Queues a mutation behind those of its conversation and waits for how it ends.
+    pub(crate) async fn submit(
+        &self,
+        keys: ConversationKeys,
+        (actor, mutation, read_point): (Actor, Arc<Mutation>, Option<ReadPoint>),
+        deadline: Deadline,
+    ) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        let cost = Cost {
+            ops: mutation.ops(),
+            bytes: mutation.bytes(),
+        };
+        let job = Job {
+            actor,
+            mutation,
+            read_point,
+            deadline,
+            reply,
+        };
+        let shared = &self.shared;
+        let now = shared.env.clock.monotonic();
+        let pushed = {
+            let mut lanes = lock(&shared.lanes);
+            // Under the lock: a worker that finds the lanes empty and the committer closing has seen the last job.
+            if shared.is_closing.load(Ordering::Acquire) {
+                return Outcome::Failure(closing());
+            }
+            lanes.push(&keys, job, cost, now, deadline.0)
+        };
+        match pushed {
+            Ok(()) => shared.work.notify_one(),
+            Err((_, full)) => return Outcome::Failure(overloaded(&keys, full)),
+        }
+        outcome
+            .await
+            .unwrap_or_else(|_| Outcome::Failure(undecided("the node stopped")))
+    }
+
+    /// Takes nothing more, finishes what is queued, and ends.
+    pub(crate) async fn close(&self) {
+        {
+            let _lanes = lock(&self.shared.lanes);
+            self.shared.is_closing.store(true, Ordering::Release);
+        }
+        self.shared.work.notify_waiters();
+        self.shared.work.notify_one();
+        let mut alive = self.shared.workers_alive.subscribe();
+        // The sender lives in `shared`, which this holds.
+        drop(alive.wait_for(|alive| *alive == 0).await);
+    }
+
+    /// How full the queues are, 0 to 1000.
+    pub(crate) fn load_permille(&self) -> u32 {
+        let queued = lock(&self.shared.lanes).queued_jobs();
+        u32::try_from(queued * 1000 / QUEUED_JOBS_MAX).unwrap_or(1000)
+    }
+}
+
+impl Shared {
+    async fn work(&self) {
+        loop {
+            let (taken, is_closing) = {
+                let mut lanes = lock(&self.lanes);
+                (
+                    lanes.take(self.env.clock.monotonic()),
+                    self.is_closing.load(Ordering::Acquire),
+                )
+            };
+            for (job, expired) in taken.expired {
+                job.answer(Outcome::Failure(too_late(expired)));
+            }
+            if taken.has_more {
+                self.work.notify_one();
+            }
+            if taken.group.is_empty() {
+                if is_closing {
+                    break;
+                }
+                self.work.notified().await;
+                continue;
+            }
+            let lanes: Vec<ConversationKeys> = taken.group.iter().map(|(keys, _)| keys.clone()).collect();
+            let work = taken
+                .group
+                .into_iter()
+                .map(|(keys, jobs)| LaneWork { keys, jobs })
+                .collect();
+            self.settle(work).await;
+            let mut queues = lock(&self.lanes);
+            for keys in &lanes {
+                queues.release(keys);
+            }
+        }
+        self.workers_alive.send_modify(|alive| *alive -= 1);
+        // The next one that waits learns of the end too.
+        self.work.notify_one();
+    }
+
+    /// Answers every job of a group.
+    async fn settle(&self, work: Vec<LaneWork>) {
+        let mut groups = vec![work];
+        while let Some(group) = groups.pop() {
+            let split = Attempts::new(self).run(group).await;
+            groups.extend(split.into_iter().rev().map(|lane| vec![lane]));
+        }
+    }
+}
+
+impl Shared {
+    /// The plan is durable: the world first, then the askers.
+    fn finish(&self, plan: Plan, work: Vec<LaneWork>) {
+        {
+            let mut known = lock(&self.members);
+            for (keys, info_version, members) in plan.rosters {
+                known.keep(&keys, info_version, members);
+            }
+        }
+        for committed in plan.committed {
+            self.sink.committed(committed);
+        }
+        for (lane, outcomes) in work.into_iter().zip(plan.outcomes) {
+            for (job, outcome) in lane.jobs.into_iter().zip(outcomes) {
+                job.answer(outcome);
+            }
+        }
+    }
+}
+
+/// Writes that this life exists, before any marker of it does.
+async fn write_life(store: &dyn Store, env: &Env, node: &NodeId, owner: Incarnation) -> Result<(), Failure> {
+    let life = storage::NodeLife {
+        node: node.as_str().to_owned(),
+        started_ms: env.clock.now_ms(),
+        ended_ms: 0,
+    };
+    let mut last = None;
+    for _ in 0..LIFE_ATTEMPTS_MAX {
+        // Blind and always the same: doing it twice is doing it once.
+        let mut batch = Batch::blind();
+        batch.put(keys::node_life(owner), encode(&life));
+        match store.commit(batch).await {
+            Commit::Committed => return Ok(()),
+            Commit::Conflict(_) => {}
+            Commit::Unknown(error) => last = Some(Failure::from(error)),
+            Commit::Refused(error) => return Err(error.into()),
+        }
+        env.timers.sleep(env.jittered(UNKNOWN_PAUSE)).await;
+    }
+    Err(last.unwrap_or_else(|| {
+        Failure::later(
+            Code::Unavailable,
+            "this node's life could not be written down",
+            1_000,
+        )
+    }))
+}
+
+fn closing() -> Failure {
+    Failure::later(
+        Code::Unavailable,
+        "this node is shutting down: the next attempt finds another",
+        100,
+    )
+}
+
+fn overloaded(keys: &ConversationKeys, full: Full) -> Failure {
+    match full {
+        Full::Lane => Failure::later(
+            Code::Overloaded,
+            format!(
+                "too many operations wait for conversation {}: try again",
+                keys.conversation()
+            ),
+            200,
+        ),
+        Full::Node => Failure::later(
+            Code::Overloaded,
+            "too many operations wait on this node: try again",
+            500,
+        ),
+    }
+}
+
+fn too_late(expired: Expired) -> Failure {
+    match expired {
+        Expired::Deadline => Failure::new(
+            Code::DeadlineExceeded,
+            "the deadline passed before the operation was started",
+        ),
+        Expired::Wait => Failure::later(
+            Code::Overloaded,
+            "the operation waited 2 s and was not started: the node is too busy",
+            500,
+        ),
+    }
+}
+
+fn undecided(why: &str) -> Failure {
+    Failure::later(
+        Code::DeadlineExceeded,
+        format!(
+            "whether the operation was carried out is not known yet ({why}): a retry with the same id tells"
+        ),
+        1_000,
+    )
+}

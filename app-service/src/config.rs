@@ -1,0 +1,130 @@
+//! The configuration of an app-service node.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Everything an operator can set of this role. The store, the links and the registry have sections of their own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AppServiceConfig {
+    /// The customers' apps served here.
+    pub apps: Vec<AppConfig>,
+    /// The HTTP API for customers' servers.
+    pub http: HttpConfig,
+    /// How much is taken on at a time.
+    pub service: ServiceConfig,
+    /// Rows of conversation lists, and notices of them.
+    pub rows: RowsConfig,
+    /// Work that a crash left behind.
+    pub sweep: SweepConfig,
+}
+
+/// One customer's tenant.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AppConfig {
+    /// Its app key: lower-case letters, digits, `-` and `_`.
+    pub key: String,
+    /// Files with the secrets that its server signs tokens with; two while changing over, both good.
+    pub secret_files: Vec<PathBuf>,
+    /// Whether naming an unknown uid makes that user; else only a login or the HTTP API does.
+    #[serde(default = "yes")]
+    pub create_users_on_reference: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The HTTP API for customers' servers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct HttpConfig {
+    /// Where it listens; port 0 takes a free one. Absent: no HTTP API on this node.
+    pub listen: Option<SocketAddr>,
+    /// Bytes of the largest request body.
+    pub body_len_max: usize,
+    /// Milliseconds a request may take.
+    pub timeout_ms: u64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            body_len_max: 256 * 1024,
+            timeout_ms: 15_000,
+        }
+    }
+}
+
+/// How much is taken on at a time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct ServiceConfig {
+    /// Requests in progress, of all priorities together; the lower ones may use only a part of it.
+    pub requests_in_progress_max: usize,
+    /// Milliseconds a request may take that names no deadline.
+    pub default_deadline_ms: u32,
+    /// Seconds between renewals of this node's lease in the registry; the lease lasts three times as long.
+    pub lease_renewal_s: u64,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        // A request in progress holds some 10 KiB at most times: 4,096 of them stay under 64 MiB.
+        Self {
+            requests_in_progress_max: 4096,
+            default_deadline_ms: 10_000,
+            lease_renewal_s: 3,
+        }
+    }
+}
+
+/// Rows of conversation lists, and notices of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct RowsConfig {
+    /// User lanes that commit side by side; users are spread over them.
+    pub lanes: usize,
+    /// Rows rewritten in one commit.
+    pub commit_rows_max: usize,
+    /// Rows waiting in one lane; beyond, the work is left to its marker.
+    pub queue_max: usize,
+    /// Pushes waiting for their sessions to be looked up; beyond, they are dropped and clients sync.
+    pub push_queue_max: usize,
+}
+
+impl Default for RowsConfig {
+    fn default() -> Self {
+        Self {
+            lanes: 2,
+            commit_rows_max: 256,
+            queue_max: 100_000,
+            push_queue_max: 16_384,
+        }
+    }
+}
+
+/// Work that a crash left behind.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct SweepConfig {
+    /// Seconds between looks for dead nodes' markers.
+    pub interval_s: u64,
+    /// Seconds after which a marker of this node that is still there is taken up again.
+    pub own_age_s: u64,
+    /// Hours after a node's end during which its markers are looked for again: a frozen process may wake and commit.
+    pub late_hours: u64,
+}
+
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self {
+            interval_s: 10,
+            own_age_s: 60,
+            late_hours: 24,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Push at once: what was committed goes to the sessions of those concerned, looked up after the commit.
+//!
+//! [`Fanout`] is the way in and never waits; one task behind it looks sessions up for many pushes together and sends one
+//! frame per gateway. Nothing here is relied upon: a push that is dropped is made up for by the rows and their
+//! notices, and these by the client's next sync. What is dropped is counted.
+//!
+//! Not here: the members' rows ([`crate::user_lane`]), and offline push.
+
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use whimbrel_link::Caller;
+use whimbrel_protocol::cluster::{PushResponse, SessionRecord, UserKey};
+use whimbrel_protocol::ids::{AppKey, UserId};
+use whimbrel_registry::Registry;
+
+use plan::{GatewayPush, frames, stale};
+pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, priority_of};
+
+/// Pushes whose sessions are looked up together. A look-up in another process takes some 200 us: this many at a time keep
+/// it off the critical path.
+const JOBS_PER_LOOK_UP: usize = 128;
+/// Users in one look-up.
+const USERS_PER_LOOK_UP: usize = 1000;
+/// Frames on their way to gateways and not yet accepted. Gateways accept in a millisecond or so; many more means that one
+/// is silent, and waiting longer would only grow the queue.
+const FRAMES_IN_FLIGHT_MAX: usize = 1024;
+/// How long a gateway may take to accept a frame. Beyond, the client has synced or is gone.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The way in: takes pushes without ever waiting. Clones share.
+#[derive(Clone, Debug)]
+pub struct Fanout {
+    queue: mpsc::Sender<PushJob>,
+    closing: CancellationToken,
+}
+
+/// The task behind a [`Fanout`].
+pub struct FanoutTask {
+    queue: mpsc::Receiver<PushJob>,
+    closing: CancellationToken,
+    registry: Arc<dyn Registry>,
+    caller: Arc<dyn Caller>,
+}
+
+impl Fanout {
+    /// A fan-out with room for `queue_max` pushes, and its task, to be run.
+    #[must_use]
+    pub fn new(queue_max: usize, registry: Arc<dyn Registry>, caller: Arc<dyn Caller>) -> (Self, FanoutTask) {
+        let (sender, receiver) = mpsc::channel(queue_max.max(1));
+        let closing = CancellationToken::new();
+        let task = FanoutTask {
+            queue: receiver,
+            closing: closing.clone(),
+            registry,
+            caller,
+        };
+        (
+            Self {
+                queue: sender,
+                closing,
+            },
+            task,
+        )
+    }
+
+    /// Pushes when there is room; else drops, and counts it.
+    pub fn push(&self, job: PushJob) {
+        if self.queue.try_send(job).is_err() {
+            metrics::counter!("whimbrel_pushes_dropped_total", "why" => "queue").increment(1);
+        }
+    }
+
+    /// Takes nothing more; the task sends what it has and ends.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+}
+
+impl FanoutTask {
+    /// Runs until the fan-out is closed, or dropped, and what it was given is sent.
+    pub async fn run(mut self) {
+        let mut in_flight = FuturesUnordered::new();
+        let mut jobs = Vec::with_capacity(JOBS_PER_LOOK_UP);
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+                () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                taken = self.queue.recv_many(&mut jobs, JOBS_PER_LOOK_UP), if in_flight.len() < FRAMES_IN_FLIGHT_MAX => {
+                    if taken == 0 {
+                        break;
+                    }
+                    let sessions = self.look_up(&jobs).await;
+                    for job in jobs.drain(..) {
+                        in_flight.extend(frames(&job, &sessions).into_iter().map(|frame| self.hand_over(frame)));
+                    }
+                }
+            }
+        }
+        while in_flight.next().await.is_some() {}
+    }
+
+    async fn look_up(&self, jobs: &[PushJob]) -> BTreeMap<(AppKey, UserId), Vec<SessionRecord>> {
+        let users: BTreeSet<(&AppKey, UserId)> = jobs
+            .iter()
+            .flat_map(|job| job.users.iter().map(|user| (&job.app, *user)))
+            .collect();
+        let users: Vec<UserKey> = users
+            .into_iter()
+            .map(|(app, user)| UserKey {
+                app_key: app.as_str().to_owned(),
+                user_id: user.0,
+            })
+            .collect();
+        let mut sessions: BTreeMap<(AppKey, UserId), Vec<SessionRecord>> = BTreeMap::new();
+        for users in users.chunks(USERS_PER_LOOK_UP) {
+            match self.registry.look_up(users.to_vec()).await {
+                Ok(found) => {
+                    for record in found {
+                        let Ok(app) = AppKey::new(&record.app_key) else {
+                            continue;
+                        };
+                        sessions
+                            .entry((app, UserId(record.user_id)))
+                            .or_default()
+                            .push(record);
+                    }
+                }
+                Err(error) => {
+                    metrics::counter!("whimbrel_pushes_dropped_total", "why" => "registry").increment(1);
+                    tracing::debug!(%error, users = users.len(), "sessions could not be looked up; clients will sync");
+                }
+            }
+        }
+        sessions
+    }
+
+    /// Hands a frame to its gateway. Another router is tried by the link below; then it is given up.
+    fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = ()> + Send + 'static {
+        let caller = Arc::clone(&self.caller);
+        let registry = Arc::clone(&self.registry);
+        async move {
+            let GatewayPush { envelope, sessions } = frame;
+            let answer = match caller.call(envelope, ACCEPT_TIMEOUT).await {
+                Ok(answer) => PushResponse::decode(answer.body).unwrap_or_default(),
+                Err(error) => {
+                    metrics::counter!("whimbrel_pushes_dropped_total", "why" => "gateway").increment(1);
+                    tracing::debug!(%error, sessions = sessions.len(), "a push was not accepted; clients will sync");
+                    return;
+                }
+            };
+            metrics::counter!("whimbrel_pushes_accepted_total").increment(u64::from(answer.accepted));
+            for record in stale(&sessions, &answer.gone) {
+                if let Err(error) = registry.unregister(record.clone()).await {
+                    tracing::debug!(%error, "a stale session stays in the registry until its gateway's lease ends");
+                }
+            }
+        }
+    }
+}

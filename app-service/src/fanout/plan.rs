@@ -1,0 +1,428 @@
+//! What to push to whom, decided without touching anything: entries cut into payloads by who may see them, and
+//! payloads joined with sessions into one frame per gateway. Pure.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use whimbrel_protocol::client::{self, ConversationRow};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, PushRequest, PushTarget, Role, SessionRecord};
+use whimbrel_protocol::ids::{AppKey, ConversationId, ConversationKind, Seq, UserId};
+use whimbrel_protocol::method::PushMethod;
+
+use crate::committed::{Committed, Recipient};
+
+/// Bytes of entries in one push, so that it stays well below the largest frame (64 KiB). What alone is larger is not
+/// pushed: the client finds the hole and pulls it.
+pub const PUSH_BYTES_MAX: usize = 32 * 1024;
+
+/// What is pushed. Encoded only once somebody is there to get it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Payload {
+    /// Entries that were just committed.
+    Messages(client::MessagesPush),
+    /// Rows that changed.
+    Notice(client::NoticePush),
+}
+
+impl Payload {
+    const fn method(&self) -> PushMethod {
+        match self {
+            Self::Messages(_) => PushMethod::Messages,
+            Self::Notice(_) => PushMethod::Notice,
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        match self {
+            Self::Messages(push) => push.encode_to_vec().into(),
+            Self::Notice(push) => push.encode_to_vec().into(),
+        }
+    }
+}
+
+/// One payload for some users.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PushJob {
+    /// The users' app.
+    pub app: AppKey,
+    /// Who gets it, on all their devices.
+    pub users: Vec<UserId>,
+    /// What.
+    pub payload: Payload,
+    /// Before what it goes.
+    pub priority: Priority,
+}
+
+/// The priority of what belongs to a conversation.
+#[must_use]
+pub fn priority_of(conversation: ConversationId) -> Priority {
+    match conversation.kind() {
+        ConversationKind::Direct => Priority::Direct,
+        ConversationKind::Group => Priority::Group,
+    }
+}
+
+/// The pushes of a commit's entries: everybody gets what they may see and nothing else. Most commits have one class of
+/// recipients; joining and leaving makes more.
+#[must_use]
+pub fn message_jobs(committed: &Committed) -> Vec<PushJob> {
+    if committed.entries.is_empty() {
+        return Vec::new();
+    }
+    let mut classes: BTreeMap<(usize, usize), Vec<UserId>> = BTreeMap::new();
+    for recipient in &committed.recipients.list {
+        let (from, to) = visible_range(&committed.entries, recipient);
+        if from < to {
+            classes.entry((from, to)).or_default().push(recipient.user);
+        }
+    }
+    let mut jobs = Vec::new();
+    for ((from, to), users) in classes {
+        let visible = committed.entries.get(from..to).unwrap_or_default();
+        for entries in chunks(visible) {
+            jobs.push(PushJob {
+                app: committed.app.clone(),
+                users: users.clone(),
+                payload: Payload::Messages(client::MessagesPush {
+                    conversation: Bytes::copy_from_slice(committed.conversation.as_bytes()),
+                    entries,
+                }),
+                priority: priority_of(committed.conversation),
+            });
+        }
+    }
+    jobs
+}
+
+/// Which of the entries, ascending by seq, a recipient may see, as indices.
+fn visible_range(entries: &[client::Entry], recipient: &Recipient) -> (usize, usize) {
+    let from = entries.partition_point(|entry| Seq(entry.seq) < recipient.first_visible_seq);
+    let to = entries.partition_point(|entry| Seq(entry.seq) <= recipient.last_visible_seq);
+    (from, to)
+}
+
+fn chunks(entries: &[client::Entry]) -> Vec<Vec<client::Entry>> {
+    let mut chunks: Vec<Vec<client::Entry>> = Vec::new();
+    let mut chunk_bytes = usize::MAX;
+    for entry in entries {
+        let bytes = entry.encoded_len();
+        if bytes > PUSH_BYTES_MAX {
+            // The next chunk starts anew, so that no chunk spans the hole.
+            chunk_bytes = usize::MAX;
+            continue;
+        }
+        match chunks.last_mut() {
+            Some(chunk) if chunk_bytes.saturating_add(bytes) <= PUSH_BYTES_MAX => {
+                chunk.push(entry.clone());
+                chunk_bytes += bytes;
+            }
+            _ => {
+                chunks.push(vec![entry.clone()]);
+                chunk_bytes = bytes;
+            }
+        }
+    }
+    chunks
+}
+
+/// Rows that one notice carries at most: each is under 1 KiB. With more, the client is only told to sync.
+const NOTICE_ROWS_MAX: usize = 32;
+
+/// The notice of rows that changed between two cursors. A client that is at `from` applies it, any other syncs.
+#[must_use]
+pub fn notice_job(
+    app: AppKey,
+    user: UserId,
+    (from_cursor, to_cursor): (Bytes, Bytes),
+    rows: Vec<ConversationRow>,
+    priority: Priority,
+) -> PushJob {
+    let notice = if rows.len() > NOTICE_ROWS_MAX {
+        client::NoticePush {
+            from_cursor: to_cursor.clone(),
+            to_cursor,
+            rows: Vec::new(),
+        }
+    } else {
+        client::NoticePush {
+            from_cursor,
+            to_cursor,
+            rows,
+        }
+    };
+    PushJob {
+        app,
+        users: vec![user],
+        payload: Payload::Notice(notice),
+        priority,
+    }
+}
+
+/// A frame for one gateway, with the registry's records of the sessions it is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct GatewayPush {
+    /// The request, without an id.
+    pub(super) envelope: Envelope,
+    /// Whom it is for.
+    pub(super) sessions: Vec<SessionRecord>,
+}
+
+/// Joins a payload with the sessions of its users, by gateway. `sessions` holds those of other users too.
+#[must_use]
+pub(super) fn frames(
+    job: &PushJob,
+    sessions: &BTreeMap<(AppKey, UserId), Vec<SessionRecord>>,
+) -> Vec<GatewayPush> {
+    let mut by_gateway: BTreeMap<(&str, u64), Vec<&SessionRecord>> = BTreeMap::new();
+    for user in &job.users {
+        let Some(records) = sessions.get(&(job.app.clone(), *user)) else {
+            continue;
+        };
+        for record in records {
+            let Some(handle) = &record.session else { continue };
+            by_gateway
+                .entry((&handle.gateway, handle.incarnation))
+                .or_default()
+                .push(record);
+        }
+    }
+    if by_gateway.is_empty() {
+        return Vec::new();
+    }
+    let payload = job.payload.encode();
+    let frame = |((gateway, incarnation), records): ((&str, u64), Vec<&SessionRecord>)| {
+        let push = PushRequest {
+            targets: records.iter().filter_map(|record| target(record)).collect(),
+            method: job.payload.method().number(),
+            payload: payload.clone(),
+            tracked: true,
+            gateway_incarnation: incarnation,
+        };
+        let envelope = Envelope {
+            kind: Kind::Push.into(),
+            priority: job.priority.into(),
+            to_node: gateway.to_owned(),
+            to_role: Role::Gateway.into(),
+            app_key: job.app.as_str().to_owned(),
+            body: push.encode_to_vec().into(),
+            ..Default::default()
+        };
+        GatewayPush {
+            envelope,
+            sessions: records.into_iter().cloned().collect(),
+        }
+    };
+    by_gateway.into_iter().map(frame).collect()
+}
+
+fn target(record: &SessionRecord) -> Option<PushTarget> {
+    let handle = record.session.as_ref()?;
+    Some(PushTarget {
+        reactor: handle.reactor,
+        slot: handle.slot,
+        generation: handle.generation,
+        user_id: record.user_id,
+    })
+}
+
+/// The records of the targets that a gateway says are gone.
+pub(super) fn stale<'a>(
+    sessions: &'a [SessionRecord],
+    gone: &'a [PushTarget],
+) -> impl Iterator<Item = &'a SessionRecord> + 'a {
+    sessions
+        .iter()
+        .filter(|record| target(record).is_some_and(|target| gone.contains(&target)))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::committed::{Changed, Members};
+    use crate::keys::{Consumer, MarkerKey, MarkerSubject};
+    use whimbrel_protocol::cluster::SessionHandle;
+    use whimbrel_protocol::ids::{Incarnation, Rev, Uid};
+
+    fn app() -> AppKey {
+        AppKey::new("demo").unwrap()
+    }
+
+    fn recipient(user: u64, from: u64, to: u64) -> Recipient {
+        Recipient {
+            user: UserId(user),
+            uid: Uid::new(&format!("u{user}")).unwrap(),
+            role: client::Role::Member,
+            first_visible_seq: Seq(from),
+            last_visible_seq: Seq(to),
+        }
+    }
+
+    fn committed(entries: Vec<client::Entry>, recipients: Vec<Recipient>) -> Committed {
+        let conversation = ConversationId::from_parts(ConversationKind::Group, [1; 15]);
+        Committed {
+            app: app(),
+            conversation,
+            entries,
+            head_seq: Seq(9),
+            head_rev: Rev(0),
+            info_version: 1,
+            changed: Changed {
+                entries: true,
+                ..Default::default()
+            },
+            recipients: Arc::new(Members { list: recipients }),
+            marker: MarkerKey {
+                owner: Incarnation(1),
+                consumer: Consumer::Rows,
+                app: app(),
+                conversation,
+                subject: MarkerSubject::Everyone {
+                    seq: Seq(9),
+                    rev: Rev(0),
+                },
+            },
+            only_user: None,
+        }
+    }
+
+    fn entry(seq: u64, padding: usize) -> client::Entry {
+        client::Entry {
+            seq,
+            client_msg_id: vec![1; padding].into(),
+            ..Default::default()
+        }
+    }
+
+    fn seen(jobs: &[PushJob]) -> Vec<(Vec<u64>, Vec<u64>)> {
+        let one = |job: &PushJob| {
+            let Payload::Messages(push) = &job.payload else {
+                return (vec![], vec![]);
+            };
+            (
+                job.users.iter().map(|user| user.0).collect(),
+                push.entries.iter().map(|entry| entry.seq).collect(),
+            )
+        };
+        jobs.iter().map(one).collect()
+    }
+
+    #[test]
+    fn nobody_gets_what_was_before_joining_or_after_removal() {
+        let entries = vec![entry(7, 0), entry(8, 0), entry(9, 0)];
+        let recipients = vec![
+            recipient(1, 1, u64::MAX),
+            recipient(2, 1, 8),
+            recipient(3, 9, u64::MAX),
+            recipient(4, 1, 6),
+        ];
+        let mut jobs = seen(&message_jobs(&committed(entries, recipients)));
+        jobs.sort();
+        assert_eq!(
+            jobs,
+            [
+                (vec![1], vec![7, 8, 9]),
+                (vec![2], vec![7, 8]),
+                (vec![3], vec![9])
+            ]
+        );
+    }
+
+    #[test]
+    fn those_who_see_the_same_share_one_payload() {
+        let recipients = (1..500).map(|user| recipient(user, user % 3, u64::MAX)).collect();
+        let jobs = message_jobs(&committed(vec![entry(9, 0)], recipients));
+        assert_eq!(jobs.len(), 1);
+        assert_eq!(jobs[0].users.len(), 499);
+    }
+
+    #[test]
+    fn large_batches_are_cut_and_too_large_entries_left_for_pulling() {
+        let entries = vec![
+            entry(1, 20_000),
+            entry(2, 20_000),
+            entry(3, PUSH_BYTES_MAX + 1),
+            entry(4, 10),
+            entry(5, 10),
+        ];
+        let jobs = message_jobs(&committed(entries, vec![recipient(1, 1, u64::MAX)]));
+        let seqs: Vec<_> = seen(&jobs).into_iter().map(|(_, seqs)| seqs).collect();
+        assert_eq!(seqs, [vec![1], vec![2], vec![4, 5]]);
+    }
+
+    #[test]
+    fn one_frame_goes_to_each_life_of_a_gateway() {
+        let session = |user: u64, gateway: &str, incarnation: u64, slot: u32| SessionRecord {
+            app_key: "demo".into(),
+            user_id: user,
+            session: Some(SessionHandle {
+                gateway: gateway.into(),
+                incarnation,
+                slot,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let sessions = BTreeMap::from([
+            (
+                (app(), UserId(1)),
+                vec![session(1, "g1", 5, 1), session(1, "g2", 6, 1)],
+            ),
+            (
+                (app(), UserId(2)),
+                vec![session(2, "g1", 5, 2), session(2, "g1", 4, 9)],
+            ),
+            ((app(), UserId(3)), vec![session(3, "g1", 5, 3)]),
+        ]);
+        let job = PushJob {
+            app: app(),
+            users: vec![UserId(1), UserId(2), UserId(9)],
+            payload: Payload::Messages(client::MessagesPush::default()),
+            priority: Priority::Direct,
+        };
+        let frames = frames(&job, &sessions);
+        let targets: Vec<_> = frames
+            .iter()
+            .map(|frame| {
+                let push = PushRequest::decode(frame.envelope.body.clone()).unwrap();
+                let slots: Vec<_> = push
+                    .targets
+                    .iter()
+                    .map(|target| (target.user_id, target.slot))
+                    .collect();
+                (frame.envelope.to_node.as_str(), push.gateway_incarnation, slots)
+            })
+            .collect();
+        assert_eq!(
+            targets,
+            [
+                ("g1", 4, vec![(2, 9)]),
+                ("g1", 5, vec![(1, 1), (2, 2)]),
+                ("g2", 6, vec![(1, 1)])
+            ]
+        );
+        let gone = [PushTarget {
+            slot: 2,
+            user_id: 2,
+            ..Default::default()
+        }];
+        let stale: Vec<_> = stale(&frames[1].sessions, &gone).collect();
+        assert_eq!(stale, [&session(2, "g1", 5, 2)]);
+    }
+
+    #[test]
+    fn a_notice_of_many_rows_only_asks_to_sync() {
+        let cursors = (Bytes::from_static(b"from"), Bytes::from_static(b"to"));
+        let rows = vec![ConversationRow::default(); NOTICE_ROWS_MAX + 1];
+        let job = notice_job(app(), UserId(1), cursors.clone(), rows, Priority::Group);
+        let Payload::Notice(notice) = job.payload else {
+            unreachable!("a notice was asked for")
+        };
+        assert!(
+            notice.rows.is_empty() && notice.from_cursor == notice.to_cursor && notice.to_cursor == cursors.1
+        );
+    }
+}

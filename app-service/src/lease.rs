@@ -1,0 +1,115 @@
+//! Being known: this node's lease in the registry, its readiness for probes, and the other service nodes it learns of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use whimbrel_host::{Drain, Health};
+use whimbrel_link::{Identity, Readiness, Uplink};
+use whimbrel_protocol::cluster::{NodeLease, Role};
+use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_registry::{Registry, RegistryError};
+
+use crate::env::Env;
+use crate::placement::{Peer, Placement};
+use crate::service::Service;
+
+/// Between looks at whether this node can serve: a store that turns unready is out of the pool within a second.
+const LOOK: Duration = Duration::from_millis(500);
+/// Renewals that a lease outlives.
+const RENEWALS_PER_LEASE: u32 = 3;
+/// This role in the process's health.
+const COMPONENT: &str = "app-service";
+
+/// The task that keeps this node known.
+pub(crate) struct Lease {
+    pub(crate) identity: Identity,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) placement: Placement,
+    pub(crate) service: Service,
+    pub(crate) uplink: Uplink,
+    pub(crate) health: Health,
+    pub(crate) drain: Drain,
+    pub(crate) renewal: Duration,
+    pub(crate) env: Env,
+}
+
+impl Lease {
+    /// Runs until it is stopped.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut renewal_due = Duration::ZERO;
+        let mut superseded = false;
+        while !stop.is_cancelled() {
+            let now = self.env.clock.monotonic();
+            if now >= renewal_due {
+                superseded = self.renew().await;
+                renewal_due = now + self.renewal;
+            }
+            self.tell_readiness(superseded);
+            let pause = self.env.timers.sleep(LOOK);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = pause => {}
+            }
+        }
+    }
+
+    /// Renews the lease and learns of the other nodes. Gives back whether another process has taken this node's name.
+    async fn renew(&self) -> bool {
+        let ttl = self.renewal * RENEWALS_PER_LEASE;
+        let lease = NodeLease {
+            node: self.identity.node.as_str().to_owned(),
+            role: Role::AppService.into(),
+            incarnation: self.identity.incarnation.0,
+            zone: self.identity.zone.clone(),
+            version_tag: self.identity.version_tag.clone(),
+            load_permille: self.service.load_permille(),
+            draining: self.drain.is_started(),
+            ttl_ms: u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX),
+            ..NodeLease::default()
+        };
+        match self.registry.put_node(lease).await {
+            Ok(()) => {}
+            Err(error @ RegistryError::Superseded { .. }) => {
+                tracing::error!(%error, "this node takes no more requests");
+                return true;
+            }
+            Err(error) => tracing::debug!(%error, "the lease was not renewed"),
+        }
+        match self.registry.nodes(Some(Role::AppService)).await {
+            Ok(leases) => self.placement.update(leases.iter().filter_map(peer)),
+            Err(error) => {
+                tracing::debug!(%error, "the other nodes are not known; going on with those of before")
+            }
+        }
+        false
+    }
+
+    fn tell_readiness(&self, superseded: bool) {
+        let reason = if superseded {
+            Some("another process has taken this node's name".to_owned())
+        } else {
+            self.service.not_ready()
+        };
+        self.uplink.set_readiness(Readiness {
+            ready: reason.is_none(),
+            reason: reason.clone().unwrap_or_default(),
+            load_permille: self.service.load_permille(),
+            draining: self.service.is_draining(),
+        });
+        let health = match reason {
+            None => whimbrel_host::Readiness::Ready,
+            Some(reason) => whimbrel_host::Readiness::NotReady(reason),
+        };
+        self.health.set_ready(COMPONENT, health);
+    }
+}
+
+fn peer(lease: &NodeLease) -> Option<Peer> {
+    let node = NodeId::new(&lease.node).ok()?;
+    Some(Peer {
+        node,
+        incarnation: Incarnation(lease.incarnation),
+        draining: lease.draining,
+    })
+}

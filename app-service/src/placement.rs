@@ -1,0 +1,194 @@
+//! Which service node owns a user's lane, and who sweeps after a dead one: rendezvous hashing over the live nodes.
+//!
+//! Ownership is for speed only (work for one user meets in one place and is coalesced); two nodes that both believe to
+//! own a user conflict in the Store and stay correct. The node set comes from the registry and is refreshed by the
+//! shell; with no other node known, everything is local.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, UserId};
+
+/// A live service node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// Its name.
+    pub node: NodeId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// On its way out: it lives, but gets no more work.
+    pub draining: bool,
+}
+
+/// Where a piece of work belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this node.
+    Here,
+    /// On that one.
+    There(NodeId),
+}
+
+/// The live service nodes as this one knows them. Clones share.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    me: Peer,
+    peers: Arc<RwLock<Arc<[Peer]>>>,
+    known: Arc<AtomicBool>,
+}
+
+impl Placement {
+    /// Alone so far.
+    #[must_use]
+    pub fn alone(me: Peer) -> Self {
+        let peers: Arc<[Peer]> = Arc::from([me.clone()]);
+        Self {
+            me,
+            peers: Arc::new(RwLock::new(peers)),
+            known: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> &Peer {
+        &self.me
+    }
+
+    /// All live nodes, this one among them.
+    #[must_use]
+    pub fn peers(&self) -> Arc<[Peer]> {
+        Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the registry has said anything yet: before that, nobody can be taken for dead.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Takes what the registry says; this node counts as live whether or not it is listed.
+    pub fn update(&self, live: impl IntoIterator<Item = Peer>) {
+        let mut live: Vec<Peer> = live
+            .into_iter()
+            .filter(|peer| peer.node != self.me.node)
+            .collect();
+        live.push(self.me.clone());
+        live.sort();
+        live.dedup_by(|a, b| a.node == b.node);
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = live.into();
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Who owns this user's lane.
+    #[must_use]
+    pub fn owner_of_user(&self, app: &AppKey, user: UserId) -> Place {
+        self.place(mix(fnv1a(app.as_str().as_bytes()) ^ user.0))
+    }
+
+    /// Who sweeps after a life that ended.
+    #[must_use]
+    pub fn sweeper_of(&self, dead: Incarnation) -> Place {
+        self.place(mix(dead.0))
+    }
+
+    fn place(&self, key: u64) -> Place {
+        let peers = self.peers();
+        let owner = peers
+            .iter()
+            .filter(|peer| !peer.draining)
+            .max_by_key(|peer| score(&peer.node, key))
+            .unwrap_or(&self.me);
+        if owner.node == self.me.node {
+            Place::Here
+        } else {
+            Place::There(owner.node.clone())
+        }
+    }
+}
+
+/// Highest random weight (Thaler and Ravishankar, 1998): every node scores every key, the highest owns it, so a node
+/// that comes or goes moves only what it gets or had.
+fn score(node: &NodeId, key: u64) -> u64 {
+    mix(fnv1a(node.as_str().as_bytes()) ^ key)
+}
+
+/// FNV-1a, 64 bits (draft-eastlake-fnv).
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str) -> Peer {
+        Peer {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation(7),
+            draining: false,
+        }
+    }
+
+    fn owners(placement: &Placement) -> Vec<Place> {
+        let app = AppKey::new("demo").unwrap();
+        (0..3000)
+            .map(|user| placement.owner_of_user(&app, UserId(user)))
+            .collect()
+    }
+
+    #[test]
+    fn a_node_that_is_alone_owns_everybody() {
+        let placement = Placement::alone(peer("a"));
+        assert!(owners(&placement).iter().all(|place| *place == Place::Here));
+        placement.update([]);
+        assert!(owners(&placement).iter().all(|place| *place == Place::Here));
+    }
+
+    #[test]
+    fn nodes_agree_and_share_evenly() {
+        let (a, b) = (Placement::alone(peer("a")), Placement::alone(peer("b")));
+        a.update([peer("a"), peer("b"), peer("c")]);
+        b.update([peer("c"), peer("b"), peer("a")]);
+        let here = |places: &[Place]| places.iter().filter(|place| **place == Place::Here).count();
+        let (of_a, of_b) = (owners(&a), owners(&b));
+        for (by_a, by_b) in of_a.iter().zip(&of_b) {
+            assert!(!(*by_a == Place::Here && *by_b == Place::Here), "two owners");
+        }
+        assert!((850..1150).contains(&here(&of_a)) && (850..1150).contains(&here(&of_b)));
+    }
+
+    #[test]
+    fn a_node_that_leaves_moves_only_its_own_users() {
+        let placement = Placement::alone(peer("a"));
+        placement.update([peer("b"), peer("c")]);
+        let before = owners(&placement);
+        placement.update([peer("b")]);
+        let after = owners(&placement);
+        let drained = Placement::alone(peer("a"));
+        drained.update([
+            peer("b"),
+            Peer {
+                draining: true,
+                ..peer("c")
+            },
+        ]);
+        assert_eq!(owners(&drained), after, "a draining node owns nobody");
+        let gone = Place::There(peer("c").node);
+        for (before, after) in before.iter().zip(&after) {
+            assert!(before == after || *before == gone);
+            assert_ne!(*after, gone);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `[lbs]` of a configuration file.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use whimbrel_host::http::HttpLimits;
+
+/// How the LBS is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LbsConfig {
+    /// Where it answers HTTP. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How often the gateways are read from the registry. A gateway that begins to drain is listed for at most this long.
+    #[serde(with = "humantime_serde")]
+    pub refresh_interval: Duration,
+    /// How long the registry may take to answer before it counts as gone.
+    #[serde(with = "humantime_serde")]
+    pub registry_timeout: Duration,
+    /// How long the gateways known before stay listed when the registry has lost all it knew, while they announce
+    /// themselves again.
+    #[serde(with = "humantime_serde")]
+    pub registry_loss_grace: Duration,
+    /// How old a client may let this answer become before it asks again, unless it cannot connect.
+    #[serde(with = "humantime_serde")]
+    pub refresh_after: Duration,
+    /// Gateways in an answer when the client asks for no number: a first choice and others to race or fall back to.
+    pub gateways_default: usize,
+    /// Connections at once.
+    pub connections_max: usize,
+}
+
+impl Default for LbsConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
+            refresh_interval: Duration::from_secs(1),
+            registry_timeout: Duration::from_secs(2),
+            registry_loss_grace: Duration::from_secs(10),
+            refresh_after: Duration::from_secs(300),
+            gateways_default: 4,
+            connections_max: 4_096,
+        }
+    }
+}
+
+impl LbsConfig {
+    /// A request is one line and a few headers, and has no body; an answer takes microseconds.
+    pub(crate) fn http_limits(&self) -> HttpLimits {
+        HttpLimits {
+            connections_max: self.connections_max,
+            head_len_max: 8 * 1_024,
+            headers_max: 48,
+            body_len_max: 1_024,
+            head_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+            connection_lifetime: Duration::from_secs(60),
+            close_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use whimbrel_host::config::assert_example_complete;
+
+    use super::LbsConfig;
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct File {
+        lbs: LbsConfig,
+    }
+
+    #[test]
+    fn the_durations_are_written_as_people_write_them() {
+        assert_example_complete::<File>(
+            "[lbs]\nlisten = \"0.0.0.0:7000\"\nrefresh_interval = \"1s\"\nregistry_timeout = \"2s\"\n\
+             registry_loss_grace = \"10s\"\nrefresh_after = \"5m\"\ngateways_default = 4\nconnections_max = 4096\n",
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! What `chat` prints: lines for people, or tab-separated ones for scripts.
+
+use whimbrel_sdk::{ConnectionState, ConversationId, Entry, EntryBody, GroupChangeKind, WaitReason};
+
+/// One line of `--plain`: `conversation<TAB>seq<TAB>sender<TAB>text`. Backslashes, tabs and line ends in the text are
+/// written `\\`, `\t`, `\n`, `\r`, so that a message is always one line of four fields. Only messages have one.
+pub(crate) fn plain_line(conversation: ConversationId, entry: &Entry) -> Option<String> {
+    let EntryBody::Text(text) = &entry.body else { return None };
+    let mut line = format!("{conversation}\t{}\t{}\t", entry.seq, escaped(&entry.sender_uid));
+    line.push_str(&escaped(text));
+    Some(line)
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => escaped.push_str("\\\\"),
+            '\t' => escaped.push_str("\\t"),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A line for people. Nothing that others wrote can steer the terminal.
+pub(crate) fn line(entry: &Entry) -> String {
+    let sender = visible(&entry.sender_uid);
+    match &entry.body {
+        EntryBody::Text(text) => format!("{sender}: {}", visible(text)),
+        EntryBody::Custom { content_type, data } => {
+            format!("{sender}: <{}, {} bytes>", visible(content_type), data.len())
+        }
+        EntryBody::Recalled { by_uid } => format!("* {} took a message back", visible(by_uid)),
+        EntryBody::GroupChange { kind, uids, name, role } => {
+            let whom = visible(&uids.join(", "));
+            match kind {
+                GroupChangeKind::Created => format!("* {sender} created the group {:?} with {whom}", visible(name)),
+                GroupChangeKind::Invited => format!("* {sender} invited {whom}"),
+                GroupChangeKind::Left => format!("* {whom} left"),
+                GroupChangeKind::Removed => format!("* {sender} removed {whom}"),
+                GroupChangeKind::Renamed => format!("* {sender} named the group {:?}", visible(name)),
+                GroupChangeKind::RoleSet => {
+                    let role = role.map_or_else(|| "another role".to_owned(), |role| format!("{role:?}").to_lowercase());
+                    format!("* {sender} made {whom} {role}")
+                }
+                GroupChangeKind::OwnerTransferred => format!("* {sender} gave the group to {whom}"),
+                GroupChangeKind::Unknown => format!("* {sender} changed the group"),
+            }
+        }
+        EntryBody::Unknown => format!("{sender}: <something this version does not know>"),
+    }
+}
+
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// What people are told about the connection.
+pub(crate) fn connection(state: &ConnectionState) -> String {
+    match state {
+        ConnectionState::Connecting => "connecting".to_owned(),
+        ConnectionState::Online => "online".to_owned(),
+        ConnectionState::Waiting { reason, retry_in_ms } => {
+            let reason = match reason {
+                WaitReason::NoNetwork => "no network",
+                WaitReason::Unreachable => "no gateway can be reached",
+                WaitReason::NoDirectory => "the LBS does not answer",
+                WaitReason::ServerBusy => "the server is busy",
+                WaitReason::NoToken => "no token",
+                WaitReason::Storage => "the local database failed",
+            };
+            format!("{reason}, next try in {:.1} s", std::time::Duration::from_millis(*retry_in_ms).as_secs_f64())
+        }
+        ConnectionState::Stopped { error } => format!("stopped: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_sdk::ConversationKind;
+
+    use super::*;
+
+    fn said(text: &str) -> Entry {
+        Entry {
+            seq: 7,
+            rev: 0,
+            time_ms: 0,
+            sender_uid: "alice".to_owned(),
+            local_id: None,
+            body: EntryBody::Text(text.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_plain_line_has_four_fields_whatever_is_said() {
+        let conversation = ConversationId::from_parts(ConversationKind::Group, [0; 15]);
+        let line = plain_line(conversation, &said("a\tb\nc\\d\r")).unwrap_or_default();
+        assert_eq!(line, format!("{conversation}\t7\talice\ta\\tb\\nc\\\\d\\r"));
+        assert_eq!(line.split('\t').count(), 4);
+    }
+
+    #[test]
+    fn nobody_elses_words_steer_the_terminal() {
+        assert!(!line(&said("\u{1b}[2Jboo")).contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,157 @@
+//! The configuration file of each role: sections that all roles share, and the role's own.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use whimbrel_app_service::config::AppServiceConfig;
+use whimbrel_gateway::GatewayConfig;
+use whimbrel_host::TelemetryConfig;
+use whimbrel_lbs::LbsConfig;
+use whimbrel_router::RouterConfig;
+
+/// Who this node is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeSection {
+    /// Unique in the cluster: lower-case letters, digits, `-` and `_`.
+    pub(crate) name: String,
+    /// Nodes of different clusters refuse one another.
+    pub(crate) cluster: String,
+    /// Where it stands, for placement; may be empty.
+    pub(crate) zone: String,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self { name: String::new(), cluster: "whimbrel".to_owned(), zone: String::new() }
+    }
+}
+
+/// Links of a role that dials routers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LinksSection {
+    /// The cluster's secret, as `whimbrel keygen cluster-secret` makes it; better given as `secret_file`.
+    pub(crate) secret: SecretString,
+    /// Every router, `host:port`.
+    pub(crate) routers: Vec<String>,
+}
+
+/// Links of a router.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct RouterLinksSection {
+    /// The cluster's secret; better given as `secret_file`.
+    pub(crate) secret: SecretString,
+    /// Where other nodes link to.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for RouterLinksSection {
+    fn default() -> Self {
+        Self { secret: SecretString::default(), listen: SocketAddr::from(([127, 0, 0, 1], 7200)) }
+    }
+}
+
+/// Metrics and health over HTTP.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct HealthSection {
+    /// Where `/metrics`, `/healthz` and `/readyz` are; absent: nowhere.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// A gateway's proof of who it is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct IdentitySection {
+    /// The secret identity key, as `whimbrel keygen identity` makes it; better given as `key_file`.
+    pub(crate) key: SecretString,
+    /// The file of the root's certificate.
+    pub(crate) certificate: PathBuf,
+}
+
+/// The embedded store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct StoreSection {
+    /// Its folder; `""` keeps everything in memory, for try-outs.
+    pub(crate) folder: PathBuf,
+    /// Memory for blocks read, bytes.
+    pub(crate) cache_bytes: u64,
+    /// Writes are refused when the disk has less than this left, bytes.
+    pub(crate) min_free_bytes: u64,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("whimbrel-store"),
+            cache_bytes: 64 * 1024 * 1024,
+            min_free_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+/// `whimbrel gateway --config`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct GatewayFile {
+    pub(crate) node: NodeSection,
+    pub(crate) links: LinksSection,
+    pub(crate) health: HealthSection,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) identity: IdentitySection,
+    pub(crate) gateway: GatewayConfig,
+}
+
+/// `whimbrel router --config`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RouterFile {
+    pub(crate) node: NodeSection,
+    pub(crate) links: RouterLinksSection,
+    pub(crate) health: HealthSection,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) router: RouterConfig,
+}
+
+/// `whimbrel app-service --config`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct AppServiceFile {
+    pub(crate) node: NodeSection,
+    pub(crate) links: LinksSection,
+    pub(crate) health: HealthSection,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) store: StoreSection,
+    #[serde(rename = "app-service")]
+    pub(crate) app_service: AppServiceConfig,
+}
+
+/// `whimbrel lbs --config`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LbsFile {
+    pub(crate) node: NodeSection,
+    pub(crate) links: LinksSection,
+    pub(crate) health: HealthSection,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) lbs: LbsConfig,
+}
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_host::config::assert_example_complete;
+
+    use super::*;
+
+    #[test]
+    fn every_key_of_every_role_is_in_its_example() {
+        assert_example_complete::<GatewayFile>(include_str!("../../deploy/config/gateway.toml"));
+        assert_example_complete::<RouterFile>(include_str!("../../deploy/config/router.toml"));
+        assert_example_complete::<AppServiceFile>(include_str!("../../deploy/config/app-service.toml"));
+        assert_example_complete::<LbsFile>(include_str!("../../deploy/config/lbs.toml"));
+    }
+}

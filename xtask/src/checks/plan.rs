@@ -1,0 +1,163 @@
+//! The checks, in the order in which they run: what fails fastest comes first.
+
+/// The example client's own check, from the workspace's folder; it is run as `python check.py --server BINARY`.
+pub(super) const PYTHON_CHECK: &str = "examples/python/check.py";
+/// What it needs from PyPI.
+pub(super) const PYTHON_REQUIREMENTS: &str = "examples/python/requirements.txt";
+
+/// One check.
+pub(super) struct Check {
+    /// For `--only`, the table and the name of its log.
+    pub(super) name: &'static str,
+    /// What it holds, in a few words.
+    pub(super) about: &'static str,
+    /// What it cannot do without.
+    pub(super) needs: &'static [Need],
+    /// What it does.
+    pub(super) action: Action,
+}
+
+/// What a check does.
+pub(super) enum Action {
+    /// A command that must succeed.
+    Command {
+        program: &'static str,
+        arguments: &'static [&'static str],
+        environment: &'static [(&'static str, &'static str)],
+    },
+    /// Compares the generated code that is checked in.
+    GeneratedCode,
+    /// All tests of the workspace.
+    RustTests,
+    /// The client in Python.
+    PythonExample,
+}
+
+/// Something a check cannot do without.
+pub(super) struct Need {
+    /// What an operator calls it.
+    pub(super) what: &'static str,
+    /// Succeeds where it is there.
+    pub(super) probe: (&'static str, &'static [&'static str]),
+    /// How it is got.
+    pub(super) cure: Cure,
+}
+
+/// How a need is met.
+pub(super) enum Cure {
+    /// A Debian package; installed when run as root.
+    Apt(&'static str),
+    /// Something only the developer does.
+    Advice(&'static str),
+}
+
+const RUSTFMT: Need = Need {
+    what: "rustfmt",
+    probe: ("cargo", &["fmt", "--version"]),
+    cure: Cure::Advice("run `rustup component add rustfmt`"),
+};
+const CLIPPY: Need = Need {
+    what: "clippy",
+    probe: ("cargo", &["clippy", "--version"]),
+    cure: Cure::Advice("run `rustup component add clippy`"),
+};
+/// For aws-lc, SQLite and jemalloc.
+const C_COMPILER: Need = Need {
+    what: "a C compiler",
+    probe: ("cc", &["--version"]),
+    cure: Cure::Apt("gcc"),
+};
+/// For jemalloc.
+const MAKE: Need = Need {
+    what: "make",
+    probe: ("make", &["--version"]),
+    cure: Cure::Apt("make"),
+};
+const PYTHON: Need = Need {
+    what: "python3",
+    probe: ("python3", &["--version"]),
+    cure: Cure::Apt("python3"),
+};
+const PYTHON_VENV: Need = Need {
+    what: "python3's venv",
+    probe: ("python3", &["-c", "import ensurepip, venv"]),
+    cure: Cure::Apt("python3-venv"),
+};
+
+/// All of them.
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        name: "fmt",
+        about: "the code is formatted",
+        needs: &[RUSTFMT],
+        action: Action::Command {
+            program: "cargo",
+            arguments: &["fmt", "--all", "--check"],
+            environment: &[],
+        },
+    },
+    Check {
+        name: "proto",
+        about: "the generated messages are what the .proto files say",
+        needs: &[],
+        action: Action::GeneratedCode,
+    },
+    Check {
+        name: "clippy",
+        about: "no lint objects",
+        needs: &[CLIPPY, C_COMPILER, MAKE],
+        action: Action::Command {
+            program: "cargo",
+            arguments: &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--keep-going",
+                "--",
+                "-D",
+                "warnings",
+            ],
+            environment: &[],
+        },
+    },
+    Check {
+        name: "doc",
+        about: "the documentation builds without warnings",
+        needs: &[C_COMPILER, MAKE],
+        action: Action::Command {
+            program: "cargo",
+            arguments: &["doc", "--workspace", "--no-deps", "--keep-going"],
+            environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        },
+    },
+    Check {
+        name: "tests",
+        about: "all tests of the workspace",
+        needs: &[C_COMPILER, MAKE],
+        action: Action::RustTests,
+    },
+    Check {
+        name: "python",
+        about: "the client written from docs/protocol.md alone talks to the real binary",
+        needs: &[C_COMPILER, MAKE, PYTHON, PYTHON_VENV],
+        action: Action::PythonExample,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_name_of_its_own_fit_for_a_file() {
+        let names: BTreeSet<_> = CHECKS.iter().map(|check| check.name).collect();
+        assert_eq!(names.len(), CHECKS.len());
+        assert!(
+            names
+                .iter()
+                .all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        );
+    }
+}
