@@ -304,6 +304,23 @@ async fn strangers_get_no_link_and_disturb_nobody() {
 }
 
 #[tokio::test]
+async fn a_node_of_another_version_learns_why_it_is_refused() {
+    let (a, _at_a) = endpoint("a");
+    let mut stream = TcpStream::connect(listen(&a).await).await.unwrap();
+    stream
+        .write_all(b"whlk\x09\x01\x00\x10 a later hello...")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    // Refused, two bytes: the version, and that this node speaks 1.
+    assert_eq!(answer, [2, 0, 2, 1, 1]);
+}
+
+#[tokio::test]
 async fn a_replayed_hello_takes_nobodys_place() {
     let (a, mut at_a) = endpoint_with("a", quick());
     let address = listen(&a).await;
