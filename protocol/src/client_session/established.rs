@@ -222,7 +222,7 @@ impl Flow {
                 let id = response.id;
                 match self.requests.answered(id) {
                     Some(true) => {
-                        let result = outcome(response.code, response.payload);
+                        let result = outcome(response.payload);
                         events.push_back(Event::Response { id, result });
                     }
                     Some(false) => {}
@@ -363,11 +363,11 @@ fn faulty(fault: impl Into<Fault>) -> End {
 }
 
 /// Opens the message that every response carries.
-fn outcome(frame_code: u32, payload: &[u8]) -> Result<Bytes, Failure> {
+fn outcome(payload: &[u8]) -> Result<Bytes, Failure> {
     let response = client::Response::decode(payload).map_err(|_| Failure::Malformed)?;
-    match (response.code, frame_code) {
-        (0, 0) => Ok(response.body),
-        (0, code) | (code, _) => Err(Failure::Refused(Refusal {
+    match response.code {
+        0 => Ok(response.body),
+        code => Err(Failure::Refused(Refusal {
             code,
             message: response.message,
             retry_after_ms: response.retry_after_ms,

@@ -124,13 +124,13 @@ impl Directory {
         known_time: KnownTime,
     ) -> Result<(), StaleKeyError> {
         let descriptor = verify_chain(&bytes, &self.pins, known_time)?;
-        if descriptor.statement.node != node {
+        if descriptor.statement.node.as_str() != node {
             return Err(StaleKeyError::OtherNode {
                 asked: node.to_owned(),
-                answered: descriptor.statement.node,
+                answered: descriptor.statement.node.to_string(),
             });
         }
-        let same = |known: &&mut Known| known.descriptor.statement.node == node;
+        let same = |known: &&mut Known| known.descriptor.statement.node.as_str() == node;
         match self.gateways.iter_mut().find(same) {
             Some(known) if known.descriptor.statement.not_before_ms > descriptor.statement.not_before_ms => {
                 return Err(StaleKeyError::Older);
@@ -154,7 +154,7 @@ impl Directory {
         let endpoints = |known: &Known, index: usize| {
             let endpoint = known.descriptor.endpoints(Transport::Tcp).nth(index)?;
             Some(Candidate {
-                node: known.descriptor.statement.node.clone(),
+                node: known.descriptor.statement.node.to_string(),
                 endpoint: endpoint.to_owned(),
             })
         };
@@ -174,7 +174,7 @@ impl Directory {
         let known = self
             .gateways
             .iter()
-            .find(|known| known.descriptor.statement.node == node)?;
+            .find(|known| known.descriptor.statement.node.as_str() == node)?;
         known.descriptor.choose(preferred)
     }
 
