@@ -10,7 +10,11 @@ pub(crate) const DATA_DIR_DEFAULT: &str = "whimbrel-data";
 pub(crate) const PORT_BASE_DEFAULT: u16 = 7000;
 
 #[derive(Parser, Debug)]
-#[command(name = "whimbrel", version, about = "An instant-messaging backbone: all roles in one binary")]
+#[command(
+    name = "whimbrel",
+    version,
+    about = "An instant-messaging backbone: all roles in one binary"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

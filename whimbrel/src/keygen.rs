@@ -26,14 +26,27 @@ pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
     match command {
         KeygenCommand::Root { out } => {
             let root = make_root(out, entropy)?;
-            println!("made {} (keep it offline) and {}", out.join(ROOT_KEY).display(), out.join(ROOT_PUB).display());
+            println!(
+                "made {} (keep it offline) and {}",
+                out.join(ROOT_KEY).display(),
+                out.join(ROOT_PUB).display()
+            );
             println!("clients pin this root key: {}", root.public());
         }
-        KeygenCommand::Identity { root, node, days, out } => {
+        KeygenCommand::Identity {
+            root,
+            node,
+            days,
+            out,
+        } => {
             let node: NodeId = node.parse()?;
             let root = read_root(root)?;
             make_identity(out, &root, node, u64::from(*days) * DAY_MS, now_ms, entropy)?;
-            println!("made {} and {}", out.join(IDENTITY_KEY).display(), out.join(IDENTITY_CERT).display());
+            println!(
+                "made {} and {}",
+                out.join(IDENTITY_KEY).display(),
+                out.join(IDENTITY_CERT).display()
+            );
         }
         KeygenCommand::ClusterSecret { out } => {
             make_cluster_secret(out)?;
@@ -66,8 +79,12 @@ pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Res
 
 /// The root whose secret lies at `path`.
 pub(crate) fn read_root(path: &Path) -> anyhow::Result<RootKey> {
-    RootKey::from_secret_text(&secret_file::read(path, "root key")?)
-        .with_context(|| format!("{} holds no root key: make one with `whimbrel keygen root`", path.display()))
+    RootKey::from_secret_text(&secret_file::read(path, "root key")?).with_context(|| {
+        format!(
+            "{} holds no root key: make one with `whimbrel keygen root`",
+            path.display()
+        )
+    })
 }
 
 /// Makes a gateway's identity in `folder`, certified by `root` for `life_ms`.

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chat;
 mod cli;
 mod config;
 mod data_dir;
@@ -47,14 +48,17 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Router(args) => on_runtime(roles::run_router(args)),
         Command::AppService(args) => on_runtime(roles::run_app_service(args)),
         Command::Lbs(args) => on_runtime(roles::run_lbs(args)),
-        Command::Chat(_) => anyhow::bail!("x"),
+        Command::Chat(args) => on_runtime(chat::run(args)),
         Command::Keygen(command) => keygen::run(&command, token::now_ms()),
         Command::Token(args) => token::run(&args),
     }
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
