@@ -277,11 +277,15 @@ impl Reactor {
         self.fire_timers();
         self.walk();
         self.flush();
-        self.metrics.note(&ReactorState {
+        let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
             owed_bytes: self.tools.owed.used(),
-        });
+        };
+        self.metrics.note(&state);
+        let holdings = &self.shared.holdings[usize::from(self.index)];
+        holdings.held.store(state.held_bytes, Relaxed);
+        holdings.owed.store(state.owed_bytes, Relaxed);
     }
 
     /// How long to wait for events: not at all while there is work.
