@@ -1,13 +1,67 @@
 //! The server binary of Whimbrel: every role, `standalone`, and the command-line tools.
+//!
+//! Nothing is decided here: a command is read, and the module of its name runs it.
 
 #![forbid(unsafe_code)]
 
+mod chat;
 mod cli;
+mod config;
 mod data_dir;
+mod deployment;
+mod gateway_identity;
 mod keygen;
+mod metrics_merge;
 mod ports;
+mod processes;
 mod ready_file;
+mod roles;
 mod secret_file;
+mod standalone;
 mod supervisor;
+mod token;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+// Many small, long-lived allocations from many threads: what jemalloc is for.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Standalone(args) => on_runtime(standalone::run(args)),
+        Command::Gateway(args) => on_runtime(roles::run_gateway(args)),
+        Command::Router(args) => on_runtime(roles::run_router(args)),
+        Command::AppService(args) => on_runtime(roles::run_app_service(args)),
+        Command::Lbs(args) => on_runtime(roles::run_lbs(args)),
+        Command::Chat(args) => on_runtime(chat::run(args)),
+        Command::Keygen(command) => keygen::run(&command, token::now_ms()),
+        Command::Token(args) => token::run(&args),
+    }
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("whimbrel: {error:#}");
+}

@@ -181,6 +181,15 @@ impl GatewayDescriptor {
         self.statement.not_after_ms.min(self.certificate_not_after_ms)
     }
 
+    /// What a login at this gateway proves about the time: the floor it raises, in Unix milliseconds.
+    ///
+    /// No gateway is believed beyond its own descriptor's end. Whoever plays a gateway with a stolen key could otherwise
+    /// name a far future, and the client, keeping it as its floor, would refuse every honest gateway for good.
+    #[must_use]
+    pub fn proven_time_ms(&self, server_time_ms: u64) -> u64 {
+        server_time_ms.min(self.not_after_ms())
+    }
+
     /// Whether it holds at `ms`, judged strictly. For *preferring* one descriptor over another by the device's clock,
     /// never for refusing one.
     #[must_use]

@@ -21,8 +21,8 @@ pub enum KnownTime {
     Unknown,
     /// It is at least this late, in Unix milliseconds: expiry is judged, the beginning is not.
     ///
-    /// Such a floor only ever rises: the time the client was built, the newest server time of any login (kept on disk),
-    /// and, for the run of the process only, the time the LBS gave.
+    /// Such a floor only ever rises: the time the client was built, the newest [`GatewayDescriptor::proven_time_ms`] of any
+    /// login (kept on disk), and, for the run of the process only, the time the LBS gave.
     AtLeast(u64),
     /// It is this time, in Unix milliseconds, give or take [`CLOCK_SKEW_MS`]: a server under NTP, or a client that adds
     /// a monotonic clock to the server time of a login in this run.

@@ -169,6 +169,23 @@ fn a_client_without_a_trustworthy_clock_is_not_locked_out() {
 }
 
 #[test]
+fn a_gateway_proves_no_time_beyond_its_own_descriptor() {
+    let descriptor = verify(&describe(&certificate(), &statement()), KnownTime::Unknown).unwrap();
+    assert_eq!(descriptor.proven_time_ms(MADE_MS + 5), MADE_MS + 5);
+    let far_ms = MADE_MS + 3650 * DAY_MS;
+    assert_eq!(descriptor.proven_time_ms(far_ms), statement().not_after_ms);
+    // With that floor the next honest statement still holds.
+    let floor = KnownTime::AtLeast(descriptor.proven_time_ms(far_ms));
+    let (not_before_ms, not_after_ms) = (MADE_MS + DAY_MS, MADE_MS + 3 * DAY_MS);
+    let next = Statement {
+        not_before_ms,
+        not_after_ms,
+        ..statement()
+    };
+    assert!(verify(&describe(&certificate(), &next), floor).is_ok());
+}
+
+#[test]
 fn the_beginning_is_judged_only_by_a_clock_known_to_be_right() {
     let bytes = describe(&certificate(), &statement());
     assert!(verify(&bytes, KnownTime::Exactly(MADE_MS - CLOCK_SKEW_MS)).is_ok());

@@ -1,0 +1,249 @@
+//! `standalone --processes`: the four roles as real processes of this machine, linked over loopback TCP, each with a
+//! configuration file like those an operator writes.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use axum::{Router, http::StatusCode, routing::get};
+use serde_json::{Value, json};
+use whimbrel_host::{HostParts, bind_tcp, http};
+
+use crate::{
+    cli::StandaloneArgs,
+    data_dir::{self, DataDir},
+    metrics_merge,
+    ports::Ports,
+    ready_file, roles,
+    standalone::{self, DRAIN_GRACE_MS, GOAWAY_WINDOW_MS},
+    supervisor::{self, Event, RoleProcess, Stop},
+};
+
+/// The roles, in the order in which they are started. They are drained in the reverse of what they depend on.
+pub(crate) const ROLES: [&str; 4] = ["router", "app-service", "gateway", "lbs"];
+/// Each step of the drain: who is told together, the next step waits for them.
+const DRAIN_STEPS: [&[&str]; 3] = [&["lbs", "gateway"], &["app-service"], &["router"]];
+/// How long a role may drain before it is killed.
+const ROLE_DRAIN_GRACE: Duration = Duration::from_secs(15);
+/// How long the roles' own pages may take to answer.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until drained.
+pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> anyhow::Result<()> {
+    let host = HostParts::on_system_clock();
+    roles::drain_on_signals(&host);
+    let pages = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
+    let drain = host.drain.clone();
+    let routes = page_routes(ports)?;
+    let pages = tokio::spawn(async move {
+        http::serve(pages, routes, http::HttpLimits::default(), drain.finished()).await;
+    });
+
+    let folder = data.processes();
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (sender, events) = mpsc::channel();
+    let mut supervised = BTreeMap::new();
+    for role in ROLES {
+        let process = prepare(role, &folder, args, data, ports)?;
+        let stop = Stop::default();
+        let thread = supervisor::supervise(process, stop.clone(), ROLE_DRAIN_GRACE, sender.clone())
+            .context("a thread for a supervisor")?;
+        supervised.insert(role, (stop, thread));
+    }
+    drop(sender);
+
+    let mut events = forward(events);
+    let mut pids = BTreeMap::new();
+    let mut told = false;
+    let outcome = loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(Event::Up { role, pid }) => {
+                    pids.insert(role.to_owned(), pid);
+                    if pids.len() == ROLES.len() {
+                        let ready = standalone::ready(data, ports, std::process::id(), pids.clone())?;
+                        if told {
+                            ready.write(&data.ready_file())?;
+                            args.ready_file.as_ref().map_or(Ok(()), |path| ready.write(path))?;
+                        } else {
+                            standalone::say_ready(args, data, &ready)?;
+                            told = true;
+                        }
+                    }
+                }
+                Some(Event::Ended { role, status, was_up: false }) if !told => {
+                    break Err(anyhow::anyhow!("the {role} process did not start ({status}): see its message above"));
+                }
+                Some(Event::Ended { role, status, .. }) => {
+                    tracing::warn!(role, %status, "the role's process ended and is started again");
+                }
+                None => break Err(anyhow::anyhow!("no role is supervised any more")),
+            },
+            () = host.drain.started() => break Ok(()),
+        }
+    };
+    if outcome.is_ok() {
+        standalone::say("draining; once more Ctrl-C ends it at once");
+    }
+    for step in DRAIN_STEPS {
+        let leaving: Vec<_> = step.iter().filter_map(|role| supervised.remove(role)).collect();
+        leaving.iter().for_each(|(stop, _)| stop.stop());
+        for (_, thread) in leaving {
+            let joined = tokio::task::spawn_blocking(move || thread.join())
+                .await
+                .context("waiting for a supervisor")?;
+            if joined.is_err() {
+                bail!("a supervisor panicked");
+            }
+        }
+    }
+    host.drain.finish();
+    // It ends with the drain; a panic in it has been reported already.
+    let _ = pages.await;
+    outcome
+}
+
+/// From the supervisors' threads into this runtime.
+fn forward(events: mpsc::Receiver<Event>) -> tokio::sync::mpsc::UnboundedReceiver<Event> {
+    // Unbounded: a supervisor says a word per start and end of a process.
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::task::spawn_blocking(move || {
+        while let Ok(event) = events.recv() {
+            if sender.send(event).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn prepare(
+    role: &'static str,
+    folder: &Path,
+    args: &StandaloneArgs,
+    data: &DataDir,
+    ports: Ports,
+) -> anyhow::Result<RoleProcess> {
+    let config = config_of(role, args, data, ports);
+    let text = toml::to_string(&config).context("a role's configuration is plain data")?;
+    let path = folder.join(format!("{role}.toml"));
+    ready_file::write_whole(&path, text.as_bytes())?;
+    Ok(RoleProcess {
+        role,
+        config: path,
+        ready_file: folder.join(format!("{role}.ready.json")),
+    })
+}
+
+/// The port of a role's own pages, counted from the supervisor's.
+fn page_address(role: &str, ports: Ports) -> SocketAddr {
+    let nth = ROLES
+        .iter()
+        .position(|known| *known == role)
+        .expect("one of ROLES");
+    ports.metrics(1 + u16::try_from(nth).expect("there are four"))
+}
+
+fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) -> Value {
+    let mut config = json!({
+        "node": { "name": format!("{role}-1") },
+        "links": { "secret_file": data.cluster_secret() },
+        "health": { "listen": page_address(role, ports) },
+        "telemetry": { "log": "warn" },
+    });
+    if role == "router" {
+        config["links"]["listen"] = json!(ports.router_links());
+        config["router"] = json!({ "drain_window": "0s" });
+    } else {
+        config["links"]["routers"] = json!([ports.router_links().to_string()]);
+    }
+    match role {
+        "gateway" => {
+            config["identity"] =
+                json!({ "key_file": data.identity_key(), "certificate": data.identity_certificate() });
+            config["gateway"] = json!({
+                "listen": ports.gateway_tcp(),
+                "drain": { "window_ms": GOAWAY_WINDOW_MS, "grace_ms": DRAIN_GRACE_MS },
+            });
+        }
+        "app-service" => {
+            let store: PathBuf = standalone::store_section(args, data).folder;
+            config["store"] = json!({ "folder": store });
+            config["app-service"] = json!({
+                "apps": [{ "key": data_dir::APP_KEY, "secret_files": [data.app_secret()] }],
+                "http": { "listen": ports.http() },
+            });
+        }
+        "lbs" => config["lbs"] = json!({ "listen": ports.lbs() }),
+        _ => {}
+    }
+    config
+}
+
+/// The pages of all roles on one: metrics with the label `process`, readiness when all are ready.
+fn page_routes(ports: Ports) -> anyhow::Result<Router> {
+    let client = reqwest::Client::builder()
+        .timeout(PAGE_TIMEOUT)
+        .no_proxy()
+        .build()
+        .context("an HTTP client for the roles' pages")?;
+    let fetch = move |path: &'static str| {
+        let client = client.clone();
+        async move {
+            let mut pages = Vec::new();
+            for role in ROLES {
+                pages.push((role, page(&client, page_address(role, ports), path).await));
+            }
+            pages
+        }
+    };
+    let metrics = {
+        let fetch = fetch.clone();
+        move || async move {
+            let pages = fetch("metrics").await;
+            metrics_merge::merge(
+                pages
+                    .iter()
+                    .filter_map(|(role, page)| Some((*role, page.as_ref().ok()?.1.as_str()))),
+            )
+        }
+    };
+    let ready = move || async move {
+        let pages = fetch("readyz").await;
+        let all = pages
+            .iter()
+            .all(|(_, page)| matches!(page, Ok((status, _)) if *status == 200));
+        let lines: Vec<_> = pages
+            .iter()
+            .map(|(role, page)| match page {
+                Ok((status, text)) => format!("{role}: {status} {}", text.trim()),
+                Err(error) => format!("{role}: {error}"),
+            })
+            .collect();
+        let status = if all {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        (status, lines.join("\n") + "\n")
+    };
+    Ok(Router::new()
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(|| async { "ok\n" })))
+}
+
+async fn page(client: &reqwest::Client, address: SocketAddr, path: &str) -> Result<(u16, String), String> {
+    let answer = client
+        .get(format!("http://{address}/{path}"))
+        .send()
+        .await
+        .map_err(|error| error.to_string())?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.text().await.map_err(|error| error.to_string())?))
+}

@@ -1,0 +1,293 @@
+//! One role as a process of its own: its configuration read, its parts made, served until it is told to drain.
+//!
+//! Each `run_*` reads as the story of its role: configuration, links, role, ready file, drain.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use secrecy::ExposeSecret as _;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::mpsc;
+use whimbrel_app_service::{AppService, RegistryAt};
+use whimbrel_gateway::Gateway;
+use whimbrel_host::{HostParts, TelemetryConfig, config, init_telemetry, serve_health};
+use whimbrel_lbs::Lbs;
+use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
+use whimbrel_protocol::{
+    SystemEntropy,
+    cluster::{Envelope, Role, Status},
+    entropy::Entropy as _,
+    ids::{Incarnation, NodeId},
+};
+use whimbrel_registry::{LinkRegistry, MemoryRegistry};
+use whimbrel_router::Router;
+use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Store};
+
+use crate::{
+    cli::RoleArgs,
+    config::{AppServiceFile, GatewayFile, HealthSection, LbsFile, NodeSection, RouterFile, StoreSection},
+    gateway_identity, ready_file, supervisor,
+};
+
+/// How long an LBS may take to finish the answers it is at.
+const LBS_GRACE: Duration = Duration::from_secs(5);
+/// A role that is started again at once may find its predecessor's port or lock still held for a moment.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
+const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
+
+/// `whimbrel gateway`.
+pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
+    let file: GatewayFile = read(&args, |file: &GatewayFile| &file.telemetry)?;
+    let process = Process::begin(&file.health, &args).await?;
+    let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
+    let keys = gateway_identity::read(file.identity.key.expose_secret(), &file.identity.certificate)?;
+    let registry = whimbrel_gateway::RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
+    let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;
+    process.ready(&args, "gateway", json!({ "gateway_tcp": gateway.address() }))?;
+    let report = gateway.join().await;
+    tracing::info!(?report, "the gateway has left");
+    process.end().await;
+    Ok(())
+}
+
+/// `whimbrel router`.
+pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
+    let file: RouterFile = read(&args, |file: &RouterFile| &file.telemetry)?;
+    let process = Process::begin(&file.health, &args).await?;
+    let identity = identity(&file.node, Role::Router)?;
+    let keeps_registry = file.registry.is_at(&identity.node)?;
+    let registry = keeps_registry.then(|| Arc::new(MemoryRegistry::new(identity.incarnation)));
+    let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
+    let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
+    let router = Router::start(file.router, (endpoint, events), registry, process.host.clone());
+    process.ready(&args, "router", json!({ "links": address }))?;
+    let report = router.join().await;
+    tracing::info!(?report, "the router has left");
+    process.end().await;
+    Ok(())
+}
+
+/// `whimbrel app-service`.
+pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
+    let file: AppServiceFile = read(&args, |file: &AppServiceFile| &file.telemetry)?;
+    let process = Process::begin(&file.health, &args).await?;
+    let store = open_store(&file.store, args.end_with_stdin).await?;
+    let links = leaf_links(
+        &file.node,
+        Role::AppService,
+        &file.links.secret,
+        &file.links.routers,
+    )?;
+    let registry = RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
+    let app_service = AppService::start(
+        file.app_service,
+        Arc::clone(&store),
+        links,
+        registry,
+        process.host.clone(),
+    )
+    .await?;
+    process.ready(&args, "app-service", json!({ "api": app_service.http_address() }))?;
+    let report = app_service.join().await;
+    tracing::info!(?report, "the service node has left");
+    store.close().await;
+    process.end().await;
+    Ok(())
+}
+
+/// `whimbrel lbs`.
+pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
+    let file: LbsFile = read(&args, |file: &LbsFile| &file.telemetry)?;
+    let process = Process::begin(&file.health, &args).await?;
+    let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links.secret, &file.links.routers)?;
+    let uplink = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
+    let registry = Arc::new(LinkRegistry::new(
+        Arc::new(uplink),
+        file.registry.home()?.as_ref(),
+    ));
+    let lbs = Lbs::start(file.lbs, registry, process.host.clone()).await?;
+    process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
+    process.host.drain.started().await;
+    let report = lbs.join(LBS_GRACE).await;
+    tracing::info!(?report, "the LBS has left");
+    endpoint.shut_down().await;
+    process.end().await;
+    Ok(())
+}
+
+/// An LBS asks over its links and answers nothing.
+struct ServesNothing;
+
+impl Handler for ServesNothing {
+    fn handle(&self, _: Envelope, reply: Reply) {
+        reply.fail(
+            Status::BadRequest,
+            "an LBS serves no requests over links".to_owned(),
+            0,
+        );
+    }
+}
+
+/// What every role's process has: health pages, a drain on signals, a supervisor to end with.
+struct Process {
+    host: HostParts,
+    health: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Process {
+    async fn begin(health: &HealthSection, args: &RoleArgs) -> anyhow::Result<Self> {
+        if args.end_with_stdin {
+            supervisor::end_with_supervisor()?;
+        }
+        let host = HostParts::on_system_clock();
+        drain_on_signals(&host);
+        let health = match health.listen {
+            Some(address) => {
+                let listener = whimbrel_host::bind_tcp("the health page", "health.listen", address).await?;
+                Some(tokio::spawn(serve_health(
+                    listener,
+                    host.health.clone(),
+                    host.drain.clone(),
+                )))
+            }
+            None => None,
+        };
+        Ok(Self { host, health })
+    }
+
+    fn ready(&self, args: &RoleArgs, role: &str, addresses: serde_json::Value) -> anyhow::Result<()> {
+        let Some(path) = &args.ready_file else {
+            return Ok(());
+        };
+        let mut said = addresses;
+        said["role"] = role.into();
+        said["pid"] = std::process::id().into();
+        ready_file::write_whole(path, said.to_string().as_bytes())
+    }
+
+    async fn end(self) {
+        self.host.drain.finish();
+        if let Some(health) = self.health {
+            // It ends with the drain; a panic in it has been reported already.
+            let _ = health.await;
+        }
+    }
+}
+
+/// The first signal drains, the second ends the process at once.
+pub(crate) fn drain_on_signals(host: &HostParts) {
+    let drain = host.drain.clone();
+    tokio::spawn(async move {
+        match drain.on_signals().await {
+            Ok(()) => {
+                tracing::warn!("second signal: ending without draining");
+                std::process::abort();
+            }
+            Err(error) => {
+                tracing::error!(%error, "signals cannot be listened to: end this process by SIGKILL")
+            }
+        }
+    });
+}
+
+fn read<T: DeserializeOwned>(args: &RoleArgs, telemetry: fn(&T) -> &TelemetryConfig) -> anyhow::Result<T> {
+    let loaded = config::load::<T>(&args.config)?;
+    init_telemetry(telemetry(&loaded.value))?;
+    Ok(loaded.warned())
+}
+
+/// This node, in a life that begins now.
+pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identity> {
+    let name = NodeId::new(&node.name).context("`node.name` must name this node")?;
+    Ok(Identity {
+        node: name,
+        role,
+        incarnation: new_incarnation(),
+        cluster: node.cluster.clone(),
+        zone: node.zone.clone(),
+        version_tag: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+fn new_incarnation() -> Incarnation {
+    let mut bytes = [0; 8];
+    SystemEntropy.fill(&mut bytes);
+    Incarnation(u64::from_be_bytes(bytes))
+}
+
+fn cluster_secret(secret: &secrecy::SecretString) -> anyhow::Result<ClusterSecret> {
+    let text = secret.expose_secret().trim();
+    if text.is_empty() {
+        bail!(
+            "`links.secret_file` is missing: make one with `whimbrel keygen cluster-secret` and give it to every node"
+        );
+    }
+    ClusterSecret::from_text(text).context("`links.secret`")
+}
+
+type Links = (Endpoint, mpsc::Receiver<LinkEvent>);
+
+fn leaf_links(
+    node: &NodeSection,
+    role: Role,
+    secret: &secrecy::SecretString,
+    routers: &[String],
+) -> anyhow::Result<Links> {
+    if routers.is_empty() {
+        bail!("`links.routers` is empty: name every router as \"host:port\"");
+    }
+    let (endpoint, events) = Endpoint::new(identity(node, role)?, cluster_secret(secret)?);
+    for router in routers {
+        endpoint.dial(router.clone());
+    }
+    Ok((endpoint, events))
+}
+
+async fn listen_for_links(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    supervised: bool,
+) -> anyhow::Result<SocketAddr> {
+    let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
+    loop {
+        match endpoint.listen(address).await {
+            Ok(address) => return Ok(address),
+            Err(_) if supervised && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(PREDECESSOR_POLL).await;
+            }
+            Err(error) => return Err(error).context("`links.listen`"),
+        }
+    }
+}
+
+/// The store that the section describes.
+pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyhow::Result<Arc<dyn Store>> {
+    let mut epoch = [0; 16];
+    SystemEntropy.fill(&mut epoch);
+    let epoch = Epoch(epoch);
+    if section.folder == Path::new("") {
+        return Ok(Arc::new(MemoryStore::new(epoch)));
+    }
+    let config = FjallConfig {
+        cache_bytes: section.cache_bytes,
+        min_free_bytes: section.min_free_bytes,
+        ..FjallConfig::new(&section.folder)
+    };
+    let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
+    loop {
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || FjallStore::open(config, epoch)).await?;
+        match opened {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(OpenError::InUse { .. }) if supervised && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(PREDECESSOR_POLL).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! `whimbrel standalone`: every role on this machine, in one process over in-memory links, or with `--processes` in one
+//! process each.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use whimbrel_app_service::{
+    AppService, RegistryAt,
+    config::{AppConfig, AppServiceConfig, HttpConfig},
+};
+use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
+use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry, serve_health};
+use whimbrel_lbs::{Lbs, LbsConfig};
+use whimbrel_link::{ClusterSecret, Endpoint};
+use whimbrel_protocol::cluster::Role;
+use whimbrel_registry::MemoryRegistry;
+use whimbrel_router::{Router, RouterConfig};
+
+use crate::{
+    cli::{DATA_DIR_DEFAULT, StandaloneArgs},
+    config::{NodeSection, StoreSection},
+    data_dir::{self, DataDir},
+    gateway_identity,
+    ports::Ports,
+    processes,
+    ready_file::ReadyFile,
+    roles, secret_file,
+    token::now_ms,
+};
+
+/// What standalone logs unless RUST_LOG says otherwise: its terminal belongs to the person who tries it out.
+const LOG: &str = "warn";
+/// There is no other gateway to go to: clients are told to come back soon.
+pub(crate) const GOAWAY_WINDOW_MS: u32 = 200;
+/// How long sessions get to leave after that.
+pub(crate) const DRAIN_GRACE_MS: u32 = 2_000;
+
+/// A folder that goes when the deployment ends, with `--ephemeral`.
+enum Folder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    fn of(args: &StandaloneArgs) -> anyhow::Result<Self> {
+        if args.ephemeral {
+            let folder = tempfile::Builder::new()
+                .prefix("whimbrel-")
+                .tempdir()
+                .context("a temporary folder")?;
+            return Ok(Self::Temporary(folder));
+        }
+        Ok(Self::Kept(args.data.clone()))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+/// Runs until drained.
+pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
+    init_telemetry(&TelemetryConfig { log: LOG.to_owned() })?;
+    let folder = Folder::of(&args)?;
+    let data = DataDir::open(folder.path(), now_ms())?;
+    let ports = Ports::new(args.port_base)?;
+    let result = if args.processes {
+        processes::run(&args, &data, ports).await
+    } else {
+        run_in_one_process(&args, &data, ports).await
+    };
+    // Whoever reads it next must not be sent to ports that nobody, or somebody else, listens on.
+    for path in [Some(data.ready_file()), args.ready_file].into_iter().flatten() {
+        let _ = std::fs::remove_file(path);
+    }
+    result
+}
+
+async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> anyhow::Result<()> {
+    let host = HostParts::on_system_clock();
+    roles::drain_on_signals(&host);
+    // Each role drains in its turn: a gateway needs its router to the end.
+    let of_role = || HostParts {
+        drain: Drain::new(),
+        ..host.clone()
+    };
+    let (gateway_host, router_host, app_host, lbs_host) = (of_role(), of_role(), of_role(), of_role());
+
+    let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
+    let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
+    let store = roles::open_store(&store_section(args, data), false).await?;
+
+    let secret = || -> anyhow::Result<ClusterSecret> {
+        Ok(ClusterSecret::from_text(&secret_file::read(
+            &data.cluster_secret(),
+            "cluster secret",
+        )?)?)
+    };
+    let router_links = Endpoint::new(roles::identity(&node("router-1"), Role::Router)?, secret()?);
+    let gateway_links = Endpoint::new(
+        roles::identity(&node(data_dir::GATEWAY), Role::Gateway)?,
+        secret()?,
+    );
+    let app_links = Endpoint::new(
+        roles::identity(&node("app-service-1"), Role::AppService)?,
+        secret()?,
+    );
+    Endpoint::connect_in_memory(&gateway_links.0, &router_links.0);
+    Endpoint::connect_in_memory(&app_links.0, &router_links.0);
+
+    let registry = Arc::new(MemoryRegistry::new(router_links.0.identity().incarnation));
+    let router = Router::start(
+        router_config(),
+        router_links,
+        Some(Arc::clone(&registry)),
+        router_host.clone(),
+    );
+    let app_service = AppService::start(
+        app_service_config(data, ports),
+        Arc::clone(&store),
+        app_links,
+        RegistryAt::Here(Arc::clone(&registry) as _),
+        app_host.clone(),
+    )
+    .await?;
+    let key = secret_file::read(&data.identity_key(), "identity key")?;
+    let gateway = Gateway::start(
+        gateway_config(ports),
+        gateway_identity::read(&key, &data.identity_certificate())?,
+        gateway_links,
+        whimbrel_gateway::RegistryAt::Here(Arc::clone(&registry) as _),
+        gateway_host.clone(),
+    )?;
+    let lbs = Lbs::start(lbs_config(ports), registry, lbs_host.clone()).await?;
+
+    let pid = std::process::id();
+    let pids = processes::ROLES
+        .iter()
+        .map(|role| ((*role).to_owned(), pid))
+        .collect();
+    say_ready(args, data, &ready(data, ports, pid, pids)?)?;
+
+    host.drain.started().await;
+    say("draining; once more Ctrl-C ends it at once");
+    lbs_host.drain.start();
+    gateway_host.drain.start();
+    let gateway = gateway.join().await;
+    tracing::info!(?gateway, "the gateway has left");
+    lbs.join(Duration::from_secs(1)).await;
+    app_host.drain.start();
+    app_service.join().await;
+    router_host.drain.start();
+    router.join().await;
+    store.close().await;
+    host.drain.finish();
+    // It ends with the drain; a panic in it has been reported already.
+    let _ = health.await;
+    Ok(())
+}
+
+fn node(name: &str) -> NodeSection {
+    NodeSection {
+        name: name.to_owned(),
+        ..NodeSection::default()
+    }
+}
+
+pub(crate) fn store_section(args: &StandaloneArgs, data: &DataDir) -> StoreSection {
+    let folder = if args.ephemeral {
+        PathBuf::new()
+    } else {
+        data.store()
+    };
+    StoreSection {
+        folder,
+        ..StoreSection::default()
+    }
+}
+
+fn router_config() -> RouterConfig {
+    // Nobody has another router to move to.
+    RouterConfig {
+        drain_window: Duration::ZERO,
+        ..RouterConfig::default()
+    }
+}
+
+fn gateway_config(ports: Ports) -> GatewayConfig {
+    GatewayConfig {
+        listen: ports.gateway_tcp(),
+        drain: DrainConfig {
+            window_ms: GOAWAY_WINDOW_MS,
+            grace_ms: DRAIN_GRACE_MS,
+        },
+        ..GatewayConfig::default()
+    }
+}
+
+fn app_service_config(data: &DataDir, ports: Ports) -> AppServiceConfig {
+    AppServiceConfig {
+        apps: vec![AppConfig {
+            key: data_dir::APP_KEY.to_owned(),
+            secret_files: vec![data.app_secret()],
+            create_users_on_reference: true,
+        }],
+        http: HttpConfig {
+            listen: Some(ports.http()),
+            ..HttpConfig::default()
+        },
+        ..AppServiceConfig::default()
+    }
+}
+
+fn lbs_config(ports: Ports) -> LbsConfig {
+    LbsConfig {
+        listen: ports.lbs(),
+        ..LbsConfig::default()
+    }
+}
+
+/// What the ready file says.
+pub(crate) fn ready(
+    data: &DataDir,
+    ports: Ports,
+    pid: u32,
+    pids: BTreeMap<String, u32>,
+) -> anyhow::Result<ReadyFile> {
+    Ok(ReadyFile {
+        pid,
+        pids,
+        lbs: format!("http://{}", ports.lbs()),
+        api: format!("http://{}", ports.http()),
+        metrics: format!("http://{}", ports.metrics(0)),
+        gateway_tcp: ports.gateway_tcp().to_string(),
+        app_key: data_dir::APP_KEY.to_owned(),
+        app_secret_file: data.app_secret(),
+        root_key: data.root_key()?,
+    })
+}
+
+/// Writes the ready file, and says to the person at the terminal what runs where and what to do next.
+pub(crate) fn say_ready(args: &StandaloneArgs, data: &DataDir, ready: &ReadyFile) -> anyhow::Result<()> {
+    ready.write(&data.ready_file())?;
+    if let Some(path) = &args.ready_file {
+        ready.write(path)?;
+    }
+    let usual = !args.ephemeral && args.data == Path::new(DATA_DIR_DEFAULT);
+    let ready_flag = if usual {
+        String::new()
+    } else {
+        format!(" --ready-file {}", data.ready_file().display())
+    };
+    let kept = if args.ephemeral {
+        "nothing is kept".to_owned()
+    } else {
+        format!("data in {}", args.data.display())
+    };
+    let how = if args.processes {
+        "a process for each role"
+    } else {
+        "all roles in one process"
+    };
+    say(&format!(
+        "\
+Whimbrel {version} runs: {how}, {kept}, pid {pid}
+
+  clients ask       {lbs}   (LBS: which gateways may I use?)
+  gateway           {gateway}          (Noise over TCP)
+  server API        {api}   (app {app}, tokens signed with {secret})
+  metrics, health   {metrics}/metrics, /healthz, /readyz
+
+Start a chat, in two more terminals:
+
+  cargo run --release -- chat --uid alice --to bob{ready_flag}
+  cargo run --release -- chat --uid bob --to alice{ready_flag}
+
+Ctrl-C drains and ends it.",
+        version = env!("CARGO_PKG_VERSION"),
+        pid = ready.pid,
+        lbs = ready.lbs,
+        gateway = ready.gateway_tcp,
+        api = ready.api,
+        app = ready.app_key,
+        secret = relative(&ready.app_secret_file).display(),
+        metrics = ready.metrics,
+    ));
+    Ok(())
+}
+
+/// A path as a person in this folder would write it.
+fn relative(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned))
+        .unwrap_or_else(|| path.to_owned())
+}
+
+#[expect(clippy::print_stdout, reason = "what the person who started it came to see")]
+pub(crate) fn say(text: &str) {
+    println!("{text}");
+}
