@@ -385,6 +385,11 @@ impl Reactor {
         }
     }
 
+    /// Handshakes whose next step could be taken now.
+    pub(super) fn handshakes_waiting(&self) -> usize {
+        self.hellos.len() + self.judged.len()
+    }
+
     fn read_one(&mut self, place: Place) {
         let Some(connection) = self.slots.at(place) else {
             return;

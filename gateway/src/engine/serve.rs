@@ -23,6 +23,10 @@ use crate::session::{Answer, Event, Fault, PushOutcome, Session, Unanswered, UpR
 /// Connections accepted in a turn: twice what can be served, for most hellos are not there yet.
 const ACCEPTS_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
 
+/// Hellos and judged logins that may wait for their turn before accepting rests: some ten turns of them. Whoever comes
+/// later waits in the kernel's backlog, where it costs nothing and nobody's limit counts it.
+const HANDSHAKES_WAITING_MAX: usize = 10 * HANDSHAKES_PER_TURN;
+
 /// Connections taken over in a turn.
 const MOVES_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
 
@@ -331,7 +335,7 @@ impl Reactor {
     }
 
     pub(super) fn accept_some(&mut self) {
-        if !self.accept_ready {
+        if !self.accept_ready || self.handshakes_waiting() >= HANDSHAKES_WAITING_MAX {
             return;
         }
         for _ in 0..ACCEPTS_PER_TURN {
