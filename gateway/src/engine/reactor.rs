@@ -441,6 +441,8 @@ impl Reactor {
             return;
         };
         if connection.session.is_over() {
+            // Closing a socket with unread bytes resets it, and the peer may never see our last ones.
+            let _unread = connection.read(&mut self.read_buffer);
             return self.end(place, "over");
         }
         if connection.registered && !connection.session.is_ready() {

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use mio::Interest;
-use socket2::SockRef;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::cluster::{OpenSessionResponse, PushTarget, SessionRecord};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::{Frame, Push};
 
 use super::addresses::TurnedAway;
-use super::connection::{Connection, NOTSENT_LOWAT_BYTES};
+use super::connection::Connection;
 use super::listener::ACCEPT_RETRY_AFTER;
 use super::message::{Asked, Migrant, PushPart, Reply, lost};
 use super::port::REPLIES_MAX;
@@ -378,13 +377,6 @@ impl Reactor {
                 return turn_away(&mut stream, turned_away);
             }
         };
-        let socket = SockRef::from(&stream);
-        if let Err(error) = socket
-            .set_tcp_nodelay(true)
-            .and_then(|()| socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES))
-        {
-            tracing::debug!(%error, "a socket does not take its options");
-        }
         let session = Session::new(self.tools.now, &self.tools.limits);
         if let Some(place) = self.settle_in(Connection::new(stream, session, Some(Box::new(ticket)))) {
             tracing::trace!(reactor = self.index, slot = place.slot, %peer, "connection accepted");
