@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use whimbrel_app_service::auth::{App, AppSecret, Apps};
 use whimbrel_app_service::config::AppServiceConfig;
@@ -90,6 +90,8 @@ impl Spawner for Killable {
 pub(crate) enum Fate {
     /// They never come back and are not applied.
     Hang,
+    /// The next one waits for [`Faulty::release`].
+    Hold,
     /// Refused, nothing applied.
     Refuse,
     /// Applied, but nobody learns of it; once.
@@ -110,9 +112,21 @@ pub(crate) enum Kindred {
 pub(crate) struct Faulty {
     inner: MemoryStore,
     fates: Mutex<BTreeMap<Kindred, Fate>>,
+    /// How long a commit of rows takes at most, ms: time for others to get in between.
+    slow_ms: AtomicU64,
+    entropy: Arc<Seeded>,
+    released: Notify,
 }
 
 impl Faulty {
+    pub(crate) fn release(&self) {
+        self.released.notify_one();
+    }
+
+    pub(crate) fn slow_down(&self, up_to_ms: u64) {
+        self.slow_ms.store(up_to_ms, Ordering::Relaxed);
+    }
+
     pub(crate) fn plant(&self, kindred: Kindred, fate: Fate) {
         self.fates.lock().unwrap().insert(kindred, fate);
     }
@@ -125,7 +139,7 @@ impl Faulty {
         let kindred = kindred(batch)?;
         let mut fates = self.fates.lock().unwrap();
         let fate = fates.get(&kindred).copied();
-        if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit)) {
+        if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::Hold)) {
             fates.remove(&kindred);
         }
         fate
@@ -155,8 +169,16 @@ impl Store for Faulty {
     }
 
     async fn commit(&self, batch: Batch) -> Commit {
+        let slow_ms = self.slow_ms.load(Ordering::Relaxed);
+        if slow_ms > 0 && kindred(&batch) == Some(Kindred::Rows) {
+            tokio::time::sleep(Duration::from_millis(self.entropy.random_u64() % slow_ms)).await;
+        }
         match self.fate_of(&batch) {
             None => self.inner.commit(batch).await,
+            Some(Fate::Hold) => {
+                self.released.notified().await;
+                self.inner.commit(batch).await
+            }
             Some(Fate::Hang) => std::future::pending().await,
             Some(Fate::Refuse) => Commit::Refused(StoreError::NotReady {
                 reason: "planted".into(),
@@ -287,15 +309,20 @@ impl World {
         let monotonic = Arc::clone(&clock);
         let registry =
             MemoryRegistry::with_clock(Incarnation(1), Arc::new(move || Clock::monotonic(&*monotonic)));
+        let entropy = Arc::new(Seeded(AtomicU64::new(seed)));
+        let store = Faulty {
+            inner: MemoryStore::new(Epoch([5; 16])),
+            fates: Mutex::default(),
+            slow_ms: AtomicU64::new(0),
+            entropy: Arc::clone(&entropy),
+            released: Notify::new(),
+        };
         Self {
-            store: Arc::new(Faulty {
-                inner: MemoryStore::new(Epoch([5; 16])),
-                fates: Mutex::default(),
-            }),
+            store: Arc::new(store),
             registry: Arc::new(registry),
             switch: Arc::default(),
             config: AppServiceConfig::default(),
-            entropy: Arc::new(Seeded(AtomicU64::new(seed))),
+            entropy,
             clock,
             slots: AtomicU32::new(1),
             lives: AtomicU64::new(0x100),
