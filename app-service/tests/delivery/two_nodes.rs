@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use whimbrel_protocol::ids::ConversationId;
 
-use crate::world::{Device, Fate, Kindred, Live, World};
+use crate::device::Device;
+use crate::faulty::{Fate, Kindred};
+use crate::world::{Live, World};
 
 async fn crowd(world: &World, live: &Live, count: usize) -> (Vec<Device>, ConversationId) {
     let names: Vec<String> = (0..count).map(|n| format!("user-{n}")).collect();

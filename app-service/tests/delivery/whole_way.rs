@@ -11,7 +11,8 @@ use whimbrel_protocol::ids::UserId;
 use whimbrel_protocol::method::Method;
 use whimbrel_registry::{Registry, UserKey};
 
-use crate::world::{Device, World, outgoing, wire};
+use crate::device::Device;
+use crate::world::{World, outgoing, wire};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_reaches_all_devices_of_both_and_leaves_no_marker() {
