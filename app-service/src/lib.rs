@@ -13,7 +13,7 @@
 //! | [`service`], [`http`], [`auth`] | the ways in: links, the HTTP API, tokens |
 //! | [`node`], [`AppService`] | all of it put together: closed, and over real links and sockets |
 //! | [`placement`], [`ticket`], [`config`] | who owns which user, when a job is done, what can be set |
-//! | [`env`], [`failure`] | time, randomness and tasks, handed in; errors as askers see them |
+//! | [`mod@env`], [`failure`] | time, randomness and tasks, handed in; errors as askers see them |
 //!
 //! | metric | |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! What other roles ask of this one, taken off the link and answered.
 //!
 //! [`Service`] is the link's handler: it admits by priority, drops what has expired, and runs each request as a task of its
-//! own. [`client`] knows the clients' methods, [`session`] logins; work on users' rows goes straight to the lanes. Whatever a
+//! own. `client` knows the clients' methods, `session` logins; work on users' rows goes straight to the lanes. Whatever a
 //! client may have done wrong is answered by a code inside a good answer; a bad status is for what did not start.
 
 mod admission;
