@@ -277,11 +277,15 @@ impl Reactor {
         self.fire_timers();
         self.walk();
         self.flush();
-        self.metrics.note(&ReactorState {
+        let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
             owed_bytes: self.tools.owed.used(),
-        });
+        };
+        self.metrics.note(&state);
+        let holdings = &self.shared.holdings[usize::from(self.index)];
+        holdings.held.store(state.held_bytes, Relaxed);
+        holdings.owed.store(state.owed_bytes, Relaxed);
     }
 
     /// How long to wait for events: not at all while there is work.
@@ -294,7 +298,7 @@ impl Reactor {
             || self.accept_ready
             || self.inbox.is_woken()
             || self.drain_walk.next.is_some()
-            || (self.announce_walk.next.is_some() && !self.announcing);
+            || self.may_announce();
         if busy {
             return Some(Duration::ZERO);
         }
@@ -302,6 +306,7 @@ impl Reactor {
         let alarms = [
             self.accept_again_at_ms,
             self.stop_at_ms,
+            (self.announce_walk.next.is_some() && !self.announcing).then_some(self.announce_not_before_ms),
             (self.index == 0).then_some(self.forgive_at_ms),
         ];
         let alarm = alarms
@@ -647,13 +652,17 @@ impl Reactor {
             }
             self.drain_walk.next = (to < self.slots.slot_count()).then_some(to);
         }
-        let now_ms = self.tools.now.monotonic_ms;
         if let Some(from) = self.announce_walk.next
-            && !self.announcing
-            && self.announce_not_before_ms <= now_ms
+            && self.may_announce()
         {
             self.announce(from);
         }
+    }
+
+    fn may_announce(&self) -> bool {
+        self.announce_walk.next.is_some()
+            && !self.announcing
+            && self.announce_not_before_ms <= self.tools.now.monotonic_ms
     }
 
     fn announce(&mut self, from: u32) {

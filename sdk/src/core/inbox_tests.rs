@@ -149,7 +149,7 @@ fn malformed_pages_are_not_taken_and_not_asked_for_in_a_loop() {
         );
         assert_eq!(inbox.take_ready(), []);
         assert_eq!(inbox.poll_want(ms(0)), None);
-        assert!(inbox.due().unwrap() >= ms(250));
+        assert!(inbox.due().unwrap() >= ms(100));
     }
 }
 

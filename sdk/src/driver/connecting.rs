@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::client::Login;
 use whimbrel_protocol::client_session::{ClientSession, End, OutgoingRequest};
+use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::{Affinity, Retry as CloseRetry};
 use whimbrel_protocol::suite::Suite;
 
@@ -519,15 +521,7 @@ impl Driver {
 
     fn obey_close(&mut self, reason: u32, retry: CloseRetry) {
         match retry {
-            CloseRetry::Never => {
-                let message = "the server closed the session for good".to_owned();
-                self.stop(Error {
-                    code: reason,
-                    retry: Retry::Never,
-                    retry_after_ms: 0,
-                    message,
-                });
-            }
+            CloseRetry::Never => self.stop(closed_for_good(reason)),
             CloseRetry::NewToken => self.refuse_token(),
             CloseRetry::NewDirectory => {
                 self.directory.expire();
@@ -600,6 +594,28 @@ impl Driver {
             }
             None => {}
         }
+    }
+}
+
+/// A CLOSE without return, as an error of the API: with the code a login would be refused with, where there is one.
+fn closed_for_good(reason: u32) -> Error {
+    let (code, words) = match CloseReason::from_number(reason) {
+        Some(CloseReason::Superseded) => (
+            Code::SupersededLogin.number(),
+            "a newer login of this device took over",
+        ),
+        Some(CloseReason::Displaced) => (
+            Code::SupersededLogin.number(),
+            "another device of the user took over",
+        ),
+        Some(CloseReason::LoginRevoked) => (Code::UserDisabled.number(), "the login was revoked"),
+        _ => (reason, "the server closed the session for good"),
+    };
+    Error {
+        code,
+        retry: Retry::Never,
+        retry_after_ms: 0,
+        message: format!("{words} (close reason {reason})"),
     }
 }
 
