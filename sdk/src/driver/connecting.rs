@@ -29,6 +29,9 @@ const LEAVE_WITHIN_MAX: Duration = Duration::from_secs(30);
 /// A session that lost its gateway reconnects after a random part of this: those of one gateway do not all come at once.
 const RECONNECT_SPREAD: Duration = Duration::from_millis(500);
 
+/// How long the token provider may take: it asks the customer's server, perhaps over a bad network.
+const TOKEN_WITHIN: Duration = Duration::from_secs(30);
+
 /// A token that runs out sooner than this is not used for a login any more, in milliseconds.
 const TOKEN_MARGIN_MS: u64 = 10_000;
 
@@ -110,10 +113,12 @@ impl Connecting {
         self.wanted_at = None;
     }
 
-    pub(super) fn due(&self) -> Option<Duration> {
+    /// When [`Driver::connect`] has something to do without an answer from outside.
+    pub(super) fn due(&self, directory_is_empty: bool) -> Option<Duration> {
+        let waits_for_directory = self.fetching_directory && (self.directory_first || directory_is_empty);
         match &self.race {
             Some(race) => race.due(),
-            None if self.fetching_token || (self.fetching_directory && self.directory_first) => None,
+            None if self.fetching_token || waits_for_directory => None,
             None => self.wanted_at,
         }
     }
@@ -213,7 +218,8 @@ impl Driver {
         let provider = std::sync::Arc::clone(&self.provider);
         let inputs = self.to_inputs.clone();
         tokio::spawn(async move {
-            let result = provider.token().await;
+            let asked = tokio::time::timeout(TOKEN_WITHIN, provider.token()).await;
+            let result = asked.unwrap_or_else(|_| Err(format!("no token came within {TOKEN_WITHIN:?}")));
             let _gone = inputs.send(Input::Token(result)).await;
         });
     }
@@ -233,8 +239,9 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "the token provider failed");
+                // Without one the session in use ends when the gateway says so, and that asks again.
                 self.connecting.reauth = false;
-                if self.current.is_none() {
+                if self.connecting.wanted_at.is_some() {
                     self.wait(WaitReason::NoToken, 0);
                 }
             }

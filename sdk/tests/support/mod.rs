@@ -1,5 +1,6 @@
 //! A whole server for the client's tests: an LBS and gateways over loopback, with a world behind them.
 
+#[expect(dead_code, reason = "shared with the core's tests, which use other parts")]
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
