@@ -44,3 +44,4 @@ pub mod ticket;
 pub mod user_lane;
 
 pub use app_service::{AppService, AppServiceHandle, RegistryAt, StartError};
+pub use config::AppServiceConfig;

@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The gateway role: holds clients' encrypted, long-lived connections, passes their requests on, and pushes to them.
+//!
+//! From the inside out:
+//! - `session`: one login session as a pure state machine: bytes, answers and timers in, bytes and events out;
+//! - `engine`: reactors, one thread per core, that own sockets, sessions and whole user buckets, and share no lock;
+//! - the shell: [`Gateway`] puts reactors, links and registry together on tokio, renews lease and keys, and drains.
+//!
+//! Not here: business payloads (nobody opens one), the Store, and any decision about users. A gateway that dies loses no
+//! message: its clients connect elsewhere and sync.
+#![forbid(unsafe_code)]
+
+mod config;
+mod downward;
+mod engine;
+mod gateway;
+mod keys;
+mod lease;
+mod metrics;
+mod session;
+mod upward;
+
+pub use config::{
+    ConfigError, DrainConfig, GatewayConfig, HandshakeConfig, LeaseConfig, MemoryConfig, SessionConfig,
+};
+pub use engine::{EngineError, ListenError};
+pub use gateway::{DrainReport, Gateway, GatewayHandle, RegistryAt, StartError};
+pub use keys::GatewayKeys;

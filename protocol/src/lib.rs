@@ -7,11 +7,13 @@
 //!
 //! From the outside in: a client verifies a [`descriptor`], sends a [`hello`] made by a [`handshake`], reads the
 //! [`answer`], and then both sides exchange [`record`]s whose plaintexts are a stream of [`frame`]s. Frames carry the
-//! messages of [`client`]; the roles say those of [`cluster`] to each other.
+//! messages of [`client`]; the roles say those of [`cluster`] to each other. The client's half of all that is a
+//! [`client_session`].
 #![forbid(unsafe_code)]
 
 pub mod answer;
 pub mod bucket;
+pub mod client_session;
 pub mod close;
 pub mod code;
 pub mod descriptor;

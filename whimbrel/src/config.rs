@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use secrecy::SecretString;
 use serde::Deserialize;
-use whimbrel_app_service::AppServiceConfig;
+use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
 use whimbrel_host::TelemetryConfig;
 use whimbrel_lbs::LbsConfig;
@@ -24,7 +24,11 @@ pub(crate) struct NodeSection {
 
 impl Default for NodeSection {
     fn default() -> Self {
-        Self { name: String::new(), cluster: "whimbrel".to_owned(), zone: String::new() }
+        Self {
+            name: String::new(),
+            cluster: "whimbrel".to_owned(),
+            zone: String::new(),
+        }
     }
 }
 
@@ -50,7 +54,10 @@ pub(crate) struct RouterLinksSection {
 
 impl Default for RouterLinksSection {
     fn default() -> Self {
-        Self { secret: SecretString::default(), listen: SocketAddr::from(([127, 0, 0, 1], 7200)) }
+        Self {
+            secret: SecretString::default(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7200)),
+        }
     }
 }
 

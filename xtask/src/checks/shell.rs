@@ -6,14 +6,18 @@ use std::{
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::seconds;
+
 /// Lines of a command's output that are kept in memory; the log has them all.
 const LINES_KEPT: usize = 400;
+/// Where there is no terminal to show the newest line on, one is printed this often.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(20);
 /// Between two turns of the spinner.
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
 
@@ -131,6 +135,8 @@ impl Shell {
         drop(command);
 
         let spinner = spinner(name);
+        let started = Instant::now();
+        let mut shown = started;
         let mut lines = VecDeque::with_capacity(LINES_KEPT);
         let mut reader = BufReader::new(reader);
         let mut bytes = Vec::new();
@@ -140,6 +146,10 @@ impl Shell {
             writeln!(log, "{line}")?;
             spinner.set_message(line.clone());
             spinner.suspend(|| each_line(&line));
+            if spinner.is_hidden() && shown.elapsed() > PLAIN_INTERVAL {
+                println!("    ... {}: {line}", seconds(started.elapsed()));
+                shown = Instant::now();
+            }
             if lines.len() == LINES_KEPT {
                 lines.pop_front();
             }

@@ -1,0 +1,11 @@
+//! What follows a commit, end to end over the memory store: pushes, rows, notices, sync, and making up for crashes. Gateways
+//! and links are replaced by a switch in memory, time is tokio's paused clock.
+
+mod bad_inputs;
+mod crashes;
+mod http;
+mod role;
+mod sync_laws;
+mod two_nodes;
+mod whole_way;
+mod world;

@@ -1,0 +1,340 @@
+//! What an operator can set about a gateway. `deploy/config/gateway.toml` documents every key.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+use whimbrel_host::RawFdLimit;
+use whimbrel_protocol::descriptor::STATEMENT_LIFE_MS;
+use whimbrel_protocol::timing;
+
+use crate::engine::{EngineLimits, HandshakeLimits};
+use crate::session::SessionLimits;
+
+/// Descriptors kept for links, listeners, files and the runtime.
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Connections when the system sets no limit on descriptors: what 16 GiB hold at a kilobyte each, and then some.
+const CONNECTIONS_MAX_UNLIMITED: usize = 4_000_000;
+
+/// The gateway's part of its configuration. Every key has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GatewayConfig {
+    /// Where clients connect. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What clients are told to connect to, `host:port` each, best first. Empty: the address listened on.
+    pub advertise: Vec<String>,
+    /// Only users of these apps are sent here. Empty: of every app.
+    pub app_keys: Vec<String>,
+    /// Reactor threads. 0: one per core.
+    pub reactors: usize,
+    /// User buckets. A multiple of the reactors spreads users evenly.
+    pub buckets: NonZeroU32,
+    /// Connections at most. 0: as many as RLIMIT_NOFILE allows.
+    pub connections_max: usize,
+    /// Bounds of each login session.
+    pub session: SessionConfig,
+    /// Bounds before login.
+    pub handshake: HandshakeConfig,
+    /// Bounds on memory that all connections share.
+    pub memory: MemoryConfig,
+    /// How the gateway shows that it lives.
+    pub lease: LeaseConfig,
+    /// How it leaves.
+    pub drain: DrainConfig,
+    /// A new X25519 key is made, and the descriptor signed again, this often, milliseconds. Old keys are held until the
+    /// descriptors that name them have ended.
+    pub key_rotation_ms: u64,
+}
+
+/// Bounds of each login session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionConfig {
+    /// A client pings when it has sent nothing for this long, milliseconds. One that is silent for 2.5 times is closed.
+    pub heartbeat_ms: u32,
+    /// Requests a client may have unanswered.
+    pub requests_max: u16,
+    /// The deadline of a request that names none, milliseconds.
+    pub request_deadline_ms: u32,
+    /// The longest deadline a request gets, milliseconds.
+    pub request_deadline_max_ms: u32,
+    /// Bytes waiting for a client at which pushes collapse into one SYNC_HINT and nothing more is read from it.
+    pub outbound_collapse_bytes: usize,
+    /// Bytes waiting for a client at which it is closed.
+    pub outbound_close_bytes: usize,
+}
+
+/// Bounds before login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandshakeConfig {
+    /// A hello is read and its login judged within this, milliseconds.
+    pub within_ms: u64,
+    /// Unfinished handshakes at once.
+    pub unfinished_max: usize,
+    /// Unfinished handshakes of one address (of one /64 for IPv6) at once. Whole cities can sit behind one address.
+    pub unfinished_per_address_max: u32,
+    /// Failed handshakes of one address; half of them are forgiven every minute.
+    pub failed_per_address_max: u32,
+}
+
+/// Bounds on memory that all connections share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryConfig {
+    /// Bytes of unfinished hellos, records and frames.
+    pub held_bytes_max: usize,
+    /// Bytes waiting for clients.
+    pub owed_bytes_max: usize,
+}
+
+/// How the gateway shows that it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeaseConfig {
+    /// The lease is renewed this often, milliseconds.
+    pub renew_ms: u32,
+    /// It ends this long after its last renewal, milliseconds: at least three renewals.
+    pub ttl_ms: u32,
+}
+
+/// How it leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainConfig {
+    /// Clients pick a moment within this time to connect elsewhere, milliseconds.
+    pub window_ms: u32,
+    /// Who is still there after this long is closed, milliseconds: longer than the window.
+    pub grace_ms: u32,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7100)),
+            advertise: Vec::new(),
+            app_keys: Vec::new(),
+            reactors: 0,
+            buckets: SessionLimits::default().buckets,
+            connections_max: 0,
+            session: SessionConfig::default(),
+            handshake: HandshakeConfig::default(),
+            memory: MemoryConfig::default(),
+            lease: LeaseConfig::default(),
+            drain: DrainConfig::default(),
+            key_rotation_ms: 24 * 3600 * 1000,
+        }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        let limits = SessionLimits::default();
+        Self {
+            heartbeat_ms: limits.heartbeat_ms,
+            requests_max: limits.requests_max,
+            request_deadline_ms: limits.request_deadline_ms,
+            request_deadline_max_ms: limits.request_deadline_max_ms,
+            outbound_collapse_bytes: limits.outbound_collapse_bytes,
+            outbound_close_bytes: limits.outbound_close_bytes,
+        }
+    }
+}
+
+impl Default for HandshakeConfig {
+    fn default() -> Self {
+        Self {
+            within_ms: timing::HANDSHAKE_WITHIN_MS,
+            unfinished_max: 16_384,
+            unfinished_per_address_max: 1_024,
+            failed_per_address_max: 256,
+        }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            held_bytes_max: 64 * 1024 * 1024,
+            owed_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self {
+            renew_ms: 3_000,
+            ttl_ms: 10_000,
+        }
+    }
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self {
+            window_ms: 10_000,
+            grace_ms: 30_000,
+        }
+    }
+}
+
+/// A value that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}, expected {expected}")]
+pub struct ConfigError {
+    /// The key.
+    pub key: &'static str,
+    /// What it is set to.
+    pub value: String,
+    /// What would work.
+    pub expected: String,
+}
+
+impl GatewayConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// With the first value that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let unless = |fine: bool, key, value: u64, expected: String| {
+            if fine {
+                Ok(())
+            } else {
+                Err(ConfigError {
+                    key,
+                    value: value.to_string(),
+                    expected,
+                })
+            }
+        };
+        let session = &self.session;
+        unless(
+            session.heartbeat_ms >= 1_000,
+            "session.heartbeat_ms",
+            session.heartbeat_ms.into(),
+            "at least 1000".to_owned(),
+        )?;
+        unless(
+            session.requests_max >= 1,
+            "session.requests_max",
+            session.requests_max.into(),
+            "at least 1".to_owned(),
+        )?;
+        unless(
+            session.outbound_close_bytes > session.outbound_collapse_bytes,
+            "session.outbound_close_bytes",
+            session.outbound_close_bytes as u64,
+            format!(
+                "more than session.outbound_collapse_bytes, {}",
+                session.outbound_collapse_bytes
+            ),
+        )?;
+        unless(
+            u64::from(self.lease.ttl_ms) >= 3 * u64::from(self.lease.renew_ms) && self.lease.renew_ms > 0,
+            "lease.ttl_ms",
+            self.lease.ttl_ms.into(),
+            format!(
+                "at least three times lease.renew_ms, {}, which is at least 1",
+                self.lease.renew_ms
+            ),
+        )?;
+        unless(
+            (60_000..=STATEMENT_LIFE_MS / 2).contains(&self.key_rotation_ms),
+            "key_rotation_ms",
+            self.key_rotation_ms,
+            format!(
+                "60000 to {}: descriptors live for two days",
+                STATEMENT_LIFE_MS / 2
+            ),
+        )?;
+        unless(
+            self.reactors <= usize::from(u16::MAX),
+            "reactors",
+            self.reactors as u64,
+            "at most 65535; 0 is one per core".to_owned(),
+        )
+    }
+
+    /// How many reactors to run.
+    pub(crate) fn reactor_count(&self) -> usize {
+        match self.reactors {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+    }
+
+    /// The engine's bounds; connections stay below RLIMIT_NOFILE whatever is set.
+    pub(crate) fn engine_limits(&self) -> EngineLimits {
+        let descriptors = RawFdLimit::read().for_connections(RESERVED_DESCRIPTORS);
+        let descriptors = usize::try_from(descriptors)
+            .unwrap_or(usize::MAX)
+            .min(CONNECTIONS_MAX_UNLIMITED);
+        let connections_max = match self.connections_max {
+            0 => descriptors,
+            set => set.min(descriptors),
+        };
+        let session = &self.session;
+        EngineLimits {
+            session: SessionLimits {
+                buckets: self.buckets,
+                outbound_collapse_bytes: session.outbound_collapse_bytes,
+                outbound_close_bytes: session.outbound_close_bytes,
+                handshake_within_ms: self.handshake.within_ms,
+                heartbeat_ms: session.heartbeat_ms,
+                requests_max: session.requests_max,
+                request_deadline_ms: session.request_deadline_ms,
+                request_deadline_max_ms: session.request_deadline_max_ms,
+            },
+            handshakes: HandshakeLimits {
+                unfinished_per_address: self.handshake.unfinished_per_address_max,
+                failed_per_address: self.handshake.failed_per_address_max,
+                unfinished: self.handshake.unfinished_max,
+            },
+            connections_max,
+            held_bytes_max: self.memory.held_bytes_max,
+            owed_bytes_max: self.memory.owed_bytes_max,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_work() {
+        assert_eq!(GatewayConfig::default().check(), Ok(()));
+        assert!(GatewayConfig::default().engine_limits().connections_max > 100);
+    }
+
+    #[test]
+    fn a_value_that_cannot_work_is_named_with_what_would() {
+        let config = GatewayConfig {
+            lease: LeaseConfig {
+                renew_ms: 3_000,
+                ttl_ms: 5_000,
+            },
+            ..GatewayConfig::default()
+        };
+        let error = config.check().unwrap_err().to_string();
+        assert!(
+            error.contains("lease.ttl_ms") && error.contains("5000") && error.contains("3000"),
+            "{error}"
+        );
+        let config = GatewayConfig {
+            key_rotation_ms: 1,
+            ..GatewayConfig::default()
+        };
+        assert!(
+            config
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("key_rotation_ms")
+        );
+    }
+}

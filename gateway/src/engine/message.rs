@@ -1,0 +1,256 @@
+//! What goes into a reactor.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use whimbrel_protocol::cluster::{
+    AuthenticateResponse, OpenSessionResponse, PushResponse, PushTarget, SessionRecord,
+};
+use whimbrel_protocol::code::Code;
+use whimbrel_protocol::frame::RequestId;
+
+use super::addresses::HandshakeTicket;
+use super::port::Port;
+use super::slots::Place;
+use crate::keys::KeyRing;
+use crate::session::{Answer, Session, Unanswered};
+
+/// The answer to something a reactor asked the cluster for one of its connections.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A login's token was judged.
+    Authenticated(Result<AuthenticateResponse, Unanswered>),
+    /// A session was opened and registered under this record.
+    Opened(Result<(OpenSessionResponse, Box<SessionRecord>), Unanswered>),
+    /// A later token was judged.
+    Reauthenticated(Result<AuthenticateResponse, Unanswered>),
+    /// A request was answered.
+    Answered(RequestId, Answer),
+    /// Sessions were announced to a registry that had lost them; or not, and must be again.
+    Announced { places: Vec<Place>, done: bool },
+}
+
+/// A question under way: exactly one reply comes of it, whatever becomes of the asking.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    port: Arc<Port>,
+    place: Place,
+    /// What to reply when it is dropped unanswered.
+    fallback: Option<Reply>,
+}
+
+impl Asked {
+    /// Asked by the connection at `place`; `lost` is the reply if nobody gives one.
+    pub(super) fn new(port: &Arc<Port>, place: Place, lost: Reply) -> Self {
+        Self {
+            port: Arc::clone(port),
+            place,
+            fallback: Some(lost),
+        }
+    }
+
+    /// Replies.
+    pub(crate) fn reply(mut self, reply: Reply) {
+        self.fallback = None;
+        self.port.reply(self.place, reply);
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(reply) = self.fallback.take() {
+            self.port.reply(self.place, reply);
+        }
+    }
+}
+
+/// What is said when a question got lost inside this process: at its end, as a rule.
+pub(super) fn lost() -> Unanswered {
+    Unanswered {
+        code: Code::Unavailable.number(),
+        message: "the gateway lost the question".to_owned(),
+        retry_after_ms: 0,
+    }
+}
+
+/// A connection that moves to the reactor of its user's bucket.
+#[derive(Debug)]
+pub(crate) struct Migrant {
+    pub(super) stream: TcpStream,
+    pub(super) session: Session,
+    pub(super) ticket: Box<HandshakeTicket>,
+}
+
+/// Orders to a reactor.
+#[derive(Debug, Clone)]
+pub(crate) enum Order {
+    /// Answer hellos with these from now on.
+    Keys(Arc<KeyRing>),
+    /// Close these sessions.
+    Close {
+        /// Which; others are left alone.
+        targets: Vec<PushTarget>,
+        /// A close reason.
+        reason: u32,
+    },
+    /// The registry has lost everything: announce every session again.
+    Announce,
+    /// Take no new connections and ask everybody to connect elsewhere.
+    Drain {
+        /// Within this time, in milliseconds.
+        window_ms: u32,
+    },
+    /// Close everything and end.
+    Stop,
+}
+
+/// What one reactor made of its part of a push.
+#[derive(Debug, Default)]
+pub(crate) struct PushTally {
+    pub(super) accepted: u32,
+    pub(super) gone: Vec<PushTarget>,
+}
+
+type Settle = Box<dyn FnOnce(PushResponse) + Send + Sync>;
+
+/// One push on its way through the reactors of its targets. Whoever is done last reports, without anybody waiting.
+pub(crate) struct PushReceipt {
+    tallies: Box<[OnceLock<PushTally>]>,
+    settle: Settle,
+}
+
+/// A reactor's part of a push: some of its targets.
+pub(crate) struct PushPart {
+    /// Sessions of that reactor.
+    pub(crate) targets: Vec<PushTarget>,
+    /// What it tells.
+    pub(crate) method: u32,
+    /// Whether the clients must acknowledge it.
+    pub(crate) tracked: bool,
+    /// The message, shared by all.
+    pub(crate) payload: Bytes,
+    share: Share,
+}
+
+impl std::fmt::Debug for PushPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushPart")
+            .field("targets", &self.targets.len())
+            .field("method", &self.method)
+            .finish()
+    }
+}
+
+struct Share {
+    receipt: Option<Arc<PushReceipt>>,
+    index: usize,
+}
+
+impl Drop for Share {
+    /// The last share to go makes the report. Targets of a part that nobody settled are gone with their reactor.
+    fn drop(&mut self) {
+        let Some(receipt) = self.receipt.take().and_then(Arc::into_inner) else {
+            return;
+        };
+        let mut response = PushResponse::default();
+        for tally in receipt.tallies.into_iter().filter_map(OnceLock::into_inner) {
+            response.accepted += tally.accepted;
+            response.gone.extend(tally.gone);
+        }
+        (receipt.settle)(response);
+    }
+}
+
+impl PushPart {
+    /// A push to the sessions of several reactors: a part for each, and `settle` for the sum.
+    pub(crate) fn split(
+        by_reactor: Vec<Vec<PushTarget>>,
+        method: u32,
+        tracked: bool,
+        payload: &Bytes,
+        settle: impl FnOnce(PushResponse) + Send + Sync + 'static,
+    ) -> Vec<Self> {
+        let tallies = by_reactor.iter().map(|_| OnceLock::new()).collect();
+        let receipt = Arc::new(PushReceipt {
+            tallies,
+            settle: Box::new(settle),
+        });
+        let part = |(index, targets)| Self {
+            targets,
+            method,
+            tracked,
+            payload: payload.clone(),
+            share: Share {
+                receipt: Some(Arc::clone(&receipt)),
+                index,
+            },
+        };
+        let parts = by_reactor.into_iter().enumerate().map(part).collect();
+        // Without a part this is the last share.
+        drop(Share {
+            receipt: Some(receipt),
+            index: 0,
+        });
+        parts
+    }
+
+    /// Reports what became of it.
+    pub(super) fn settle(self, tally: PushTally) {
+        if let Some(receipt) = &self.share.receipt {
+            // A part is settled once, because settling consumes it.
+            let _first = receipt.tallies[self.share.index].set(tally);
+        }
+    }
+
+    /// Reports that every target will have it, by way of a sync.
+    pub(super) fn settle_all_accepted(self) {
+        let accepted = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        self.settle(PushTally {
+            accepted,
+            gone: Vec::new(),
+        });
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn target(reactor: u32, slot: u32) -> PushTarget {
+        PushTarget {
+            reactor,
+            slot,
+            generation: 1,
+            user_id: 1,
+        }
+    }
+
+    #[test]
+    fn a_push_is_reported_once_all_its_parts_are_settled() {
+        let (tell, told) = mpsc::channel();
+        let split = vec![
+            vec![target(0, 1), target(0, 2)],
+            vec![target(1, 1)],
+            vec![target(2, 1)],
+        ];
+        let settle = move |response| tell.send(response).unwrap();
+        let mut parts = PushPart::split(split, 1, true, &Bytes::new(), settle);
+        parts.remove(0).settle(PushTally {
+            accepted: 1,
+            gone: vec![target(0, 2)],
+        });
+        parts.remove(0).settle_all_accepted();
+        assert!(told.try_recv().is_err(), "one part is still out");
+        drop(parts);
+        let response = told.try_recv().unwrap();
+        assert_eq!(
+            response.accepted, 2,
+            "a part that died with its reactor accepted nothing"
+        );
+        assert_eq!(response.gone, [target(0, 2)]);
+    }
+}

@@ -1,0 +1,212 @@
+//! The way into a reactor from other threads: bounded queues that are never waited for, and one wake for many.
+//!
+//! - *Replies* cannot be refused: a reactor asks only while it has room for the answer, so the queue of as many places
+//!   never overflows.
+//! - *Pushes* that find no room mark their sessions in a bitmap of one bit per slot: those clients will sync. Nothing grows
+//!   and nothing is lost.
+//! - *Moves* that find no room are turned away; so are *orders*, which are few and repeated by who gives them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+
+use super::message::{Migrant, Order, PushPart, Reply};
+use super::slots::Place;
+
+/// Questions of one reactor that may be unanswered, and so replies that may wait: two seconds of a busy gateway's
+/// requests.
+pub(crate) const REPLIES_MAX: usize = 8192;
+
+/// Pushes that may wait for a reactor: some 20 ms of work. Behind that a sync is cheaper.
+const PUSHES_MAX: usize = 2048;
+
+/// Connections that may be on the way from one reactor to another: a handshake each, so these are 20 ms of work.
+const MOVES_MAX: usize = 256;
+
+/// Orders that may wait.
+const ORDERS_MAX: usize = 256;
+
+/// One bit per slot: the session there has missed a push.
+#[derive(Debug)]
+struct Missed {
+    any: AtomicBool,
+    words: Box<[AtomicU64]>,
+}
+
+impl Missed {
+    fn new(slots_max: usize) -> Self {
+        let words = (0..slots_max.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            any: AtomicBool::new(false),
+            words,
+        }
+    }
+
+    fn mark(&self, slot: u32) {
+        if let Some(word) = self.words.get(slot as usize / 64) {
+            word.fetch_or(1 << (slot % 64), Ordering::Relaxed);
+            self.any.store(true, Ordering::Release);
+        }
+    }
+
+    fn take(&self, mut each: impl FnMut(u32)) {
+        if !self.any.swap(false, Ordering::Acquire) {
+            return;
+        }
+        for (index, word) in (0_u32..).zip(&self.words) {
+            let mut bits = word.swap(0, Ordering::Relaxed);
+            while bits != 0 {
+                each(index * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+    }
+}
+
+/// Where other threads put what is for a reactor.
+#[derive(Debug)]
+pub(crate) struct Port {
+    replies: SyncSender<(Place, Reply)>,
+    pushes: SyncSender<PushPart>,
+    moves: SyncSender<Migrant>,
+    orders: SyncSender<Order>,
+    missed: Missed,
+    waker: mio::Waker,
+    /// A wake is on its way, or the reactor has not looked since the last.
+    woken: AtomicBool,
+}
+
+/// The reactor's ends of its queues.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(super) port: Arc<Port>,
+    pub(super) replies: Receiver<(Place, Reply)>,
+    pub(super) pushes: Receiver<PushPart>,
+    pub(super) moves: Receiver<Migrant>,
+    pub(super) orders: Receiver<Order>,
+}
+
+impl Inbox {
+    /// The queues of a reactor that `poll` belongs to; wakes come as `token`.
+    ///
+    /// # Errors
+    /// When the system has no descriptor for the wakes.
+    pub(crate) fn new(poll: &mio::Poll, token: mio::Token, slots_max: usize) -> io::Result<Self> {
+        let (replies_in, replies) = mpsc::sync_channel(REPLIES_MAX);
+        let (pushes_in, pushes) = mpsc::sync_channel(PUSHES_MAX);
+        let (moves_in, moves) = mpsc::sync_channel(MOVES_MAX);
+        let (orders_in, orders) = mpsc::sync_channel(ORDERS_MAX);
+        let port = Arc::new(Port {
+            replies: replies_in,
+            pushes: pushes_in,
+            moves: moves_in,
+            orders: orders_in,
+            missed: Missed::new(slots_max),
+            waker: mio::Waker::new(poll.registry(), token)?,
+            woken: AtomicBool::new(false),
+        });
+        Ok(Self {
+            port,
+            replies,
+            pushes,
+            moves,
+            orders,
+        })
+    }
+
+    /// From now on a new arrival wakes again. To be called before the queues are emptied, so that none is overlooked.
+    pub(super) fn rearm(&self) {
+        self.port.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// A queue had more than a turn's worth: the next turn comes at once.
+    pub(super) fn call_again(&self) {
+        self.port.woken.store(true, Ordering::Release);
+    }
+
+    /// Whether a wake has come since [`Inbox::rearm`].
+    pub(super) fn is_woken(&self) -> bool {
+        self.port.woken.load(Ordering::Acquire)
+    }
+
+    /// Every slot whose session missed a push.
+    pub(super) fn take_missed(&self, each: impl FnMut(u32)) {
+        self.port.missed.take(each);
+    }
+}
+
+impl Port {
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "a reactor cannot be woken");
+        }
+    }
+
+    /// Hands in the answer to a question of the connection at `place`.
+    pub(crate) fn reply(&self, place: Place, reply: Reply) {
+        match self.replies.try_send((place, reply)) {
+            Ok(()) => self.wake(),
+            Err(TrySendError::Full(_)) => {
+                tracing::error!("a reactor's replies overflow: more answers than questions")
+            }
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Hands in pushes; without room, their sessions are marked to sync, which serves them as well.
+    pub(crate) fn push(&self, part: PushPart) {
+        let refused = match self.pushes.try_send(part) {
+            Ok(()) => None,
+            Err(TrySendError::Full(part)) => Some(part),
+            Err(TrySendError::Disconnected(_)) => return,
+        };
+        if let Some(part) = refused {
+            metrics::counter!(crate::metrics::PUSHES_DEFERRED).increment(part.targets.len() as u64);
+            part.targets
+                .iter()
+                .for_each(|target| self.missed.mark(target.slot));
+            part.settle_all_accepted();
+        }
+        self.wake();
+    }
+
+    /// Hands over a connection.
+    ///
+    /// # Errors
+    /// Gives it back when there is no room.
+    pub(crate) fn hand_over(&self, migrant: Migrant) -> Result<(), Migrant> {
+        self.moves.try_send(migrant).map_err(|error| match error {
+            TrySendError::Full(migrant) | TrySendError::Disconnected(migrant) => migrant,
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Hands in an order; says whether there was room.
+    pub(crate) fn order(&self, order: Order) -> bool {
+        let taken = self.orders.try_send(order).is_ok();
+        self.wake();
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_marked_slot_is_taken_once_and_unknown_slots_are_harmless() {
+        let missed = Missed::new(200);
+        for slot in [0, 63, 64, 199, 199, 100_000] {
+            missed.mark(slot);
+        }
+        let mut slots = Vec::new();
+        missed.take(|slot| slots.push(slot));
+        assert_eq!(slots, [0, 63, 64, 199]);
+        missed.take(|slot| slots.push(slot));
+        assert_eq!(slots.len(), 4);
+    }
+}

@@ -1,0 +1,772 @@
+//! One reactor: a thread that owns connections and whole user buckets, and does everything for them.
+//!
+//! Readiness is edge-triggered: what an event announces is remembered until it is used up, and lists, not events, decide
+//! whose turn it is. Each turn is budgeted: answers and one-to-one pushes first, then a slice of bulk pushes, then a few
+//! handshakes, so that neither a broadcast nor a reconnect storm stands before anybody's message.
+//!
+//! PERFORMANCE: nothing here waits, locks, or allocates per message beyond what the session's queue needs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use whimbrel_protocol::SystemEntropy;
+use whimbrel_protocol::cluster::{AuthenticateResponse, PushTarget, SessionHandle, SessionRecord};
+
+use super::addresses::FAILURE_HALF_LIFE_MS;
+use super::connection::{Connection, Moved};
+use super::message::{Order, PushPart, PushTally};
+use super::port::{Inbox, Port};
+use super::slots::{Place, Slots};
+use super::users::{self, Users};
+use super::wheel::Wheel;
+use super::{Shared, Upstream};
+use crate::keys::KeyRing;
+use crate::metrics::ReactorMetrics;
+use crate::session::{
+    Budget, Context, Event, Fault, Identity, Now, Session, SessionLimits, SpareQueues, Unanswered,
+};
+
+pub(super) const WAKER: Token = Token(usize::MAX);
+pub(super) const LISTENER: Token = Token(usize::MAX - 1);
+
+/// Events fetched at once; more wait in the kernel.
+const EVENTS_MAX: usize = 1024;
+
+/// Bytes read from one connection in its turn: several records, or most of a large frame.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Room for what was left of the last read: at most one record less a byte.
+const PARTIAL_BYTES: usize = 20 * 1024;
+
+/// Connections read in a turn, about 5 ms of work at most.
+const READS_PER_TURN: usize = 256;
+
+/// Replies taken in a turn, about 5 ms of work.
+const REPLIES_PER_TURN: usize = 1024;
+
+/// Pushes taken in a turn.
+const PUSHES_PER_TURN: usize = 256;
+
+/// Targets of a push up to which it is one-to-one or a small group's; a larger one is bulk.
+const DIRECT_TARGETS_MAX: usize = 16;
+
+/// Members of a bulk push served in a turn: 0.5 ms of work.
+const BULK_SLICE: usize = 64;
+
+/// Hellos opened and logins answered in a turn: each is up to 50 us of elliptic curves.
+pub(super) const HANDSHAKES_PER_TURN: usize = 10;
+
+/// Bursts written to one connection in its turn, 32 KiB each.
+const BURSTS_PER_TURN: usize = 4;
+
+/// Connections asked to leave, or announced, in a turn.
+const WALK_PER_TURN: u32 = 256;
+
+/// Sessions in one announcement to the registry.
+const ANNOUNCE_MAX: usize = 500;
+
+/// After an announcement that failed, in milliseconds.
+const ANNOUNCE_AGAIN_MS: u64 = 1_000;
+
+/// How long the clients of re-announced sessions may spread their syncs, in milliseconds: a gateway's worth of syncs at
+/// once would be a storm of its own.
+const RESYNC_SPREAD_MS: u32 = 10_000;
+
+/// What is left unwritten this long after the order to stop is dropped, in milliseconds.
+const STOP_WITHIN_MS: u64 = 1_000;
+
+/// What sessions are lent, call by call.
+pub(super) struct Tools {
+    pub(super) now: Now,
+    pub(super) limits: SessionLimits,
+    pub(super) keys: Arc<KeyRing>,
+    pub(super) held: Budget,
+    pub(super) owed: Budget,
+    pub(super) spares: SpareQueues,
+    pub(super) plaintext: Vec<u8>,
+    pub(super) entropy: SystemEntropy,
+    pub(super) events: Vec<Event>,
+}
+
+impl Tools {
+    pub(super) fn lend(&mut self) -> Context<'_> {
+        Context {
+            now: self.now,
+            limits: &self.limits,
+            keys: &self.keys,
+            held: &self.held,
+            owed: &self.owed,
+            spares: &mut self.spares,
+            plaintext: &mut self.plaintext,
+            entropy: &mut self.entropy,
+            events: &mut self.events,
+        }
+    }
+}
+
+/// A large push under way.
+struct Bulk {
+    part: PushPart,
+    next: usize,
+    tally: PushTally,
+}
+
+/// A walk over all slots, some in each turn.
+#[derive(Debug, Clone, Copy, Default)]
+struct Walk {
+    next: Option<u32>,
+}
+
+/// What a reactor holds at the end of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReactorState {
+    /// Connections in any state.
+    pub(crate) connections: usize,
+    /// Bytes of unfinished hellos, records, frames and held requests.
+    pub(crate) held_bytes: usize,
+    /// Bytes that wait for clients.
+    pub(crate) owed_bytes: usize,
+}
+
+/// How a reactor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ReactorReport {
+    /// Sessions that were still there when the order to stop came.
+    pub(crate) closed_at_stop: usize,
+}
+
+/// See the module.
+pub(super) struct Reactor {
+    pub(super) index: u16,
+    pub(super) shared: Arc<Shared>,
+    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) poll: Poll,
+    pub(super) inbox: Inbox,
+    pub(super) peers: Arc<[Arc<Port>]>,
+    pub(super) listener: Option<TcpListener>,
+    pub(super) accept_ready: bool,
+    pub(super) accept_again_at_ms: Option<u64>,
+    pub(super) slots: Slots<Connection>,
+    pub(super) users: Users,
+    pub(super) wheel: Wheel,
+    pub(super) tools: Tools,
+    pub(super) metrics: ReactorMetrics,
+    /// Questions without an answer yet.
+    pub(super) questions: usize,
+    ready: VecDeque<Place>,
+    /// The same for those whose handshake is not finished.
+    pub(super) hellos: VecDeque<Place>,
+    /// Judged logins whose answers are to be sealed.
+    judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
+    dirty: Vec<Place>,
+    bulk: VecDeque<Bulk>,
+    read_buffer: Box<[u8]>,
+    burst: Vec<u8>,
+    due: Vec<Place>,
+    forgive_at_ms: u64,
+    pub(super) draining_window_ms: Option<u32>,
+    drain_walk: Walk,
+    announce_walk: Walk,
+    announce_not_before_ms: u64,
+    announcing: bool,
+    stop_at_ms: Option<u64>,
+    report: ReactorReport,
+}
+
+impl Reactor {
+    pub(super) fn new(
+        index: u16,
+        shared: Arc<Shared>,
+        upstream: Arc<dyn Upstream>,
+        (poll, inbox): (Poll, Inbox),
+        peers: Arc<[Arc<Port>]>,
+        mut listener: TcpListener,
+        keys: Arc<KeyRing>,
+    ) -> io::Result<Self> {
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let now = shared.now();
+        let share = |total: usize| total / peers.len().max(1);
+        let tools = Tools {
+            now,
+            limits: shared.limits.session.clone(),
+            keys,
+            held: Budget::new(share(shared.limits.held_bytes_max)),
+            owed: Budget::new(share(shared.limits.owed_bytes_max)),
+            spares: SpareQueues::default(),
+            plaintext: Vec::new(),
+            entropy: SystemEntropy,
+            events: Vec::new(),
+        };
+        Ok(Self {
+            index,
+            metrics: ReactorMetrics::new(index),
+            shared,
+            upstream,
+            poll,
+            inbox,
+            peers,
+            listener: Some(listener),
+            accept_ready: true,
+            accept_again_at_ms: None,
+            slots: Slots::new(),
+            users: Users::default(),
+            wheel: Wheel::new(now.monotonic_ms),
+            tools,
+            questions: 0,
+            ready: VecDeque::new(),
+            hellos: VecDeque::new(),
+            judged: VecDeque::new(),
+            dirty: Vec::new(),
+            bulk: VecDeque::new(),
+            read_buffer: vec![0; PARTIAL_BYTES + READ_BYTES].into_boxed_slice(),
+            burst: Vec::new(),
+            due: Vec::new(),
+            forgive_at_ms: now.monotonic_ms + FAILURE_HALF_LIFE_MS,
+            draining_window_ms: None,
+            drain_walk: Walk::default(),
+            announce_walk: Walk::default(),
+            announce_not_before_ms: 0,
+            announcing: false,
+            stop_at_ms: None,
+            report: ReactorReport::default(),
+        })
+    }
+
+    /// Runs until it is ordered to stop.
+    ///
+    /// # Errors
+    /// When the system's poll fails, which leaves nothing to go on with.
+    pub(super) fn run(mut self) -> io::Result<ReactorReport> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        loop {
+            let timeout = self.patience();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
+            self.tools.now = self.shared.now();
+            self.note_events(&events);
+            self.turn();
+            if self.is_done() {
+                return Ok(self.report);
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        self.inbox.rearm();
+        self.take_orders();
+        self.take_replies();
+        self.take_pushes();
+        self.take_missed();
+        self.read_some();
+        self.flush();
+        self.serve_bulk();
+        self.flush();
+        self.take_moves();
+        self.accept_some();
+        self.shake_hands();
+        self.flush();
+        self.fire_timers();
+        self.walk();
+        self.flush();
+        self.metrics.note(&ReactorState {
+            connections: self.slots.len(),
+            held_bytes: self.tools.held.used(),
+            owed_bytes: self.tools.owed.used(),
+        });
+    }
+
+    /// How long to wait for events: not at all while there is work.
+    fn patience(&self) -> Option<Duration> {
+        let busy = !self.ready.is_empty()
+            || !self.hellos.is_empty()
+            || !self.judged.is_empty()
+            || !self.bulk.is_empty()
+            || !self.dirty.is_empty()
+            || self.accept_ready
+            || self.inbox.is_woken()
+            || self.drain_walk.next.is_some()
+            || (self.announce_walk.next.is_some() && !self.announcing);
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let now_ms = self.tools.now.monotonic_ms;
+        let alarms = [
+            self.accept_again_at_ms,
+            self.stop_at_ms,
+            (self.index == 0).then_some(self.forgive_at_ms),
+        ];
+        let alarm = alarms
+            .into_iter()
+            .flatten()
+            .map(|at_ms| at_ms.saturating_sub(now_ms))
+            .min();
+        let wait_ms = self.wheel.next_in_ms(now_ms).into_iter().chain(alarm).min();
+        wait_ms.map(Duration::from_millis)
+    }
+
+    fn note_events(&mut self, events: &Events) {
+        for event in events {
+            match event.token() {
+                WAKER => {}
+                LISTENER => self.accept_ready = self.accept_again_at_ms.is_none(),
+                token => {
+                    let place = Place::of(token);
+                    let Some(connection) = self.slots.at(place) else {
+                        continue;
+                    };
+                    connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+                    connection.read_closed |= event.is_read_closed() || event.is_error();
+                    connection.writable |= event.is_writable();
+                    if connection.writable && connection.session.has_output() && !connection.in_dirty {
+                        connection.in_dirty = true;
+                        self.dirty.push(place);
+                    }
+                    self.enqueue(place);
+                }
+            }
+        }
+    }
+
+    /// Puts a connection on the list of those to be read, if there is something to read and somebody to take it.
+    fn enqueue(&mut self, place: Place) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        if connection.in_ready || !connection.readable || !connection.session.wants_bytes(&self.tools.limits)
+        {
+            return;
+        }
+        connection.in_ready = true;
+        if connection.session.is_unfinished() {
+            self.hellos.push_back(place);
+        } else {
+            self.ready.push_back(place);
+        }
+    }
+
+    fn read_some(&mut self) {
+        for _ in 0..READS_PER_TURN.min(self.ready.len()) {
+            let Some(place) = self.ready.pop_front() else {
+                return;
+            };
+            self.read_one(place);
+        }
+    }
+
+    /// Hellos, judged logins and confirmations: what costs elliptic curves is counted.
+    fn shake_hands(&mut self) {
+        for _ in 0..HANDSHAKES_PER_TURN {
+            let mut any = false;
+            if let Some((place, result)) = self.judged.pop_front() {
+                any = true;
+                self.with(place, |session, cx| session.handle_authenticated(cx, result));
+            }
+            if let Some(place) = self.hellos.pop_front() {
+                any = true;
+                self.read_one(place);
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    fn read_one(&mut self, place: Place) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        connection.in_ready = false;
+        if !connection.readable || !connection.session.wants_bytes(&self.tools.limits) {
+            return;
+        }
+        let partial = connection.session.take_partial();
+        let start = partial.len();
+        self.read_buffer[..start].copy_from_slice(&partial);
+        drop(partial);
+        let moved = connection.read(&mut self.read_buffer[start..start + READ_BYTES]);
+        let len = match moved {
+            Moved::Bytes(read) => start + read,
+            Moved::Blocked => start,
+            Moved::Gone => return self.end(place, "peer_gone"),
+        };
+        if len > 0 {
+            connection
+                .session
+                .handle_bytes(&mut self.tools.lend(), &mut self.read_buffer[..len]);
+        }
+        self.after(place);
+    }
+
+    /// Gives one input to a session and sees to what follows.
+    pub(super) fn with<R>(
+        &mut self,
+        place: Place,
+        input: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let connection = self.slots.at(place)?;
+        let result = input(&mut connection.session, &mut self.tools.lend());
+        self.after(place);
+        Some(result)
+    }
+
+    /// What follows an input: the session's events, its clock, its output, its end.
+    pub(super) fn after(&mut self, place: Place) {
+        while !self.tools.events.is_empty() {
+            let mut events = std::mem::take(&mut self.tools.events);
+            events.drain(..).for_each(|event| self.handle_event(place, event));
+            if self.tools.events.is_empty() {
+                self.tools.events = events;
+            }
+        }
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        if connection.session.is_over() {
+            return self.end(place, "over");
+        }
+        if connection.registered && !connection.session.is_ready() {
+            self.leave(place);
+        }
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        if let Some(deadline_ms) = connection.session.deadline_ms(&self.tools.limits) {
+            self.wheel.arm(place, deadline_ms, &mut connection.armed);
+        }
+        if connection.writable && !connection.in_dirty && connection.session.has_output() {
+            connection.in_dirty = true;
+            self.dirty.push(place);
+        }
+        self.enqueue(place);
+    }
+
+    /// Writes what is to be written.
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for place in dirty.drain(..) {
+            self.flush_one(place);
+        }
+        // Those with more than their turn's worth have put themselves on the list again.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    fn flush_one(&mut self, place: Place) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        connection.in_dirty = false;
+        for _ in 0..BURSTS_PER_TURN {
+            if !connection.writable || !connection.session.has_output() {
+                break;
+            }
+            self.burst.clear();
+            let mut cx = self.tools.lend();
+            connection.session.poll_transmit(&mut cx, &mut self.burst);
+            match connection.write(&self.burst) {
+                Moved::Bytes(written) => connection.session.handle_written(&mut cx, &self.burst, written),
+                Moved::Blocked => connection.session.handle_written(&mut cx, &self.burst, 0),
+                Moved::Gone => return self.end(place, "peer_gone"),
+            }
+        }
+        self.after(place);
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.inbox.orders.try_recv() {
+            match order {
+                Order::Keys(keys) => self.tools.keys = keys,
+                Order::Close { targets, reason } => {
+                    for target in targets {
+                        self.with(place_of(&target), |session, cx| {
+                            let theirs = session
+                                .identity()
+                                .is_some_and(|who| who.user_id == target.user_id);
+                            if theirs {
+                                session.handle_fault(cx, Fault::Ordered { reason });
+                            }
+                        });
+                    }
+                }
+                Order::Announce => self.announce_walk.next = Some(0),
+                Order::Drain { window_ms } => {
+                    self.listener = None;
+                    self.accept_ready = false;
+                    self.accept_again_at_ms = None;
+                    self.draining_window_ms = Some(window_ms);
+                    self.drain_walk.next = Some(0);
+                }
+                Order::Stop if self.stop_at_ms.is_none() => self.stop(),
+                Order::Stop => {}
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.listener = None;
+        self.accept_ready = false;
+        self.accept_again_at_ms = None;
+        self.stop_at_ms = Some(self.tools.now.monotonic_ms + STOP_WITHIN_MS);
+        self.report.closed_at_stop = self.slots.len();
+        for slot in 0..self.slots.slot_count() {
+            if let Some(place) = self.slots.place_of(slot) {
+                self.with(place, |session, cx| session.handle_fault(cx, Fault::Draining));
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.stop_at_ms.is_some_and(|at_ms| {
+            (self.slots.len() == 0 && self.questions == 0) || self.tools.now.monotonic_ms >= at_ms
+        })
+    }
+
+    fn take_replies(&mut self) {
+        for _ in 0..REPLIES_PER_TURN {
+            let Ok((place, reply)) = self.inbox.replies.try_recv() else {
+                return;
+            };
+            self.questions -= 1;
+            self.handle_reply(place, reply);
+        }
+        self.inbox.call_again();
+    }
+
+    /// A judged login waits for its turn: sealing its answer costs elliptic curves.
+    pub(super) fn queue_judged(&mut self, place: Place, result: Result<AuthenticateResponse, Unanswered>) {
+        self.judged.push_back((place, result));
+    }
+
+    fn take_pushes(&mut self) {
+        for _ in 0..PUSHES_PER_TURN {
+            let Ok(part) = self.inbox.pushes.try_recv() else {
+                return;
+            };
+            let mut bulk = Bulk {
+                part,
+                next: 0,
+                tally: PushTally::default(),
+            };
+            if bulk.part.targets.len() > DIRECT_TARGETS_MAX {
+                self.bulk.push_back(bulk);
+            } else {
+                self.serve(&mut bulk, DIRECT_TARGETS_MAX);
+                bulk.part.settle(bulk.tally);
+            }
+        }
+        self.inbox.call_again();
+    }
+
+    /// One slice of the oldest bulk push; then it is the next one's turn.
+    fn serve_bulk(&mut self) {
+        let Some(mut bulk) = self.bulk.pop_front() else {
+            return;
+        };
+        self.serve(&mut bulk, BULK_SLICE);
+        if bulk.next < bulk.part.targets.len() {
+            self.bulk.push_back(bulk);
+        } else {
+            bulk.part.settle(bulk.tally);
+        }
+    }
+
+    fn serve(&mut self, bulk: &mut Bulk, count: usize) {
+        let end = bulk.part.targets.len().min(bulk.next + count);
+        for target in &bulk.part.targets[bulk.next..end] {
+            if self.deliver(target, &bulk.part) {
+                bulk.tally.accepted += 1;
+            } else {
+                bulk.tally.gone.push(*target);
+            }
+        }
+        bulk.next = end;
+    }
+
+    fn take_missed(&mut self) {
+        let mut missed = Vec::new();
+        self.inbox.take_missed(|slot| missed.push(slot));
+        for slot in missed {
+            // Whoever has the slot now may sync once for nothing; nobody is shown anything of anybody else's.
+            if let Some(place) = self.slots.place_of(slot) {
+                self.with(place, |session, cx| session.handle_missed(cx, 0));
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now_ms = self.tools.now.monotonic_ms;
+        let mut due = std::mem::take(&mut self.due);
+        while let Some(tick) = self.wheel.turn(now_ms, &mut due) {
+            for place in due.drain(..) {
+                let Some(connection) = self.slots.at(place) else {
+                    continue;
+                };
+                if connection.armed != tick {
+                    continue;
+                }
+                connection.armed = super::wheel::Tick::NEVER;
+                self.with(place, Session::handle_timer);
+            }
+        }
+        self.due = due;
+        if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.accept_again_at_ms = None;
+            self.accept_ready = self.listener.is_some();
+        }
+        if self.index == 0 && self.forgive_at_ms <= now_ms {
+            self.forgive_at_ms = now_ms + FAILURE_HALF_LIFE_MS;
+            self.shared.addresses.forgive();
+        }
+    }
+
+    /// Goes on with whatever concerns every session.
+    fn walk(&mut self) {
+        if let (Some(from), Some(window_ms)) = (self.drain_walk.next, self.draining_window_ms) {
+            let to = from.saturating_add(WALK_PER_TURN);
+            for slot in from..to.min(self.slots.slot_count()) {
+                let Some(place) = self.slots.place_of(slot) else {
+                    continue;
+                };
+                self.with(place, |session, cx| {
+                    if session.is_unfinished() {
+                        session.handle_fault(cx, Fault::Draining);
+                    } else {
+                        session.handle_drain(cx, window_ms);
+                    }
+                });
+            }
+            self.drain_walk.next = (to < self.slots.slot_count()).then_some(to);
+        }
+        let now_ms = self.tools.now.monotonic_ms;
+        if let Some(from) = self.announce_walk.next
+            && !self.announcing
+            && self.announce_not_before_ms <= now_ms
+        {
+            self.announce(from);
+        }
+    }
+
+    fn announce(&mut self, from: u32) {
+        let mut sessions = Vec::new();
+        let mut slot = from;
+        while slot < self.slots.slot_count() && sessions.len() < ANNOUNCE_MAX {
+            if let Some(place) = self.slots.place_of(slot)
+                && let Some(connection) = self.slots.at(place)
+                && connection.registered
+                && let Some(identity) = connection.session.identity()
+            {
+                let record = self.shared.record(identity, self.index, place);
+                sessions.push((place, record));
+            }
+            slot += 1;
+        }
+        self.announce_walk.next = (slot < self.slots.slot_count()).then_some(slot);
+        if sessions.is_empty() {
+            return;
+        }
+        let places = sessions.iter().map(|(place, _)| *place).collect();
+        let nobody = Place {
+            slot: u32::MAX,
+            generation: 0,
+        };
+        let lost = super::Reply::Announced { places, done: false };
+        match self.ask(nobody, lost) {
+            Some(asked) => {
+                self.announcing = true;
+                self.upstream.announce(sessions, asked);
+            }
+            None => self.announce_again(from),
+        }
+    }
+
+    fn announce_again(&mut self, from: u32) {
+        self.announce_not_before_ms = self.tools.now.monotonic_ms + ANNOUNCE_AGAIN_MS;
+        self.announce_walk.next = Some(self.announce_walk.next.map_or(from, |next| next.min(from)));
+    }
+
+    pub(super) fn handle_announced(&mut self, places: &[Place], done: bool) {
+        self.announcing = false;
+        if !done {
+            let from = places.iter().map(|place| place.slot).min().unwrap_or(0);
+            return self.announce_again(from);
+        }
+        for place in places {
+            self.with(*place, |session, cx| session.handle_missed(cx, RESYNC_SPREAD_MS));
+        }
+    }
+
+    /// A registered session is not one any more: its user's entry goes, and the registry is told.
+    pub(super) fn leave(&mut self, place: Place) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        connection.registered = false;
+        if let Some(identity) = connection.session.identity() {
+            self.users
+                .remove(identity.app(), identity.user_id, users::Session::Local(place));
+            self.upstream
+                .ended(self.shared.record(identity, self.index, place));
+        }
+        self.shared.sessions.fetch_sub(1, Relaxed);
+    }
+
+    /// Drops a connection and everything that is its.
+    pub(super) fn end(&mut self, place: Place, why: &'static str) {
+        if self
+            .slots
+            .at(place)
+            .is_some_and(|connection| connection.registered)
+        {
+            self.leave(place);
+        }
+        let Some(mut connection) = self.slots.remove(place) else {
+            return;
+        };
+        connection.session.release(&mut self.tools.lend());
+        self.shared.connections.fetch_sub(1, Relaxed);
+        tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");
+    }
+}
+
+/// The place a target names.
+pub(super) fn place_of(target: &PushTarget) -> Place {
+    Place {
+        slot: target.slot,
+        generation: target.generation,
+    }
+}
+
+impl Shared {
+    /// The registry's record of a session.
+    pub(super) fn record(&self, identity: &Identity, reactor: u16, place: Place) -> SessionRecord {
+        SessionRecord {
+            app_key: identity.app().to_owned(),
+            user_id: identity.user_id,
+            device_id: identity.device().to_owned(),
+            login_epoch: identity.login_epoch,
+            session: Some(self.handle(reactor, place)),
+            platform: identity.platform().to_owned(),
+        }
+    }
+
+    /// A session's handle: only the one use of the one slot of this life of this gateway fits it.
+    pub(super) fn handle(&self, reactor: u16, place: Place) -> SessionHandle {
+        SessionHandle {
+            gateway: self.node.as_str().to_owned(),
+            incarnation: self.incarnation.0,
+            reactor: u32::from(reactor),
+            slot: place.slot,
+            generation: place.generation,
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What a reactor does with its sessions' events, with the cluster's replies, and with strangers.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use mio::Interest;
+use socket2::SockRef;
+use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
+use whimbrel_protocol::cluster::{OpenSessionResponse, PushTarget, SessionRecord};
+use whimbrel_protocol::code::Code;
+use whimbrel_protocol::frame::{Frame, Push};
+
+use super::addresses::TurnedAway;
+use super::connection::{Connection, NOTSENT_LOWAT_BYTES};
+use super::listener::ACCEPT_RETRY_AFTER;
+use super::message::{Asked, Migrant, PushPart, Reply, lost};
+use super::port::REPLIES_MAX;
+use super::reactor::{HANDSHAKES_PER_TURN, Reactor, place_of};
+use super::slots::Place;
+use super::upstream::Authenticate;
+use super::users;
+use crate::session::{Answer, Event, Fault, PushOutcome, Session, Unanswered, UpRequest};
+
+/// Connections accepted in a turn: twice what can be served, for most hellos are not there yet.
+const ACCEPTS_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
+
+/// Connections taken over in a turn.
+const MOVES_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
+
+/// What a client turned away for want of room waits, in milliseconds.
+const RETRY_AFTER_MS: u32 = 2_000;
+
+/// For how long the answer to a login is of use, in milliseconds; a client has moved on by then.
+const AUTHENTICATE_DEADLINE_MS: u32 = 5_000;
+
+impl Reactor {
+    pub(super) fn handle_event(&mut self, place: Place, event: Event) {
+        match event {
+            Event::HandshakeFailed => {
+                self.metrics.handshakes_failed.increment(1);
+                if let Some(ticket) = self
+                    .slots
+                    .at(place)
+                    .and_then(|connection| connection.ticket.as_ref())
+                {
+                    ticket.fail();
+                }
+            }
+            Event::Claimed { bucket } => {
+                let home = bucket as usize % self.peers.len();
+                if home == usize::from(self.index) {
+                    self.authenticate(place);
+                } else {
+                    self.send_home(place, home);
+                }
+            }
+            Event::Confirmed => self.open(place),
+            Event::Request(request) => self.pass_on(place, request),
+            Event::Reauthenticate(login) => self.judge_again(place, login),
+            Event::Faulted(fault) => {
+                self.metrics.ended(&fault);
+                if matches!(fault, Fault::NotConfirmed)
+                    && let Some(ticket) = self
+                        .slots
+                        .at(place)
+                        .and_then(|connection| connection.ticket.as_ref())
+                {
+                    ticket.fail();
+                }
+            }
+        }
+    }
+
+    /// Room for one more question, if there is any: so that its answer always has a place.
+    pub(super) fn ask(&mut self, place: Place, lost: Reply) -> Option<Asked> {
+        if self.questions >= REPLIES_MAX {
+            return None;
+        }
+        self.questions += 1;
+        Some(Asked::new(&self.inbox.port, place, lost))
+    }
+
+    fn overloaded(&mut self, place: Place) {
+        self.with(place, |session, cx| {
+            let message = "the gateway has too many unanswered questions".to_owned();
+            let code = Code::Overloaded.number();
+            session.handle_fault(
+                cx,
+                Fault::Refused {
+                    code,
+                    message,
+                    retry_after_ms: RETRY_AFTER_MS,
+                },
+            );
+        });
+    }
+
+    /// A session has come to its bucket's reactor: its token is judged.
+    fn authenticate(&mut self, place: Place) {
+        let Some(asked) = self.ask(place, Reply::Authenticated(Err(lost()))) else {
+            return self.overloaded(place);
+        };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        let (Some(login), Some(identity)) = (connection.session.login(), connection.session.identity())
+        else {
+            return;
+        };
+        let remote = connection
+            .ticket
+            .as_ref()
+            .map(|ticket| ticket.peer().ip().to_string());
+        let question = Authenticate {
+            login,
+            app: identity.app().to_owned(),
+            remote_address: remote.unwrap_or_default(),
+            again: false,
+            deadline_ms: AUTHENTICATE_DEADLINE_MS,
+        };
+        self.upstream.authenticate(question, asked);
+    }
+
+    fn judge_again(&mut self, place: Place, login: bytes::Bytes) {
+        let Some(asked) = self.ask(place, Reply::Reauthenticated(Err(lost()))) else {
+            return self.overloaded(place);
+        };
+        let Some(identity) = self
+            .slots
+            .at(place)
+            .and_then(|connection| connection.session.identity())
+        else {
+            return;
+        };
+        let question = Authenticate {
+            login,
+            app: identity.app().to_owned(),
+            remote_address: String::new(),
+            again: true,
+            deadline_ms: AUTHENTICATE_DEADLINE_MS,
+        };
+        self.upstream.authenticate(question, asked);
+    }
+
+    /// Moves a connection to the reactor of its user's bucket, while there is almost nothing to move.
+    fn send_home(&mut self, place: Place, home: usize) {
+        let Some(mut connection) = self.slots.remove(place) else {
+            return;
+        };
+        connection.session.release(&mut self.tools.lend());
+        let ticket = connection
+            .ticket
+            .take()
+            .expect("an unfinished handshake holds its ticket");
+        if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
+            tracing::warn!(%error, "a connection that moves cannot be deregistered");
+        }
+        let migrant = Migrant {
+            stream: connection.stream,
+            session: connection.session,
+            ticket,
+        };
+        let Err(refused) = self.peers[home].hand_over(migrant) else {
+            return;
+        };
+        let Some(place) = self.adopt(refused) else { return };
+        self.overloaded(place);
+    }
+
+    fn adopt(&mut self, migrant: Migrant) -> Option<Place> {
+        let Migrant {
+            stream,
+            session,
+            ticket,
+        } = migrant;
+        self.settle_in(Connection::new(stream, session, Some(ticket)))
+    }
+
+    /// Puts a connection into a slot and asks for its events.
+    fn settle_in(&mut self, connection: Connection) -> Option<Place> {
+        let place = self.slots.insert(connection);
+        let connection = self.slots.at(place).expect("it was just put there");
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self
+            .poll
+            .registry()
+            .register(&mut connection.stream, place.token(), interest)
+        {
+            tracing::warn!(%error, "a connection cannot be registered for events");
+            self.end(place, "not_registered");
+            return None;
+        }
+        self.after(place);
+        Some(place)
+    }
+
+    pub(super) fn take_moves(&mut self) {
+        for _ in 0..MOVES_PER_TURN {
+            let Ok(migrant) = self.inbox.moves.try_recv() else {
+                return;
+            };
+            if let Some(place) = self.adopt(migrant) {
+                self.authenticate(place);
+            }
+        }
+        self.inbox.call_again();
+    }
+
+    fn open(&mut self, place: Place) {
+        let Some(asked) = self.ask(place, Reply::Opened(Err(lost()))) else {
+            return self.overloaded(place);
+        };
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        connection.ticket = None;
+        let Some(identity) = connection.session.identity() else {
+            return;
+        };
+        let record = self.shared.record(identity, self.index, place);
+        self.upstream.open(record, identity.uid(), asked);
+    }
+
+    fn pass_on(&mut self, place: Place, request: UpRequest) {
+        let id = request.id;
+        let now_ms = self.tools.now.monotonic_ms;
+        let left_ms = u32::try_from(request.expires_at_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX);
+        let refusal = |code: Code, message: &str, retry_after_ms| {
+            Answer::Refused(Unanswered {
+                code: code.number(),
+                message: message.to_owned(),
+                retry_after_ms,
+            })
+        };
+        if left_ms == 0 {
+            let answer = refusal(Code::DeadlineExceeded, "the request waited too long", 0);
+            self.with(place, |session, cx| session.handle_response(cx, id, answer));
+            return;
+        }
+        let Some(asked) = self.ask(place, Reply::Answered(id, Answer::Refused(lost()))) else {
+            let answer = refusal(
+                Code::Overloaded,
+                "the gateway has too many unanswered requests",
+                RETRY_AFTER_MS,
+            );
+            self.with(place, |session, cx| session.handle_response(cx, id, answer));
+            return;
+        };
+        let handle = self.shared.handle(self.index, place);
+        let Some(identity) = self
+            .slots
+            .at(place)
+            .and_then(|connection| connection.session.identity())
+        else {
+            return;
+        };
+        self.metrics.requests.increment(1);
+        self.upstream.request(identity, handle, request, left_ms, asked);
+    }
+
+    pub(super) fn handle_reply(&mut self, place: Place, reply: Reply) {
+        match reply {
+            Reply::Authenticated(result) => self.queue_judged(place, result),
+            Reply::Opened(result) => self.handle_opened(place, result),
+            Reply::Reauthenticated(result) => {
+                self.with(place, |session, cx| session.handle_reauthenticated(cx, result));
+            }
+            Reply::Answered(id, answer) => {
+                self.with(place, |session, cx| session.handle_response(cx, id, answer));
+            }
+            Reply::Announced { places, done } => self.handle_announced(&places, done),
+        }
+    }
+
+    fn handle_opened(
+        &mut self,
+        place: Place,
+        result: Result<(OpenSessionResponse, Box<SessionRecord>), Unanswered>,
+    ) {
+        let (result, record) = match result {
+            Ok((opened, record)) => (Ok(opened), Some(record)),
+            Err(unanswered) => (Err(unanswered), None),
+        };
+        self.with(place, |session, cx| session.handle_opened(cx, result));
+        let Some(connection) = self
+            .slots
+            .at(place)
+            .filter(|connection| connection.session.is_ready())
+        else {
+            // It left while it was being registered.
+            if let Some(record) = record {
+                self.upstream.ended(*record);
+            }
+            return;
+        };
+        connection.registered = true;
+        self.shared.sessions.fetch_add(1, Relaxed);
+        self.metrics.logins.increment(1);
+        if let Some(identity) = connection.session.identity() {
+            let session = users::Session::Local(place);
+            let oldest = self.users.insert(identity.app(), identity.user_id, session);
+            if let Some(users::Session::Local(oldest)) = oldest {
+                let reason = whimbrel_protocol::close::CloseReason::Displaced.number();
+                self.with(oldest, |session, cx| {
+                    session.handle_fault(cx, Fault::Ordered { reason })
+                });
+            }
+        }
+        if let Some(window_ms) = self.draining_window_ms {
+            self.with(place, |session, cx| session.handle_drain(cx, window_ms));
+        }
+    }
+
+    /// Delivers a push to the one session it is for, if that is still there.
+    pub(super) fn deliver(&mut self, target: &PushTarget, part: &PushPart) -> bool {
+        let push = Push {
+            method: part.method,
+            tracked: part.tracked,
+            compressed: false,
+            payload: part.payload.clone(),
+        };
+        let outcome = self.with(place_of(target), |session, cx| {
+            session.handle_push(cx, target.user_id, Frame::Push(push))
+        });
+        let delivered = outcome == Some(PushOutcome::Accepted);
+        if delivered {
+            self.metrics.pushes.increment(1);
+        } else {
+            self.metrics.pushes_gone.increment(1);
+        }
+        delivered
+    }
+
+    pub(super) fn accept_some(&mut self) {
+        if !self.accept_ready {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, peer)) => self.receive(stream, peer),
+                Err(error) => match error.kind() {
+                    std::io::ErrorKind::WouldBlock => {
+                        self.accept_ready = false;
+                        return;
+                    }
+                    std::io::ErrorKind::Interrupted | std::io::ErrorKind::ConnectionAborted => {}
+                    // Out of descriptors or memory: the waiting connections will bring no second event.
+                    _ => {
+                        tracing::warn!(%error, "cannot accept connections; trying again shortly");
+                        self.metrics.accept_errors.increment(1);
+                        let retry_ms = u64::try_from(ACCEPT_RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);
+                        self.accept_again_at_ms = Some(self.tools.now.monotonic_ms.saturating_add(retry_ms));
+                        self.accept_ready = false;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn receive(&mut self, mut stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+        self.metrics.accepted.increment(1);
+        let count = self.shared.connections.fetch_add(1, Relaxed);
+        let admitted = if count >= self.shared.limits.connections_max {
+            Err(TurnedAway::Overloaded)
+        } else {
+            self.shared.addresses.admit(peer)
+        };
+        let ticket = match admitted {
+            Ok(ticket) => ticket,
+            Err(turned_away) => {
+                self.shared.connections.fetch_sub(1, Relaxed);
+                self.metrics.turned_away(turned_away);
+                return turn_away(&mut stream, turned_away);
+            }
+        };
+        let socket = SockRef::from(&stream);
+        if let Err(error) = socket
+            .set_tcp_nodelay(true)
+            .and_then(|()| socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES))
+        {
+            tracing::debug!(%error, "a socket does not take its options");
+        }
+        let session = Session::new(self.tools.now, &self.tools.limits);
+        if let Some(place) = self.settle_in(Connection::new(stream, session, Some(Box::new(ticket)))) {
+            tracing::trace!(reactor = self.index, slot = place.slot, %peer, "connection accepted");
+        }
+    }
+}
+
+/// Says why, if the kernel takes six bytes at once, and hangs up.
+fn turn_away(stream: &mut mio::net::TcpStream, why: TurnedAway) {
+    let reason = match why {
+        TurnedAway::AddressLimited => RejectReason::AddressLimited,
+        TurnedAway::Overloaded => RejectReason::Overloaded,
+    };
+    let mut answer = Vec::new();
+    let reject = HelloAnswer::Reject(Reject {
+        reason,
+        retry_after_ms: RETRY_AFTER_MS,
+    });
+    if reject.encode(&mut answer).is_ok() {
+        // A hint: whether it arrives is the peer's luck.
+        let _hint = std::io::Write::write(stream, &answer);
+    }
+}

@@ -1,0 +1,134 @@
+//! The gateway's lease in the registry, and its word to probes and health checks.
+//!
+//! One task: renews the lease with load and descriptor, makes new keys when they are due, and has every session announced
+//! again when the registry turns out to have lost them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use whimbrel_host::{Clock, Health, Readiness};
+use whimbrel_link::{Identity, Uplink};
+use whimbrel_protocol::SystemEntropy;
+use whimbrel_protocol::cluster::NodeLease;
+use whimbrel_protocol::ids::Incarnation;
+use whimbrel_registry::{Registry, RegistryError};
+
+use crate::config::GatewayConfig;
+use crate::engine::{Order, Reach};
+use crate::keys::{KeyMaker, KeyRing};
+
+/// The gateway's name among the components of its process.
+pub(crate) const COMPONENT: &str = "gateway";
+
+/// Keeps the gateway known.
+pub(crate) struct Lease {
+    pub(crate) config: GatewayConfig,
+    pub(crate) identity: Identity,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) uplink: Uplink,
+    pub(crate) reach: Reach,
+    pub(crate) health: Health,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) maker: KeyMaker,
+    pub(crate) keys: Arc<KeyRing>,
+    /// Cancelled when the gateway starts to leave.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when it is gone.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Lease {
+    /// Runs until it is stopped.
+    pub(crate) async fn run(mut self) {
+        let mut renewals =
+            tokio::time::interval(Duration::from_millis(u64::from(self.config.lease.renew_ms)));
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let rotation = Duration::from_millis(self.config.key_rotation_ms);
+        let mut rotate_at = Instant::now() + rotation;
+        let mut life = self.registry.life();
+        let mut routers = self.uplink.routers();
+        let mut known_life: Option<Incarnation> = *life.borrow();
+        let draining = self.draining.clone();
+        let mut drain_told = false;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = draining.cancelled(), if !drain_told => drain_told = true,
+                _ = renewals.tick() => {}
+                changed = life.changed() => if changed.is_err() { return },
+                changed = routers.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(rotate_at) => {
+                    rotate_at += rotation;
+                    self.rotate();
+                }
+            }
+            self.renew().await;
+            let seen = *life.borrow_and_update();
+            if let (Some(known), Some(seen)) = (known_life, seen)
+                && known != seen
+            {
+                tracing::warn!(
+                    sessions = self.reach.sessions(),
+                    "the registry has lost everything; announcing again"
+                );
+                self.reach.order_all(&Order::Announce);
+            }
+            known_life = seen.or(known_life);
+        }
+    }
+
+    fn rotate(&mut self) {
+        match self.maker.rotate(self.clock.now_ms(), &mut SystemEntropy) {
+            Ok(keys) => {
+                self.keys = keys;
+                if !self.reach.order_all(&Order::Keys(Arc::clone(&self.keys))) {
+                    tracing::error!("a reactor had no room for new keys; it goes on with the old ones");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the descriptor could not be signed again"),
+        }
+    }
+
+    async fn renew(&self) {
+        let draining = self.draining.is_cancelled();
+        let load_permille = self.reach.load_permille();
+        let lease = NodeLease {
+            node: self.identity.node.as_str().to_owned(),
+            role: self.identity.role.into(),
+            incarnation: self.identity.incarnation.0,
+            zone: self.identity.zone.clone(),
+            version_tag: self.identity.version_tag.clone(),
+            app_keys: self.config.app_keys.clone(),
+            descriptor: self.keys.descriptor.clone(),
+            load_permille,
+            connections: self.reach.connections() as u64,
+            draining,
+            ttl_ms: self.config.lease.ttl_ms,
+            ..NodeLease::default()
+        };
+        let put = self.registry.put_node(lease).await;
+        if let Err(RegistryError::Superseded { .. }) = &put {
+            tracing::error!(node = %self.identity.node, "another process has taken this gateway's name; end one of them");
+        }
+        let reason = if draining {
+            Some("draining".to_owned())
+        } else if *self.uplink.routers().borrow() == 0 {
+            Some("no router is linked".to_owned())
+        } else {
+            put.err().map(|error| error.to_string())
+        };
+        let readiness = match &reason {
+            Some(reason) => Readiness::NotReady(reason.clone()),
+            None => Readiness::Ready,
+        };
+        self.health.set_ready(COMPONENT, readiness);
+        self.uplink.set_readiness(whimbrel_link::Readiness {
+            ready: reason.is_none() || draining,
+            reason: reason.unwrap_or_default(),
+            load_permille,
+            draining,
+        });
+    }
+}

@@ -1,0 +1,300 @@
+//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry.
+//!
+//! Called from reactors, answered from tokio: nothing here waits for anything on a reactor's thread.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::runtime::Handle;
+use whimbrel_host::Spawner;
+use whimbrel_link::{CallError, Caller as _, Uplink};
+use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::cluster::{
+    AuthenticateRequest, AuthenticateResponse, ClientRequest, ClientResponse, CloseSessions, Envelope, Kind,
+    OpenSessionRequest, OpenSessionResponse, Priority, PushTarget, Role, SessionHandle, SessionRecord,
+};
+use whimbrel_protocol::code::Code;
+use whimbrel_protocol::method::Method;
+use whimbrel_registry::{Registry, RegistryError};
+
+use crate::engine::{Asked, Authenticate, Place, Reach, Reply, Upstream};
+use crate::session::{Answer, Identity, Unanswered, UpRequest};
+
+/// How long opening a session may take: as long as a client waits for READY before it tries elsewhere.
+const OPEN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long the order to close displaced sessions may take; the registry has forgotten them already.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The cluster, as this gateway reaches it.
+pub(crate) struct Cluster {
+    pub(crate) uplink: Uplink,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) tasks: Spawner,
+    pub(crate) runtime: Handle,
+    /// Set once the reactors run.
+    pub(crate) reach: OnceLock<Reach>,
+    /// This gateway's name.
+    pub(crate) node: String,
+}
+
+impl Cluster {
+    fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let _runtime = self.runtime.enter();
+        self.tasks.spawn(name, future);
+    }
+
+    fn submit<R>(
+        &self,
+        request: Envelope,
+        deadline_ms: u32,
+        done: impl FnOnce(Result<R, Unanswered>) + Send + 'static,
+    ) where
+        R: prost::Message + Default,
+    {
+        let deadline = Duration::from_millis(u64::from(deadline_ms));
+        self.uplink
+            .submit(request, deadline, move |outcome| done(decoded(outcome)));
+    }
+
+    /// Opens and registers a session; tells those it displaces.
+    async fn open_session(
+        &self,
+        mut record: SessionRecord,
+        uid: String,
+    ) -> Result<(OpenSessionResponse, SessionRecord), Unanswered> {
+        let request = OpenSessionRequest {
+            app_key: record.app_key.clone(),
+            uid,
+            device_id: record.device_id.clone(),
+            login_epoch: record.login_epoch,
+            platform: record.platform.clone(),
+            session: record.session.clone(),
+        };
+        let envelope = to_app_service(Kind::OpenSession, &record.app_key, request.encode_to_vec().into());
+        let opened: OpenSessionResponse = decoded(self.uplink.call(envelope, OPEN_DEADLINE).await)?;
+        if opened.code != 0 {
+            return Err(Unanswered {
+                code: opened.code,
+                message: opened.message,
+                retry_after_ms: 0,
+            });
+        }
+        record.user_id = opened.user_id;
+        let registered = self
+            .registry
+            .register(record.clone())
+            .await
+            .map_err(|error| unregistered(&error))?;
+        if !registered.accepted {
+            return Err(Unanswered {
+                code: Code::SupersededLogin.number(),
+                message: "a newer login of this device is there".to_owned(),
+                retry_after_ms: 0,
+            });
+        }
+        self.close_displaced(registered.displaced, CloseReason::Superseded)
+            .await;
+        Ok((opened, record))
+    }
+
+    /// Has sessions closed that lost their place, wherever they are.
+    async fn close_displaced(&self, displaced: Vec<SessionRecord>, reason: CloseReason) {
+        for record in displaced {
+            let Some(handle) = record.session else { continue };
+            let order = CloseSessions {
+                targets: vec![target(&handle, record.user_id)],
+                gateway_incarnation: handle.incarnation,
+                reason: reason.number(),
+            };
+            if handle.gateway == self.node {
+                if let Some(reach) = self.reach.get() {
+                    reach.close(handle.incarnation, order.targets, order.reason);
+                }
+                continue;
+            }
+            let envelope = Envelope {
+                kind: Kind::CloseSessions.into(),
+                priority: Priority::Control.into(),
+                to_node: handle.gateway,
+                body: order.encode_to_vec().into(),
+                ..Envelope::default()
+            };
+            if let Err(error) = self.uplink.call(envelope, CLOSE_DEADLINE).await {
+                tracing::debug!(%error, "a displaced session was not closed; its registration is gone");
+            }
+        }
+    }
+}
+
+/// The reactors' view of the cluster.
+#[derive(Clone)]
+pub(crate) struct Upward(pub(crate) Arc<Cluster>);
+
+impl Upstream for Upward {
+    fn authenticate(&self, question: Authenticate, asked: Asked) {
+        let Authenticate {
+            login,
+            app,
+            remote_address,
+            again,
+            deadline_ms,
+        } = question;
+        let request = AuthenticateRequest {
+            login,
+            remote_address,
+        };
+        let envelope = to_app_service(Kind::Authenticate, &app, request.encode_to_vec().into());
+        self.0
+            .submit::<AuthenticateResponse>(envelope, deadline_ms, move |judged| {
+                asked.reply(if again {
+                    Reply::Reauthenticated(judged)
+                } else {
+                    Reply::Authenticated(judged)
+                });
+            });
+    }
+
+    fn open(&self, record: SessionRecord, uid: &str, asked: Asked) {
+        let (cluster, uid) = (Arc::clone(&self.0), uid.to_owned());
+        self.0.spawn("open-session", async move {
+            let opened = cluster.open_session(record, uid).await;
+            asked.reply(Reply::Opened(
+                opened.map(|(opened, record)| (opened, Box::new(record))),
+            ));
+        });
+    }
+
+    fn request(
+        &self,
+        from: &Identity,
+        session: SessionHandle,
+        request: UpRequest,
+        deadline_ms: u32,
+        asked: Asked,
+    ) {
+        let id = request.id;
+        let body = ClientRequest {
+            app_key: from.app().to_owned(),
+            uid: from.uid().to_owned(),
+            user_id: from.user_id,
+            device_id: from.device().to_owned(),
+            session: Some(session),
+            method: request.method,
+            payload: request.payload,
+        };
+        let envelope = Envelope {
+            priority: priority_of(request.method).into(),
+            affinity: request.affinity,
+            ..to_app_service(Kind::ClientRequest, from.app(), body.encode_to_vec().into())
+        };
+        self.0
+            .submit::<ClientResponse>(envelope, deadline_ms, move |answered| {
+                let answer = match answered {
+                    Ok(response) => Answer::Passed(response.payload),
+                    Err(unanswered) => Answer::Refused(unanswered),
+                };
+                asked.reply(Reply::Answered(id, answer));
+            });
+    }
+
+    fn ended(&self, record: SessionRecord) {
+        let registry = Arc::clone(&self.0.registry);
+        self.0.spawn("unregister-session", async move {
+            // What stays behind is found to be gone by the next push.
+            if let Err(error) = registry.unregister(record).await {
+                tracing::debug!(%error, "a session that ended stays registered");
+            }
+        });
+    }
+
+    fn announce(&self, sessions: Vec<(Place, SessionRecord)>, asked: Asked) {
+        let cluster = Arc::clone(&self.0);
+        self.0.spawn("announce-sessions", async move {
+            let (places, records): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
+            match cluster.registry.announce(records).await {
+                Ok(displaced) => {
+                    asked.reply(Reply::Announced { places, done: true });
+                    cluster.close_displaced(displaced, CloseReason::Superseded).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, sessions = places.len(), "sessions could not be announced; trying again");
+                    asked.reply(Reply::Announced { places, done: false });
+                }
+            }
+        });
+    }
+}
+
+/// A request to any service node. Without an affinity of its own it is spread at random.
+fn to_app_service(kind: Kind, app_key: &str, body: Bytes) -> Envelope {
+    let trace_id = rand::random();
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits spread as well")]
+    let affinity = trace_id as u32;
+    Envelope {
+        kind: kind.into(),
+        priority: Priority::Control.into(),
+        to_role: Role::AppService.into(),
+        affinity,
+        trace_id,
+        app_key: app_key.to_owned(),
+        body,
+        ..Envelope::default()
+    }
+}
+
+/// History waits behind everything else: nobody notices a page that comes a little later.
+fn priority_of(method: u32) -> Priority {
+    match Method::from_number(method) {
+        Some(Method::Pull | Method::PullChanges | Method::ListMembers) => Priority::History,
+        _ => Priority::Direct,
+    }
+}
+
+fn decoded<R: prost::Message + Default>(outcome: Result<Envelope, CallError>) -> Result<R, Unanswered> {
+    let envelope = outcome.map_err(|error| unanswered(&error))?;
+    R::decode(envelope.body).map_err(|error| Unanswered {
+        code: Code::Internal.number(),
+        message: format!("a service node's answer does not parse: {error}"),
+        retry_after_ms: 0,
+    })
+}
+
+fn unanswered(error: &CallError) -> Unanswered {
+    let (code, retry_after_ms) = match error {
+        CallError::Unavailable { retry_after_ms } => (Code::Unavailable, *retry_after_ms),
+        CallError::Overloaded { retry_after_ms } => (Code::Overloaded, *retry_after_ms),
+        // It may have been carried out: the same request with the same operation id tells.
+        CallError::Lost | CallError::Deadline => (Code::DeadlineExceeded, 0),
+        CallError::UnknownNode => (Code::Unavailable, 0),
+        CallError::BadRequest(_) | CallError::Internal(_) => (Code::Internal, 0),
+    };
+    Unanswered {
+        code: code.number(),
+        message: error.to_string(),
+        retry_after_ms,
+    }
+}
+
+fn unregistered(error: &RegistryError) -> Unanswered {
+    let (code, retry_after_ms) = match error {
+        RegistryError::Unavailable { retry_after_ms, .. } => (Code::Unavailable, *retry_after_ms),
+        RegistryError::Invalid(_) | RegistryError::Superseded { .. } => (Code::Internal, 0),
+    };
+    Unanswered {
+        code: code.number(),
+        message: error.to_string(),
+        retry_after_ms,
+    }
+}
+
+fn target(handle: &SessionHandle, user_id: u64) -> PushTarget {
+    PushTarget {
+        reactor: handle.reactor,
+        slot: handle.slot,
+        generation: handle.generation,
+        user_id,
+    }
+}

@@ -1,0 +1,5 @@
+//! The gateway over real loopback sockets, linked in memory to a scripted router and service node.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod chat;
+mod support;

@@ -1,0 +1,80 @@
+//! How long to leave something alone after it failed: doubling, jittered, and at least as long as the server asked.
+
+use std::time::Duration;
+
+/// The first pause, in milliseconds: long enough for a node's place to be taken by another.
+const FIRST_MS: u64 = 500;
+
+/// The longest pause, in milliseconds: what a user who waits will bear, and what a server can bear from all of them.
+const LONGEST_MS: u64 = 60_000;
+
+/// Failures in a row, and when the next try is.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Pause {
+    failures: u32,
+    until: Duration,
+}
+
+impl Pause {
+    /// Counts a failure at `now`. `jitter` is a random number from 0 up to 1 and chooses within half and the whole pause.
+    pub(crate) fn fail(&mut self, now: Duration, retry_after_ms: u32, jitter: f64) -> Duration {
+        let doubled = FIRST_MS
+            .saturating_mul(1_u64 << self.failures.min(16))
+            .min(LONGEST_MS);
+        self.failures = self.failures.saturating_add(1);
+        let asked = Duration::from_millis(retry_after_ms.into());
+        let own = Duration::from_millis(doubled).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        // The jitter also spreads those whom the server told the same time.
+        let pause = own.max(asked + Duration::from_millis(FIRST_MS).mul_f64(jitter.clamp(0.0, 1.0)));
+        self.until = now.saturating_add(pause);
+        pause
+    }
+
+    /// Forgets all failures.
+    pub(crate) fn succeed(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Ends a pause that is running, but remembers the failures.
+    pub(crate) fn cut_short(&mut self) {
+        self.until = Duration::ZERO;
+    }
+
+    pub(crate) fn is_over(&self, now: Duration) -> bool {
+        now >= self.until
+    }
+
+    pub(crate) fn until(&self) -> Duration {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_their_bound_and_start_over_after_a_success() {
+        let mut pause = Pause::default();
+        let mut last = Duration::ZERO;
+        for _ in 0..40 {
+            let next = pause.fail(Duration::ZERO, 0, 0.0);
+            assert!(next >= last);
+            last = next;
+        }
+        assert_eq!(last, Duration::from_millis(LONGEST_MS / 2));
+        assert!(!pause.is_over(Duration::from_secs(29)));
+        assert!(pause.is_over(Duration::from_secs(30)));
+        pause.succeed();
+        assert_eq!(
+            pause.fail(Duration::ZERO, 0, 0.0),
+            Duration::from_millis(FIRST_MS / 2)
+        );
+    }
+
+    #[test]
+    fn a_pause_is_never_shorter_than_the_server_asked() {
+        let mut pause = Pause::default();
+        assert!(pause.fail(Duration::ZERO, 9_000, 0.3) >= Duration::from_secs(9));
+    }
+}

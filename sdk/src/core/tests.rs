@@ -1,0 +1,1 @@
+//! The core against the rules of a server, under a virtual clock.
