@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import demo_token
@@ -45,7 +47,20 @@ class Server:
                 raise RuntimeError(f"the server did not start; it said:\n{said}")
             time.sleep(0.02)
         self.ready = json.loads(ready_file.read_text())
+        self._wait_for_gateway(give_up_at)
         self.secret = Path(self.ready["app_secret_file"]).read_bytes().strip()
+
+    def _wait_for_gateway(self, give_up_at: float) -> None:
+        """Until the LBS knows the gateway, which a client would wait for by itself, but for seconds."""
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.ready['lbs']}/readyz", timeout=READY_WITHIN_S).close()
+                return
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > give_up_at:
+                    self.stop()
+                    raise
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Ends the server, gently and then not."""

@@ -179,7 +179,7 @@ class Client:
             if self._failed is not None:
                 raise self._failed
             session = self._session
-            if session is not None and not session.ended.done() and not session.is_leaving:
+            if session is not None and session.takes_requests():
                 return session
             self._live.clear()
             self._move_now.set()
@@ -214,13 +214,16 @@ class Client:
             except (Rejected, NoGateway) as error:
                 log.info("trying again: %s", error)
                 refresh = True
-                failures, retry_after_ms = failures + 1, getattr(error, "retry_after_ms", 0)
+                failures, retry_after_ms = failures + 1, error.retry_after_ms
             await asyncio.sleep(max(retry_after_ms / 1000, _backoff(failures)))
 
     async def _connect(self, refresh: bool = False, exclude: Sequence[str] = ()) -> Session:
         """One round over the gateways, one login at a time."""
-        last: WhimbrelError = NoGateway("no gateway is known: is the LBS reachable, and the root key right?")
-        for descriptor in await self._directory.gateways(exclude, refresh):
+        gateways = await self._directory.gateways(exclude, refresh)
+        last: WhimbrelError = NoGateway(
+            "no gateway is known: is the LBS reachable, and the root key right?", self._directory.retry_after_ms
+        )
+        for descriptor in gateways:
             try:
                 return await self._log_in(descriptor)
             except StaleDescriptor as stale:
@@ -381,4 +384,4 @@ def _now_ms() -> int:
 
 
 def _backoff(failures: int) -> float:
-    return random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
+    return random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(failures, 10) - 1)))

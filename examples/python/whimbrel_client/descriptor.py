@@ -212,11 +212,8 @@ def _statement(payload: bytes, certified_to_ms: int) -> Descriptor:
 
 def _gateway_key(reader: _Reader) -> GatewayKey | None:
     algorithm, id_, _not_after_ms, public = reader.number(1), reader.take(4), reader.number(8), reader.block(2)
-    if algorithm != X25519:
-        return None
-    if len(public) != 32:
-        raise DescriptorError(f"an X25519 key of {len(public)} bytes")
-    return GatewayKey(id_, public)
+    is_usable = algorithm == X25519 and len(public) == 32 and id_ == key_id(public)
+    return GatewayKey(id_, public) if is_usable else None
 
 
 def _address(reader: _Reader) -> tuple[int, str]:

@@ -28,15 +28,22 @@ class Directory:
         self._app_key = app_key
         self._floor = floor
         self._gateways: list[Descriptor] = []
+        # What the LBS that answered last asked for.
+        self.retry_after_ms = 0
 
     async def gateways(self, exclude: Iterable[str] = (), refresh: bool = False) -> list[Descriptor]:
         """Those to try, in order. Empty when nobody could name one."""
         if refresh or not self._gateways:
+            self.retry_after_ms = 0
             for url in self._lbs:
                 try:
                     answer = await asyncio.to_thread(self._ask, url, list(exclude))
                     self._gateways = self._take(answer) or self._gateways
                     break
+                except urllib.error.HTTPError as error:
+                    log.warning("%s gave no gateways: %s", url, error)
+                    retry_after_s = error.headers.get("Retry-After", "")
+                    self.retry_after_ms = int(retry_after_s) * 1000 if retry_after_s.isdecimal() else 0
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     log.warning("%s gave no gateways: %s", url, error)
         return [gateway for gateway in self._gateways if gateway.node not in set(exclude)]

@@ -67,3 +67,7 @@ class Ended(WhimbrelError):
 
 class NoGateway(WhimbrelError):
     """No gateway could be reached and believed."""
+
+    def __init__(self, why: str, retry_after_ms: int = 0) -> None:
+        super().__init__(why)
+        self.retry_after_ms = retry_after_ms

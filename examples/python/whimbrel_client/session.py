@@ -4,7 +4,6 @@ A `Session` sends and answers; what pushes mean and what comes after its end is 
 """
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 from . import messages as m
 from .descriptor import Descriptor
 from .errors import LEAVING, Ended, LoginRefused, Refused, Rejected, Retry
-from .frames import Decoder, Flag, Frame, FrameError, Kind
+from .frames import VALUE_MAX, Decoder, Flag, Frame, FrameError, Kind
 from .secure import (
     ANSWER_BODY_LEN_MAX,
     PLAINTEXT_FROM_CLIENT_MAX,
@@ -75,12 +74,13 @@ class Session:
     ) -> None:
         self.descriptor = descriptor
         self.answer = answer
-        self.is_leaving = False
+        # None until a GOAWAY; then the last request id that is still answered here.
+        self._last_request_id: int | None = None
         self._reader, self._writer = reader, writer
         self._outgoing, self._incoming = outgoing, incoming
         self._handlers = handlers
         self._loop = asyncio.get_running_loop()
-        self._request_ids = itertools.count(1, 2)
+        self._next_request_id = 1
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
         self._slots = asyncio.Semaphore(max(1, answer.requests_max))
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -143,12 +143,20 @@ class Session:
         except TimeoutError:
             raise self._end(Ended("no READY came")) from None
 
+    def takes_requests(self) -> bool:
+        """Whether a request sent now would be answered here."""
+        if self.ended.done() or self._next_request_id > VALUE_MAX:
+            return False
+        return self._last_request_id is None or self._next_request_id <= self._last_request_id
+
     async def request(self, method: int, request: Any, response_class: Any) -> Any:
         """Sends a request and waits for its response. Raises Refused, or Ended when the outcome is unknown."""
         async with self._slots:
             if self.ended.done():
                 raise self.ended.result()
-            request_id = next(self._request_ids)
+            if not self.takes_requests():
+                raise Ended("the gateway leaves")
+            request_id, self._next_request_id = self._next_request_id, self._next_request_id + 2
             response_future: asyncio.Future[Any] = self._loop.create_future()
             self._unanswered[request_id] = response_future
             self._write(
@@ -253,7 +261,7 @@ class Session:
 
     def _leave(self, last_request_id: int) -> None:
         """Requests the gateway did not begin are given back, to be sent elsewhere."""
-        self.is_leaving = True
+        self._last_request_id = last_request_id
         for request_id, waiting in self._unanswered.items():
             if request_id > last_request_id and not waiting.done():
                 waiting.set_exception(Ended("the gateway leaves and did not begin this"))
