@@ -385,6 +385,11 @@ impl Reactor {
         }
     }
 
+    /// Handshakes whose next step could be taken now.
+    pub(super) fn handshakes_waiting(&self) -> usize {
+        self.hellos.len() + self.judged.len()
+    }
+
     fn read_one(&mut self, place: Place) {
         let Some(connection) = self.slots.at(place) else {
             return;
@@ -436,6 +441,8 @@ impl Reactor {
             return;
         };
         if connection.session.is_over() {
+            // Closing a socket with unread bytes resets it, and the peer may never see our last ones.
+            let _unread = connection.read(&mut self.read_buffer);
             return self.end(place, "over");
         }
         if connection.registered && !connection.session.is_ready() {

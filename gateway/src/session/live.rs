@@ -20,6 +20,9 @@ use super::outbound::Outbound;
 use super::provisional::Held;
 use super::{Context, Event, Now, Session, SessionLimits, Unanswered, UpRequest};
 
+/// Bytes of a refusal's message: it may come from another node, and must not grow a frame over its bound.
+const REFUSAL_MESSAGE_LEN_MAX: usize = 300;
+
 /// What a client is told to wait whose answer found no room, in milliseconds: others take that long to drain.
 const OVERLOADED_RETRY_AFTER_MS: u32 = 1_000;
 
@@ -334,6 +337,8 @@ impl Talk {
             message,
             retry_after_ms,
         } = refusal;
+        let mut message = message;
+        message.truncate(message.floor_char_boundary(REFUSAL_MESSAGE_LEN_MAX));
         let response = ClientResponse {
             code,
             message,

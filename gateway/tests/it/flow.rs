@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
+use whimbrel_protocol::bucket::user_bucket;
 use whimbrel_protocol::close::CloseReason;
 use whimbrel_protocol::cluster::{NodeLease, Role, SessionRecord, UserKey};
 use whimbrel_protocol::frame::{Frame, Retry};
-use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, Uid};
 use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
 
 use crate::support::client::login;
@@ -25,9 +26,17 @@ fn a_push_to_many_reaches_every_one_and_names_those_who_are_gone() {
     let targets: Vec<_> = (0..100)
         .map(|index| target_of(&world.sessions_of(&format!("user-{index}"))[0]))
         .collect();
-    assert!(
-        targets.iter().any(|target| target.reactor == 0) && targets.iter().any(|target| target.reactor == 1)
-    );
+    let home_of = |index: usize| {
+        let (app, uid) = (
+            AppKey::new("demo").unwrap(),
+            Uid::new(&format!("user-{index}")).unwrap(),
+        );
+        user_bucket(&app, &uid, config().buckets) % 2
+    };
+    let homes: Vec<_> = (0..100).map(home_of).collect();
+    let reactors: Vec<_> = targets.iter().map(|target| target.reactor).collect();
+    assert_eq!(reactors, homes, "a user lives with the reactor of the bucket");
+    assert!(homes.contains(&0) && homes.contains(&1));
     drop(sockets.drain(90..));
     world.until("ten are gone", |world| world.gateway().connections() == 90);
     let response = world.push(targets.clone(), b"to all", 11);

@@ -1,4 +1,4 @@
-//! What an idle, encrypted, logged-in connection costs the gateway's process.
+//! What a connection costs the gateway: memory while it idles, CPU of the reactors to log in.
 //!
 //! A process of its own, so that nothing else moves its numbers; clients keep only their sockets, and the registry
 //! forgets at once. What remains is the gateway's.
@@ -64,7 +64,22 @@ fn resident_bytes() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// Nanoseconds on a core that this process's reactors have spent.
+fn reactor_cpu_ns() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let reactors = tasks.map(|task| task.unwrap().path()).filter(|task| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("reactor-"))
+    });
+    let spent = |task: std::path::PathBuf| {
+        let text = std::fs::read_to_string(task.join("schedstat")).unwrap();
+        text.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    reactors.map(spent).sum()
+}
+
+/// The numbers are worth reading, with `--nocapture`, in a build with optimisations; in one without they are not judged.
 #[test]
+#[expect(clippy::print_stdout, reason = "the numbers are worth reading")]
 fn an_idle_connection_costs_less_than_its_budget() {
     let _limit = whimbrel_host::RawFdLimit::raise_to_hard();
     let mut config = config();
@@ -73,21 +88,14 @@ fn an_idle_connection_costs_less_than_its_budget() {
     let log_in = |index: u64| world.log_in(&format!("user-{index:06}"), 1).stream;
     let mut streams = Vec::with_capacity(usize::try_from(2 * CONNECTIONS).unwrap());
     streams.extend((0..CONNECTIONS / 4).map(log_in));
-    let before = resident_bytes();
+    let (bytes_before, cpu_before) = (resident_bytes(), reactor_cpu_ns());
     streams.extend((0..CONNECTIONS).map(|index| log_in(CONNECTIONS + index)));
-    let each = resident_bytes().saturating_sub(before) / CONNECTIONS;
-    println_bytes(each);
+    let bytes = resident_bytes().saturating_sub(bytes_before) / CONNECTIONS;
+    let cpu_us = (reactor_cpu_ns() - cpu_before) / CONNECTIONS / 1_000;
+    println!("{bytes} bytes of user memory per idle connection, {cpu_us} us of reactor CPU per login");
     assert_eq!(world.gateway().sessions(), streams.len());
     assert!(
-        each <= BYTES_PER_CONNECTION_MAX,
-        "{each} bytes per idle connection"
+        bytes <= BYTES_PER_CONNECTION_MAX,
+        "{bytes} bytes per idle connection"
     );
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "the number is worth reading, with --nocapture"
-)]
-fn println_bytes(each: u64) {
-    println!("{each} bytes of user memory per idle connection");
 }
