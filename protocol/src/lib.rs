@@ -7,7 +7,8 @@
 //!
 //! From the outside in: a client verifies a [`descriptor`], sends a [`hello`] made by a [`handshake`], reads the
 //! [`answer`], and then both sides exchange [`record`]s whose plaintexts are a stream of [`frame`]s. Frames carry the
-//! messages of [`client`]; a [`client_session`] is the client's half of it; the roles say those of [`cluster`] to each other.
+//! messages of [`client`]; the roles say those of [`cluster`] to each other. The client's half of all that is a
+//! [`client_session`].
 #![forbid(unsafe_code)]
 
 pub mod answer;

@@ -10,7 +10,11 @@ pub(crate) const DATA_DIR_DEFAULT: &str = "whimbrel-data";
 pub(crate) const PORT_BASE_DEFAULT: u16 = 7000;
 
 #[derive(Parser, Debug)]
-#[command(name = "whimbrel", version, about = "An instant-messaging backbone: all roles in one binary")]
+#[command(
+    name = "whimbrel",
+    version,
+    about = "An instant-messaging backbone: all roles in one binary"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -85,8 +89,8 @@ pub(crate) enum KeygenCommand {
         /// The gateway's node name.
         #[arg(long, value_name = "NAME")]
         node: String,
-        /// How long the certificate holds, days.
-        #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        /// How long the certificate holds, days; clients refuse more than 400.
+        #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=400))]
         days: u32,
         /// Folder for identity.key (secret) and identity.cert.
         #[arg(long, value_name = "DIR")]

@@ -43,19 +43,20 @@ impl DataDir {
     ///
     /// Fails when another process has it, when a newer version made it, or when it holds something else.
     pub(crate) fn open(path: &Path, now_ms: u64) -> anyhow::Result<Self> {
-        fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the data folder {}: give --data a place you may write to", path.display()))?;
-        let path = path.canonicalize().with_context(|| format!("the data folder {}", path.display()))?;
+        fs::create_dir_all(path).with_context(|| {
+            format!(
+                "cannot make the data folder {}: give --data a place you may write to",
+                path.display()
+            )
+        })?;
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("the data folder {}", path.display()))?;
         let lock = take_lock(&path)?;
         check_format(&path)?;
         let data_dir = Self { path, _lock: lock };
         data_dir.make_missing(now_ms)?;
         Ok(data_dir)
-    }
-
-    /// The folder.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(crate) fn keys(&self) -> PathBuf {
@@ -109,15 +110,17 @@ impl DataDir {
         if !self.identity_certificate().exists() {
             if self.identity_key().exists() {
                 // Made just before a first start was cut short; nobody has seen it.
-                fs::remove_file(self.identity_key()).context("removing an identity key without certificate")?;
+                fs::remove_file(self.identity_key())
+                    .context("removing an identity key without certificate")?;
             }
             let node = NodeId::new(GATEWAY).expect("the name is well-formed");
             keygen::make_identity(&keys, &root, node, IDENTITY_LIFE_MS, now_ms, entropy)?;
         }
-        for secret in [self.cluster_secret(), self.app_secret()] {
-            if !secret.exists() {
-                keygen::make_secret(&secret, entropy)?;
-            }
+        if !self.cluster_secret().exists() {
+            keygen::make_cluster_secret(&self.cluster_secret())?;
+        }
+        if !self.app_secret().exists() {
+            keygen::make_app_secret(&self.app_secret(), entropy)?;
         }
         Ok(())
     }
@@ -130,7 +133,12 @@ fn take_lock(path: &Path) -> anyhow::Result<fs::File> {
         .truncate(false)
         .write(true)
         .open(&lock_path)
-        .with_context(|| format!("cannot make {}: the data folder must be writable", lock_path.display()))?;
+        .with_context(|| {
+            format!(
+                "cannot make {}: the data folder must be writable",
+                lock_path.display()
+            )
+        })?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => bail!(
@@ -187,7 +195,10 @@ mod tests {
         let first = DataDir::open(folder.path(), NOW_MS).unwrap();
         let root = first.root_key().unwrap();
         drop(first);
-        assert_eq!(DataDir::open(folder.path(), NOW_MS).unwrap().root_key().unwrap(), root);
+        assert_eq!(
+            DataDir::open(folder.path(), NOW_MS).unwrap().root_key().unwrap(),
+            root
+        );
     }
 
     #[test]

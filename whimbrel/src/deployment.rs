@@ -25,7 +25,9 @@ impl Deployment {
         let usual = Path::new(DATA_DIR_DEFAULT).join("ready.json");
         let ready_file = args.ready_file.clone().unwrap_or(usual);
         let named = args.ready_file.is_some();
-        let ready = (named || ready_file.exists()).then(|| ReadyFile::read(&ready_file)).transpose()?;
+        let ready = (named || ready_file.exists())
+            .then(|| ReadyFile::read(&ready_file))
+            .transpose()?;
         Ok(Self {
             ready,
             ready_file,
@@ -55,7 +57,10 @@ impl Deployment {
         if !flags.is_empty() {
             return Ok(flags.to_vec());
         }
-        let ready = self.ready.as_ref().with_context(|| self.missing("the LBS", "--lbs URL"))?;
+        let ready = self
+            .ready
+            .as_ref()
+            .with_context(|| self.missing("the LBS", "--lbs URL"))?;
         Ok(vec![ready.lbs.clone()])
     }
 

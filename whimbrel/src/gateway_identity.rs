@@ -14,5 +14,8 @@ pub(crate) fn read(key: &str, certificate: &Path) -> anyhow::Result<GatewayKeys>
     let identity = IdentityKey::from_secret_text(key).context("`identity.key`")?;
     let bytes = std::fs::read(certificate)
         .with_context(|| format!("`identity.certificate`: cannot read {}", certificate.display()))?;
-    Ok(GatewayKeys { identity, certificate: bytes.into() })
+    Ok(GatewayKeys {
+        identity,
+        certificate: bytes.into(),
+    })
 }

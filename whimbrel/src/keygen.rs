@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
+use whimbrel_link::ClusterSecret;
 use whimbrel_protocol::{
     SystemEntropy,
     descriptor::{Certificate, IdentityKey, RootKey},
@@ -25,17 +26,34 @@ pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
     match command {
         KeygenCommand::Root { out } => {
             let root = make_root(out, entropy)?;
-            println!("made {} (keep it offline) and {}", out.join(ROOT_KEY).display(), out.join(ROOT_PUB).display());
+            println!(
+                "made {} (keep it offline) and {}",
+                out.join(ROOT_KEY).display(),
+                out.join(ROOT_PUB).display()
+            );
             println!("clients pin this root key: {}", root.public());
         }
-        KeygenCommand::Identity { root, node, days, out } => {
+        KeygenCommand::Identity {
+            root,
+            node,
+            days,
+            out,
+        } => {
             let node: NodeId = node.parse()?;
             let root = read_root(root)?;
             make_identity(out, &root, node, u64::from(*days) * DAY_MS, now_ms, entropy)?;
-            println!("made {} and {}", out.join(IDENTITY_KEY).display(), out.join(IDENTITY_CERT).display());
+            println!(
+                "made {} and {}",
+                out.join(IDENTITY_KEY).display(),
+                out.join(IDENTITY_CERT).display()
+            );
         }
-        KeygenCommand::ClusterSecret { out } | KeygenCommand::AppSecret { out } => {
-            make_secret(out, entropy)?;
+        KeygenCommand::ClusterSecret { out } => {
+            make_cluster_secret(out)?;
+            println!("made {}", out.display());
+        }
+        KeygenCommand::AppSecret { out } => {
+            make_app_secret(out, entropy)?;
             println!("made {}", out.display());
         }
     }
@@ -61,8 +79,12 @@ pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Res
 
 /// The root whose secret lies at `path`.
 pub(crate) fn read_root(path: &Path) -> anyhow::Result<RootKey> {
-    RootKey::from_secret_text(&secret_file::read(path, "root key")?)
-        .with_context(|| format!("{} holds no root key: make one with `whimbrel keygen root`", path.display()))
+    RootKey::from_secret_text(&secret_file::read(path, "root key")?).with_context(|| {
+        format!(
+            "{} holds no root key: make one with `whimbrel keygen root`",
+            path.display()
+        )
+    })
 }
 
 /// Makes a gateway's identity in `folder`, certified by `root` for `life_ms`.
@@ -89,8 +111,13 @@ pub(crate) fn make_identity(
         .with_context(|| format!("cannot write {}", folder.join(IDENTITY_CERT).display()))
 }
 
-/// Makes a random secret as one line of text.
-pub(crate) fn make_secret(path: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<()> {
+/// Makes the secret that authenticates links.
+pub(crate) fn make_cluster_secret(path: &Path) -> anyhow::Result<()> {
+    secret_file::create(path, &ClusterSecret::generate().to_text())
+}
+
+/// Makes a secret for an app's tokens: random, one line of text, and the text is the secret.
+pub(crate) fn make_app_secret(path: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<()> {
     let mut secret = zeroize::Zeroizing::new([0_u8; SECRET_LEN]);
     entropy.fill(&mut secret[..]);
     secret_file::create(path, &data_encoding::BASE64URL_NOPAD.encode(&*secret))

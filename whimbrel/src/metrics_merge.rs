@@ -30,12 +30,20 @@ pub(crate) fn merge<'a>(pages: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
             }
             let name_len = line.find(['{', ' ']).unwrap_or(line.len());
             let (name, rest) = line.split_at(name_len);
-            let family = if !current.is_empty() && name.starts_with(&current) { &current } else { name };
+            let family = if !current.is_empty() && name.starts_with(&current) {
+                &current
+            } else {
+                name
+            };
             let sample = match rest.strip_prefix('{') {
                 Some(labels) => format!("{name}{{process=\"{process}\",{labels}"),
                 None => format!("{name}{{process=\"{process}\"}}{rest}"),
             };
-            families.entry(family.to_owned()).or_default().samples.push(sample);
+            families
+                .entry(family.to_owned())
+                .or_default()
+                .samples
+                .push(sample);
         }
     }
     let mut page = String::new();

@@ -33,14 +33,29 @@ impl Ports {
     pub(crate) fn new(base: u16) -> anyhow::Result<Self> {
         if base != 0 {
             if base > u16::MAX - SPAN {
-                bail!("--port-base {base} is too high: ports up to {base}+{SPAN} are used, so give at most {}", u16::MAX - SPAN);
+                bail!(
+                    "--port-base {base} is too high: ports up to {base}+{SPAN} are used, so give at most {}",
+                    u16::MAX - SPAN
+                );
             }
             return Ok(Self { base });
         }
         (0..FREE_TRIES)
-            .map(|_| Self { base: rand::random_range(FREE_RANGE) })
-            .find(|ports| ports.all().iter().all(|address| TcpListener::bind(address).is_ok()))
-            .with_context(|| format!("no block of free ports found between {} and {}", FREE_RANGE.start, FREE_RANGE.end))
+            .map(|_| Self {
+                base: rand::random_range(FREE_RANGE),
+            })
+            .find(|ports| {
+                ports
+                    .all()
+                    .iter()
+                    .all(|address| TcpListener::bind(address).is_ok())
+            })
+            .with_context(|| {
+                format!(
+                    "no block of free ports found between {} and {}",
+                    FREE_RANGE.start, FREE_RANGE.end
+                )
+            })
     }
 
     pub(crate) fn lbs(self) -> SocketAddr {

@@ -38,12 +38,11 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     let host = HostParts::on_system_clock();
     roles::drain_on_signals(&host);
     let pages = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
-    let pages = tokio::spawn(http::serve(
-        pages,
-        page_routes(ports),
-        http::HttpLimits::default(),
-        host.drain.clone().into_finished(),
-    ));
+    let drain = host.drain.clone();
+    let routes = page_routes(ports)?;
+    let pages = tokio::spawn(async move {
+        http::serve(pages, routes, http::HttpLimits::default(), drain.finished()).await;
+    });
 
     let folder = data.processes();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -77,7 +76,7 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
                         }
                     }
                 }
-                Some(Event::Ended { role, status, .. }) if !told => {
+                Some(Event::Ended { role, status, was_up: false }) if !told => {
                     break Err(anyhow::anyhow!("the {role} process did not start ({status}): see its message above"));
                 }
                 Some(Event::Ended { role, status, .. }) => {
@@ -95,7 +94,9 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
         let leaving: Vec<_> = step.iter().filter_map(|role| supervised.remove(role)).collect();
         leaving.iter().for_each(|(stop, _)| stop.stop());
         for (_, thread) in leaving {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await.context("waiting for a supervisor")?;
+            let joined = tokio::task::spawn_blocking(move || thread.join())
+                .await
+                .context("waiting for a supervisor")?;
             if joined.is_err() {
                 bail!("a supervisor panicked");
             }
@@ -132,12 +133,19 @@ fn prepare(
     let text = toml::to_string(&config).context("a role's configuration is plain data")?;
     let path = folder.join(format!("{role}.toml"));
     ready_file::write_whole(&path, text.as_bytes())?;
-    Ok(RoleProcess { role, config: path, ready_file: folder.join(format!("{role}.ready.json")) })
+    Ok(RoleProcess {
+        role,
+        config: path,
+        ready_file: folder.join(format!("{role}.ready.json")),
+    })
 }
 
 /// The port of a role's own pages, counted from the supervisor's.
 fn page_address(role: &str, ports: Ports) -> SocketAddr {
-    let nth = ROLES.iter().position(|known| *known == role).expect("one of ROLES");
+    let nth = ROLES
+        .iter()
+        .position(|known| *known == role)
+        .expect("one of ROLES");
     ports.metrics(1 + u16::try_from(nth).expect("there are four"))
 }
 
@@ -178,14 +186,18 @@ fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) ->
 }
 
 /// The pages of all roles on one: metrics with the label `process`, readiness when all are ready.
-fn page_routes(ports: Ports) -> Router {
-    let client = reqwest::Client::builder().timeout(PAGE_TIMEOUT).no_proxy().build();
+fn page_routes(ports: Ports) -> anyhow::Result<Router> {
+    let client = reqwest::Client::builder()
+        .timeout(PAGE_TIMEOUT)
+        .no_proxy()
+        .build()
+        .context("an HTTP client for the roles' pages")?;
     let fetch = move |path: &'static str| {
-        let client = client.as_ref().ok().cloned();
+        let client = client.clone();
         async move {
             let mut pages = Vec::new();
             for role in ROLES {
-                pages.push((role, page(client.as_ref(), page_address(role, ports), path).await));
+                pages.push((role, page(&client, page_address(role, ports), path).await));
             }
             pages
         }
@@ -194,12 +206,18 @@ fn page_routes(ports: Ports) -> Router {
         let fetch = fetch.clone();
         move || async move {
             let pages = fetch("metrics").await;
-            metrics_merge::merge(pages.iter().filter_map(|(role, page)| Some((*role, page.as_ref().ok()?.1.as_str()))))
+            metrics_merge::merge(
+                pages
+                    .iter()
+                    .filter_map(|(role, page)| Some((*role, page.as_ref().ok()?.1.as_str()))),
+            )
         }
     };
     let ready = move || async move {
         let pages = fetch("readyz").await;
-        let all = pages.iter().all(|(_, page)| matches!(page, Ok((status, _)) if *status == 200));
+        let all = pages
+            .iter()
+            .all(|(_, page)| matches!(page, Ok((status, _)) if *status == 200));
         let lines: Vec<_> = pages
             .iter()
             .map(|(role, page)| match page {
@@ -207,18 +225,25 @@ fn page_routes(ports: Ports) -> Router {
                 Err(error) => format!("{role}: {error}"),
             })
             .collect();
-        let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if all {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         (status, lines.join("\n") + "\n")
     };
-    Router::new()
+    Ok(Router::new()
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(|| async { "ok\n" })))
 }
 
-async fn page(client: Option<&reqwest::Client>, address: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    let client = client.ok_or("no HTTP client")?;
-    let answer = client.get(format!("http://{address}/{path}")).send().await.map_err(|error| error.to_string())?;
+async fn page(client: &reqwest::Client, address: SocketAddr, path: &str) -> Result<(u16, String), String> {
+    let answer = client
+        .get(format!("http://{address}/{path}"))
+        .send()
+        .await
+        .map_err(|error| error.to_string())?;
     let status = answer.status().as_u16();
     Ok((status, answer.text().await.map_err(|error| error.to_string())?))
 }

@@ -45,7 +45,10 @@ impl ReadyFile {
             )
         })?;
         serde_json::from_str(&text).with_context(|| {
-            format!("{} is not a ready file: expected the JSON that standalone writes", path.display())
+            format!(
+                "{} is not a ready file: expected the JSON that standalone writes",
+                path.display()
+            )
         })
     }
 
@@ -68,7 +71,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.sync_data()?;
         fs::rename(&beside, path)
     };
-    in_place().with_context(|| format!("cannot write {}: give a path in a folder you may write to", path.display()))
+    in_place().with_context(|| {
+        format!(
+            "cannot write {}: give a path in a folder you may write to",
+            path.display()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +105,10 @@ mod tests {
 
     #[test]
     fn a_missing_ready_file_says_what_to_do() {
-        let error = format!("{:#}", ReadyFile::read(Path::new("/nonexistent/ready.json")).unwrap_err());
+        let error = format!(
+            "{:#}",
+            ReadyFile::read(Path::new("/nonexistent/ready.json")).unwrap_err()
+        );
         assert!(error.contains("whimbrel standalone"), "{error}");
     }
 }

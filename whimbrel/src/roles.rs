@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use whimbrel_app_service::{AppService, RegistryAt};
 use whimbrel_gateway::Gateway;
-use whimbrel_host::{HostParts, Readiness, TelemetryConfig, config, init_telemetry, serve_health};
+use whimbrel_host::{HostParts, TelemetryConfig, config, init_telemetry, serve_health};
 use whimbrel_lbs::Lbs;
 use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
 use whimbrel_protocol::{
@@ -42,7 +42,9 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
     let keys = gateway_identity::read(file.identity.key.expose_secret(), &file.identity.certificate)?;
-    let registry = whimbrel_gateway::RegistryAt::Linked { home: None };
+    let registry = whimbrel_gateway::RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
     let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;
     process.ready(&args, "gateway", json!({ "gateway_tcp": gateway.address() }))?;
     let report = gateway.join().await;
@@ -56,10 +58,11 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     let file: RouterFile = read(&args, |file: &RouterFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
     let identity = identity(&file.node, Role::Router)?;
-    let registry = Arc::new(MemoryRegistry::new(identity.incarnation));
+    let keeps_registry = file.registry.is_at(&identity.node)?;
+    let registry = keeps_registry.then(|| Arc::new(MemoryRegistry::new(identity.incarnation)));
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
-    let router = Router::start(file.router, (endpoint, events), Some(registry), process.host.clone());
+    let router = Router::start(file.router, (endpoint, events), registry, process.host.clone());
     process.ready(&args, "router", json!({ "links": address }))?;
     let report = router.join().await;
     tracing::info!(?report, "the router has left");
@@ -72,10 +75,23 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let file: AppServiceFile = read(&args, |file: &AppServiceFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
     let store = open_store(&file.store, args.end_with_stdin).await?;
-    let links = leaf_links(&file.node, Role::AppService, &file.links.secret, &file.links.routers)?;
-    let registry = RegistryAt::Linked { home: None };
-    let app_service =
-        AppService::start(file.app_service, Arc::clone(&store), links, registry, process.host.clone()).await?;
+    let links = leaf_links(
+        &file.node,
+        Role::AppService,
+        &file.links.secret,
+        &file.links.routers,
+    )?;
+    let registry = RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
+    let app_service = AppService::start(
+        file.app_service,
+        Arc::clone(&store),
+        links,
+        registry,
+        process.host.clone(),
+    )
+    .await?;
     process.ready(&args, "app-service", json!({ "api": app_service.http_address() }))?;
     let report = app_service.join().await;
     tracing::info!(?report, "the service node has left");
@@ -90,7 +106,10 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links.secret, &file.links.routers)?;
     let uplink = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
-    let registry = Arc::new(LinkRegistry::new(Arc::new(uplink), None));
+    let registry = Arc::new(LinkRegistry::new(
+        Arc::new(uplink),
+        file.registry.home()?.as_ref(),
+    ));
     let lbs = Lbs::start(file.lbs, registry, process.host.clone()).await?;
     process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
@@ -106,7 +125,11 @@ struct ServesNothing;
 
 impl Handler for ServesNothing {
     fn handle(&self, _: Envelope, reply: Reply) {
-        reply.fail(Status::BadRequest, "an LBS serves no requests over links".to_owned(), 0);
+        reply.fail(
+            Status::BadRequest,
+            "an LBS serves no requests over links".to_owned(),
+            0,
+        );
     }
 }
 
@@ -126,7 +149,11 @@ impl Process {
         let health = match health.listen {
             Some(address) => {
                 let listener = whimbrel_host::bind_tcp("the health page", "health.listen", address).await?;
-                Some(tokio::spawn(serve_health(listener, host.health.clone(), host.drain.clone())))
+                Some(tokio::spawn(serve_health(
+                    listener,
+                    host.health.clone(),
+                    host.drain.clone(),
+                )))
             }
             None => None,
         };
@@ -134,7 +161,9 @@ impl Process {
     }
 
     fn ready(&self, args: &RoleArgs, role: &str, addresses: serde_json::Value) -> anyhow::Result<()> {
-        let Some(path) = &args.ready_file else { return Ok(()) };
+        let Some(path) = &args.ready_file else {
+            return Ok(());
+        };
         let mut said = addresses;
         said["role"] = role.into();
         said["pid"] = std::process::id().into();
@@ -159,7 +188,9 @@ pub(crate) fn drain_on_signals(host: &HostParts) {
                 tracing::warn!("second signal: ending without draining");
                 std::process::abort();
             }
-            Err(error) => tracing::error!(%error, "signals cannot be listened to: end this process by SIGKILL"),
+            Err(error) => {
+                tracing::error!(%error, "signals cannot be listened to: end this process by SIGKILL")
+            }
         }
     });
 }
@@ -192,7 +223,9 @@ fn new_incarnation() -> Incarnation {
 fn cluster_secret(secret: &secrecy::SecretString) -> anyhow::Result<ClusterSecret> {
     let text = secret.expose_secret().trim();
     if text.is_empty() {
-        bail!("`links.secret_file` is missing: make one with `whimbrel keygen cluster-secret` and give it to every node");
+        bail!(
+            "`links.secret_file` is missing: make one with `whimbrel keygen cluster-secret` and give it to every node"
+        );
     }
     ClusterSecret::from_text(text).context("`links.secret`")
 }
@@ -215,7 +248,11 @@ fn leaf_links(
     Ok((endpoint, events))
 }
 
-async fn listen_for_links(endpoint: &Endpoint, address: SocketAddr, supervised: bool) -> anyhow::Result<SocketAddr> {
+async fn listen_for_links(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    supervised: bool,
+) -> anyhow::Result<SocketAddr> {
     let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
     loop {
         match endpoint.listen(address).await {

@@ -17,7 +17,10 @@ pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).with_context(|| {
-        format!("cannot make {}: keys are never overwritten, so remove it first if it is no longer wanted", path.display())
+        format!(
+            "cannot make {}: keys are never overwritten, so remove it first if it is no longer wanted",
+            path.display()
+        )
     })?;
     writeln!(file, "{text}")
         .and_then(|()| file.sync_all())
@@ -31,9 +34,14 @@ pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// The text of `path` without white space around it. `what` says in an error what should have been there.
 pub(crate) fn read(path: &Path, what: &str) -> anyhow::Result<zeroize::Zeroizing<String>> {
-    let length = fs::metadata(path).with_context(|| format!("no {what} at {}", path.display()))?.len();
+    let length = fs::metadata(path)
+        .with_context(|| format!("no {what} at {}", path.display()))?
+        .len();
     if length > SECRET_FILE_LEN_MAX {
-        bail!("{} has {length} bytes, which is no {what}: expected one line of text", path.display());
+        bail!(
+            "{} has {length} bytes, which is no {what}: expected one line of text",
+            path.display()
+        );
     }
     let text = zeroize::Zeroizing::new(
         fs::read_to_string(path).with_context(|| format!("cannot read the {what} {}", path.display()))?,

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::Context as _;
 use whimbrel_app_service::{
-    AppService, AppServiceConfig, RegistryAt,
-    config::{AppConfig, HttpConfig},
+    AppService, RegistryAt,
+    config::{AppConfig, AppServiceConfig, HttpConfig},
 };
 use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
 use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry, serve_health};
@@ -49,7 +49,10 @@ enum Folder {
 impl Folder {
     fn of(args: &StandaloneArgs) -> anyhow::Result<Self> {
         if args.ephemeral {
-            let folder = tempfile::Builder::new().prefix("whimbrel-").tempdir().context("a temporary folder")?;
+            let folder = tempfile::Builder::new()
+                .prefix("whimbrel-")
+                .tempdir()
+                .context("a temporary folder")?;
             return Ok(Self::Temporary(folder));
         }
         Ok(Self::Kept(args.data.clone()))
@@ -85,7 +88,10 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let host = HostParts::on_system_clock();
     roles::drain_on_signals(&host);
     // Each role drains in its turn: a gateway needs its router to the end.
-    let of_role = || HostParts { drain: Drain::new(), ..host.clone() };
+    let of_role = || HostParts {
+        drain: Drain::new(),
+        ..host.clone()
+    };
     let (gateway_host, router_host, app_host, lbs_host) = (of_role(), of_role(), of_role(), of_role());
 
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
@@ -93,16 +99,30 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let store = roles::open_store(&store_section(args, data), false).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
-        Ok(ClusterSecret::from_text(&secret_file::read(&data.cluster_secret(), "cluster secret")?)?)
+        Ok(ClusterSecret::from_text(&secret_file::read(
+            &data.cluster_secret(),
+            "cluster secret",
+        )?)?)
     };
     let router_links = Endpoint::new(roles::identity(&node("router-1"), Role::Router)?, secret()?);
-    let gateway_links = Endpoint::new(roles::identity(&node(data_dir::GATEWAY), Role::Gateway)?, secret()?);
-    let app_links = Endpoint::new(roles::identity(&node("app-service-1"), Role::AppService)?, secret()?);
+    let gateway_links = Endpoint::new(
+        roles::identity(&node(data_dir::GATEWAY), Role::Gateway)?,
+        secret()?,
+    );
+    let app_links = Endpoint::new(
+        roles::identity(&node("app-service-1"), Role::AppService)?,
+        secret()?,
+    );
     Endpoint::connect_in_memory(&gateway_links.0, &router_links.0);
     Endpoint::connect_in_memory(&app_links.0, &router_links.0);
 
     let registry = Arc::new(MemoryRegistry::new(router_links.0.identity().incarnation));
-    let router = Router::start(router_config(), router_links, Some(Arc::clone(&registry)), router_host.clone());
+    let router = Router::start(
+        router_config(),
+        router_links,
+        Some(Arc::clone(&registry)),
+        router_host.clone(),
+    );
     let app_service = AppService::start(
         app_service_config(data, ports),
         Arc::clone(&store),
@@ -122,7 +142,10 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let lbs = Lbs::start(lbs_config(ports), registry, lbs_host.clone()).await?;
 
     let pid = std::process::id();
-    let pids = processes::ROLES.iter().map(|role| ((*role).to_owned(), pid)).collect();
+    let pids = processes::ROLES
+        .iter()
+        .map(|role| ((*role).to_owned(), pid))
+        .collect();
     say_ready(args, data, &ready(data, ports, pid, pids)?)?;
 
     host.drain.started().await;
@@ -144,23 +167,39 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
 }
 
 fn node(name: &str) -> NodeSection {
-    NodeSection { name: name.to_owned(), ..NodeSection::default() }
+    NodeSection {
+        name: name.to_owned(),
+        ..NodeSection::default()
+    }
 }
 
 pub(crate) fn store_section(args: &StandaloneArgs, data: &DataDir) -> StoreSection {
-    let folder = if args.ephemeral { PathBuf::new() } else { data.store() };
-    StoreSection { folder, ..StoreSection::default() }
+    let folder = if args.ephemeral {
+        PathBuf::new()
+    } else {
+        data.store()
+    };
+    StoreSection {
+        folder,
+        ..StoreSection::default()
+    }
 }
 
 fn router_config() -> RouterConfig {
     // Nobody has another router to move to.
-    RouterConfig { drain_window: Duration::ZERO, ..RouterConfig::default() }
+    RouterConfig {
+        drain_window: Duration::ZERO,
+        ..RouterConfig::default()
+    }
 }
 
 fn gateway_config(ports: Ports) -> GatewayConfig {
     GatewayConfig {
         listen: ports.gateway_tcp(),
-        drain: DrainConfig { window_ms: GOAWAY_WINDOW_MS, grace_ms: DRAIN_GRACE_MS },
+        drain: DrainConfig {
+            window_ms: GOAWAY_WINDOW_MS,
+            grace_ms: DRAIN_GRACE_MS,
+        },
         ..GatewayConfig::default()
     }
 }
@@ -172,17 +211,28 @@ fn app_service_config(data: &DataDir, ports: Ports) -> AppServiceConfig {
             secret_files: vec![data.app_secret()],
             create_users_on_reference: true,
         }],
-        http: HttpConfig { listen: Some(ports.http()), ..HttpConfig::default() },
+        http: HttpConfig {
+            listen: Some(ports.http()),
+            ..HttpConfig::default()
+        },
         ..AppServiceConfig::default()
     }
 }
 
 fn lbs_config(ports: Ports) -> LbsConfig {
-    LbsConfig { listen: ports.lbs(), ..LbsConfig::default() }
+    LbsConfig {
+        listen: ports.lbs(),
+        ..LbsConfig::default()
+    }
 }
 
 /// What the ready file says.
-pub(crate) fn ready(data: &DataDir, ports: Ports, pid: u32, pids: BTreeMap<String, u32>) -> anyhow::Result<ReadyFile> {
+pub(crate) fn ready(
+    data: &DataDir,
+    ports: Ports,
+    pid: u32,
+    pids: BTreeMap<String, u32>,
+) -> anyhow::Result<ReadyFile> {
     Ok(ReadyFile {
         pid,
         pids,
@@ -203,9 +253,21 @@ pub(crate) fn say_ready(args: &StandaloneArgs, data: &DataDir, ready: &ReadyFile
         ready.write(path)?;
     }
     let usual = !args.ephemeral && args.data == Path::new(DATA_DIR_DEFAULT);
-    let ready_flag = if usual { String::new() } else { format!(" --ready-file {}", data.ready_file().display()) };
-    let kept = if args.ephemeral { "nothing is kept".to_owned() } else { format!("data in {}", args.data.display()) };
-    let how = if args.processes { "a process for each role" } else { "all roles in one process" };
+    let ready_flag = if usual {
+        String::new()
+    } else {
+        format!(" --ready-file {}", data.ready_file().display())
+    };
+    let kept = if args.ephemeral {
+        "nothing is kept".to_owned()
+    } else {
+        format!("data in {}", args.data.display())
+    };
+    let how = if args.processes {
+        "a process for each role"
+    } else {
+        "all roles in one process"
+    };
     say(&format!(
         "\
 Whimbrel {version} runs: {how}, {kept}, pid {pid}
@@ -236,7 +298,8 @@ Ctrl-C drains and ends it.",
 /// A path as a person in this folder would write it.
 fn relative(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
-    here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or_else(|| path.to_owned())
+    here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned))
+        .unwrap_or_else(|| path.to_owned())
 }
 
 #[expect(clippy::print_stdout, reason = "what the person who started it came to see")]

@@ -40,7 +40,11 @@ pub(crate) enum Event {
     /// A role's process listens.
     Up { role: &'static str, pid: u32 },
     /// A role's process ended; it will be started again unless it never listened.
-    Ended { role: &'static str, status: ExitStatus, was_up: bool },
+    Ended {
+        role: &'static str,
+        status: ExitStatus,
+        was_up: bool,
+    },
 }
 
 /// Asks all supervised roles to end.
@@ -65,26 +69,40 @@ pub(crate) fn supervise(
     grace: Duration,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name(format!("supervise-{}", process.role)).spawn(move || {
-        let mut pause = PAUSE_MIN;
-        while !stop.is_stopped() {
-            let started = Instant::now();
-            let (status, was_up) = match run_once(&process, &stop, grace, &events) {
-                Ok(ended) => ended,
-                Err(error) => {
-                    tracing::error!(role = process.role, error = format!("{error:#}"), "cannot run the role's process");
+    thread::Builder::new()
+        .name(format!("supervise-{}", process.role))
+        .spawn(move || {
+            let mut pause = PAUSE_MIN;
+            while !stop.is_stopped() {
+                let started = Instant::now();
+                let (status, was_up) = match run_once(&process, &stop, grace, &events) {
+                    Ok(ended) => ended,
+                    Err(error) => {
+                        tracing::error!(
+                            role = process.role,
+                            error = format!("{error:#}"),
+                            "cannot run the role's process"
+                        );
+                        return;
+                    }
+                };
+                // The owner may be gone already; then nobody needs the news.
+                let _ = events.send(Event::Ended {
+                    role: process.role,
+                    status,
+                    was_up,
+                });
+                if stop.is_stopped() {
                     return;
                 }
-            };
-            // The owner may be gone already; then nobody needs the news.
-            let _ = events.send(Event::Ended { role: process.role, status, was_up });
-            if stop.is_stopped() {
-                return;
+                pause = if started.elapsed() >= STABLE_AFTER {
+                    PAUSE_MIN
+                } else {
+                    (pause * 2).min(PAUSE_MAX)
+                };
+                thread::sleep(pause);
             }
-            pause = if started.elapsed() >= STABLE_AFTER { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
-            thread::sleep(pause);
-        }
-    })
+        })
 }
 
 /// Starts the process and stays until it ended.
@@ -96,7 +114,8 @@ fn run_once(
 ) -> anyhow::Result<(ExitStatus, bool)> {
     match std::fs::remove_file(&process.ready_file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove the old {}", process.ready_file.display()));
+            return Err(error)
+                .with_context(|| format!("cannot remove the old {}", process.ready_file.display()));
         }
         _ => {}
     }
@@ -120,7 +139,10 @@ fn run_once(
         }
         if !up && process.ready_file.exists() {
             up = true;
-            let _ = events.send(Event::Up { role: process.role, pid: child.id() });
+            let _ = events.send(Event::Up {
+                role: process.role,
+                pid: child.id(),
+            });
         }
         match asked_at {
             None if stop.is_stopped() => {
@@ -138,7 +160,9 @@ fn run_once(
 }
 
 fn ask_to_drain(child: &Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         // Gone already is as good as asked.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use whimbrel_app_service::auth::{AppSecret, TokenRole, mint};
 use whimbrel_protocol::ids::{AppKey, Uid};
 
@@ -18,8 +19,18 @@ const CHAT_TOKEN_TTL: Duration = Duration::from_secs(3600);
 #[expect(clippy::print_stdout, reason = "a command's answer to its user")]
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let deployment = Deployment::new(&args.deployment)?;
-    let role = if args.server { TokenRole::Server } else { TokenRole::User };
-    let signer = Signer::new(&deployment.app_secret_file()?, &deployment.app_key(), &args.uid, role, args.ttl.into())?;
+    let role = if args.server {
+        TokenRole::Server
+    } else {
+        TokenRole::User
+    };
+    let signer = Signer::new(
+        &deployment.app_secret_file()?,
+        &deployment.app_key(),
+        &args.uid,
+        role,
+        args.ttl.into(),
+    )?;
     println!("{}", signer.sign()?);
     Ok(())
 }
@@ -46,16 +57,39 @@ impl Signer {
 
     /// For a user who chats here.
     pub(crate) fn for_user(deployment: &Deployment, uid: &str) -> anyhow::Result<Self> {
-        Self::new(&deployment.app_secret_file()?, &deployment.app_key(), uid, TokenRole::User, CHAT_TOKEN_TTL)
+        Self::new(
+            &deployment.app_secret_file()?,
+            &deployment.app_key(),
+            uid,
+            TokenRole::User,
+            CHAT_TOKEN_TTL,
+        )
     }
 
     fn sign(&self) -> anyhow::Result<String> {
-        mint(&self.secret, &self.app, &self.uid, self.role, now_ms(), self.ttl.as_secs()).context("cannot sign a token")
+        mint(
+            &self.secret,
+            &self.app,
+            &self.uid,
+            self.role,
+            now_ms(),
+            self.ttl.as_secs(),
+        )
+        .context("cannot sign a token")
+    }
+}
+
+#[async_trait]
+impl whimbrel_sdk::TokenProvider for Signer {
+    async fn token(&self) -> Result<String, String> {
+        self.sign().map_err(|error| format!("{error:#}"))
     }
 }
 
 /// Unix milliseconds by this machine's clock.
 pub(crate) fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -112,7 +112,9 @@ impl<'a> Attempts<'a> {
             return Next::Done;
         }
         let batch = std::mem::replace(&mut plan.batch, Batch::blind());
-        match self.shared.store.commit(batch).await {
+        let commit = self.shared.store.commit(batch).await;
+        count(&commit, &work);
+        match commit {
             Commit::Committed => {
                 self.shared.finish(plan, work);
                 Next::Done
@@ -202,6 +204,19 @@ impl<'a> Attempts<'a> {
         }
         Next::Done
     }
+}
+
+/// For the operator: how commits end, and how many mutations share one.
+fn count(commit: &Commit, work: &[LaneWork]) {
+    let end = match commit {
+        Commit::Committed => "committed",
+        Commit::Conflict(_) => "conflict",
+        Commit::Unknown(_) => "unknown",
+        Commit::Refused(_) => "refused",
+    };
+    metrics::counter!("whimbrel_commits_total", "end" => end).increment(1);
+    let jobs: usize = work.iter().map(|lane| lane.jobs.len()).sum();
+    metrics::histogram!("whimbrel_commit_mutations").record(u32::try_from(jobs).unwrap_or(u32::MAX));
 }
 
 /// A plan whose commit was answered with "unknown".

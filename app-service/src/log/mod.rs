@@ -1,8 +1,8 @@
 //! The conversation log: the one way in for everything users do to conversations, and for what they read of them.
 //!
 //! [`Log`] takes a client's request as it came, checks every field, resolves the users it names, and gives back the client's
-//! answer. Mutations become values that the [`committer`](crate::committer) decides and commits; how each kind is decided is
-//! a pure function in a file of its own. Reads go to [`reads`](crate::reads).
+//! answer. Mutations become values that the `committer` decides and commits; how each kind is decided is
+//! a pure function in a file of its own. Reads go to [`reads`].
 //!
 //! What it is not for: telling anybody. That is behind [`CommitSink`].
 
@@ -31,9 +31,7 @@ use std::time::Duration;
 
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::{
-    AppKey, ConversationId, ConversationKind, Incarnation, NodeId, OperationId, Seq, Uid,
-};
+use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
 use whimbrel_store::{Snapshot, Store};
 
 pub use decision::Actor;
@@ -275,9 +273,12 @@ impl Log {
         let conversation = request::conversation(&request.conversation)?;
         let uids = request::some_uids(&request.uids)?;
         let operation = operation(&request.operation_id, OperationKind::Invite, uid_parts(&uids))?;
-        // Before any user is made for somebody who may not invite.
-        self.require_member(actor, conversation).await?;
-        let users = self.named(actor, uids).await?;
+        // No user is made for somebody who may not invite; whether they may, or did before, is decided with the rest.
+        let users = if self.is_member(actor, conversation).await? {
+            self.named(actor, uids).await?
+        } else {
+            self.found(actor, uids).await?
+        };
         let invite = invite::Invite { operation, users };
         self.change_group(actor, conversation, Mutation::Invite(invite), deadline)
             .await
@@ -307,12 +308,7 @@ impl Log {
             uid_parts(&uids),
         )?;
         // Whoever does not exist is no member either.
-        let found = self.users.resolve(&actor.app, &uids).await?;
-        let users = uids
-            .into_iter()
-            .zip(found)
-            .filter_map(|(uid, user)| Some(Named { user: user?, uid }))
-            .collect();
+        let users = self.found(actor, uids).await?;
         let remove = depart::RemoveMembers { operation, users };
         self.change_group(actor, conversation, Mutation::RemoveMembers(remove), deadline)
             .await
@@ -478,11 +474,20 @@ impl Log {
         Ok((snapshot, view.ok_or_else(Failure::unknown_conversation)?))
     }
 
-    async fn require_member(&self, actor: &Actor, conversation: ConversationId) -> Result<(), Failure> {
+    async fn is_member(&self, actor: &Actor, conversation: ConversationId) -> Result<bool, Failure> {
         let snapshot = self.store.snapshot().await?;
         let keys = ConversationKeys::new(&actor.app, conversation);
         let view = View::load(&*snapshot, keys, actor.user).await?;
-        view.ok_or_else(Failure::unknown_conversation)?.require_current()
+        Ok(view.is_some_and(|view| view.member.current))
+    }
+
+    /// Those of the named users who exist.
+    async fn found(&self, actor: &Actor, uids: Vec<Uid>) -> Result<Vec<Named>, Failure> {
+        let found = self.users.resolve(&actor.app, &uids).await?;
+        let pairs = uids.into_iter().zip(found);
+        Ok(pairs
+            .filter_map(|(uid, user)| Some(Named { user: user?, uid }))
+            .collect())
     }
 
     /// Users to be named, made where the app allows it.
@@ -521,9 +526,6 @@ impl Log {
         mutation: Mutation,
         deadline: Deadline,
     ) -> Result<client::GroupChangeResponse, Failure> {
-        if conversation.kind() == ConversationKind::Direct {
-            self.require_member(actor, conversation).await?;
-        }
         match self.mutate(actor, conversation, mutation, deadline).await? {
             Answer::GroupChanged { seq } => Ok(client::GroupChangeResponse {
                 conversation: bytes::Bytes::copy_from_slice(conversation.as_bytes()),

@@ -37,6 +37,12 @@ impl Redo {
         Self { store, lanes }
     }
 
+    /// Rows waiting in the lanes.
+    #[must_use]
+    pub fn rows_waiting(&self) -> usize {
+        self.lanes.waiting()
+    }
+
     /// Has the rows that follow this marker written and their users told, whether or not they were; `end` hears how it
     /// went. A marker that is gone is done.
     ///

@@ -26,12 +26,16 @@ use crate::values::{self, storage};
 const TICK: Duration = Duration::from_secs(1);
 /// Markers worked on at a time: of the largest groups (2,000) these are 128,000 rows, which the lanes' queues hold.
 const PAGE_LEN: usize = 64;
+/// Rows waiting in the lanes beyond which lost work is not taken up: that of the living goes first.
+const ROWS_WAITING_MAX: usize = 10_000;
 /// Lives read at a time.
 const LIVES_PAGE_LEN: usize = 1000;
 /// The longest pause between two looks after one dead life.
 const LIFE_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Own markers that one look takes note of, some 100 bytes each.
 const OWN_NOTED_MAX: usize = 20_000;
+/// Own markers that one look takes up; such are rare.
+const OWN_TAKEN_MAX: usize = 1000;
 
 /// What the sweeper works with.
 pub struct SweeperParts {
@@ -107,11 +111,17 @@ impl Sweeper {
         }
     }
 
-    /// Takes up own lost work whose pause is over.
+    /// Takes up own lost work whose pause is over, as fast as the lanes take it: after an outage of the store there may be
+    /// a great deal of it.
     async fn retry_own(&self) {
-        let due = self.parts.markers.retries().take_due(self.now(), PAGE_LEN);
-        for (marker, attempt) in due {
-            self.redo_own(marker, attempt).await;
+        while self.parts.redo.rows_waiting() < ROWS_WAITING_MAX && !self.parts.stop.is_cancelled() {
+            let due = self.parts.markers.retries().take_due(self.now(), PAGE_LEN);
+            if due.is_empty() {
+                break;
+            }
+            for (marker, attempt) in due {
+                self.redo_own(marker, attempt).await;
+            }
         }
     }
 
@@ -179,8 +189,14 @@ impl Sweeper {
         while let Some(range) = rest {
             let page = snapshot.scan(range, LIVES_PAGE_LEN, Direction::Forward).await?;
             for (key, value) in &page.entries {
-                let Some(life) = trailing_u64(key) else { continue };
-                lives.push((Incarnation(life), values::decode(value)?));
+                let Some(life) = trailing_u64(key).map(Incarnation) else {
+                    continue;
+                };
+                match values::decode(value) {
+                    Ok(value) => lives.push((life, value)),
+                    // Its markers wait; the others' need not.
+                    Err(error) => tracing::error!(%error, ?life, "a node's life cannot be read"),
+                }
             }
             rest = page.next;
         }
@@ -290,7 +306,7 @@ impl Sweeper {
         let old: Vec<MarkerKey> = noted
             .intersection(&self.own_noted)
             .filter(|marker| !self.parts.markers.retries().contains(marker))
-            .take(PAGE_LEN)
+            .take(OWN_TAKEN_MAX)
             .cloned()
             .collect();
         let found = old.len();

@@ -66,6 +66,24 @@ async fn an_unknown_commit_without_markers_is_found_again() {
 }
 
 #[tokio::test]
+async fn of_several_unknown_attempts_the_one_that_succeeded_is_answered() {
+    let world = World::new(6);
+    let node = world.node("one").await;
+    let ann = node.user("ann").await;
+    let chat = node.direct(&world, &ann, "bob").await;
+    // The first arrives after the second was decided, under another time; the second is lost.
+    world.store.next_commit(Fault::UnknownLate);
+    world.store.next_commit(Fault::UnknownLost);
+    let message = text(world.operation(), "a");
+    let accepted = node.send_batch(&world, &ann, chat, vec![message]).await.unwrap();
+    let stored = &world.entries(chat).await[0].entry;
+    assert_eq!(
+        (accepted[0].seq, accepted[0].time_ms),
+        (stored.seq, stored.time_ms)
+    );
+}
+
+#[tokio::test]
 async fn nobody_is_told_no_when_it_may_be_yes() {
     let world = World::new(3);
     let node = world.node("one").await;
@@ -158,8 +176,8 @@ async fn send_until_answered(
 struct Ledger {
     sender: Actor,
     conversation: ConversationId,
-    /// In the order of sending: id, and the seq that was acknowledged.
-    sent: Vec<(OperationId, Option<u64>)>,
+    /// In the order of sending: id, and what was acknowledged.
+    sent: Vec<(OperationId, Option<client::Accepted>)>,
 }
 
 async fn chat_along(
@@ -181,7 +199,7 @@ async fn chat_along(
                 ledger.sent.extend(
                     ids.iter()
                         .zip(&accepted)
-                        .map(|(id, accepted)| (*id, Some(accepted.seq))),
+                        .map(|(id, accepted)| (*id, Some(*accepted))),
                 );
             }
             Err(failure) => {
@@ -189,8 +207,26 @@ async fn chat_along(
                 ledger.sent.extend(ids.iter().map(|id| (*id, None)));
             }
         }
+        fidget(&world, &nodes, &ledger.sender, conversation).await;
     }
     ledger
+}
+
+/// Reads up to anywhere, and at times takes something back; whatever comes of it.
+async fn fidget(world: &World, nodes: &[Arc<Node>], actor: &Actor, conversation: ConversationId) {
+    let node = &nodes[usize::try_from(world.random.below(nodes.len() as u64)).unwrap()];
+    let seq = 1 + world.random.below(40);
+    let answer = match world.random.below(4) {
+        0 => node.recall(world, actor, conversation, seq).await.map(|_| ()),
+        _ => node.read(world, actor, conversation, seq).await.map(|_| ()),
+    };
+    if let Err(failure) = answer {
+        let is_refused = matches!(
+            failure.code,
+            Code::NotMember | Code::NotAllowed | Code::UnknownEntry
+        );
+        assert!(is_refused || failure.is_transient(), "{failure}");
+    }
 }
 
 /// Removes and invites, so that heads move and senders are refused at times.
@@ -295,9 +331,13 @@ async fn check_log(world: &World, conversation: ConversationId, seed: u64) {
 /// Acknowledged means there, at that seq; refused means not there; each sender's order is kept.
 async fn check_ledger(world: &World, ledger: &Ledger, seed: u64) {
     let log = world.entries(ledger.conversation).await;
-    let by_id: BTreeMap<&[u8], u64> = log
+    let stored = |entry: &client::Entry| client::Accepted {
+        seq: entry.seq,
+        time_ms: entry.time_ms,
+    };
+    let by_id: BTreeMap<&[u8], client::Accepted> = log
         .iter()
-        .map(|entry| (&entry.entry.client_msg_id[..], entry.entry.seq))
+        .map(|entry| (&entry.entry.client_msg_id[..], stored(&entry.entry)))
         .collect();
     let mut last = 0;
     for (id, acknowledged) in &ledger.sent {
@@ -307,9 +347,9 @@ async fn check_ledger(world: &World, ledger: &Ledger, seed: u64) {
             "seed {seed}: {} sent {id:?}",
             ledger.sender.uid
         );
-        if let Some(seq) = found {
-            assert!(seq > last, "seed {seed}: order of {}", ledger.sender.uid);
-            last = seq;
+        if let Some(found) = found {
+            assert!(found.seq > last, "seed {seed}: order of {}", ledger.sender.uid);
+            last = found.seq;
         }
     }
 }

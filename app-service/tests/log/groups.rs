@@ -480,6 +480,32 @@ async fn an_invitation_repeated_after_a_removal_brings_nobody_back() {
 }
 
 #[tokio::test]
+async fn what_a_member_did_is_still_answered_once_they_have_gone() {
+    let world = World::new(12);
+    let node = world.node("one").await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let group = node.group(&world, &ann, &["bob"]).await;
+    let request = client::InviteRequest {
+        operation_id: world.operation_bytes(),
+        conversation: wire(group),
+        uids: vec!["cleo".into()],
+    };
+    let invited = node.log.invite(&bob, &request, world.deadline()).await.unwrap();
+    node.remove(&world, &ann, group, &["bob"]).await.unwrap();
+    assert_eq!(
+        node.log.invite(&bob, &request, world.deadline()).await.unwrap(),
+        invited
+    );
+    let other = node.invite(&world, &bob, group, &["stranger"]).await.unwrap_err();
+    assert_eq!(other.code, Code::NotMember);
+    let stranger = [whimbrel_protocol::ids::Uid::new("stranger").unwrap()];
+    assert_eq!(
+        node.log.users().resolve(&ann.app, &stranger).await.unwrap(),
+        [None]
+    );
+}
+
+#[tokio::test]
 async fn nothing_of_a_removed_member_follows_the_removal_whichever_node_took_it() {
     for seed in 0..30 {
         let world = Arc::new(World::new(seed));

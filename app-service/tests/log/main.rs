@@ -8,4 +8,5 @@ mod groups;
 mod pages;
 mod sends;
 mod unread;
+mod users;
 mod world;

@@ -500,7 +500,7 @@ pub enum Kind {
     Push = 4,
     /// registry's owner or app-service -> gateway: CloseSessions; empty answer.
     CloseSessions = 5,
-    /// app-service -> app-service: UserWork; empty answer once queued.
+    /// app-service -> app-service: UserWork; empty answer once all its rows are durable.
     UserWork = 6,
     /// any -> any, link-local: Probe; ProbeResponse.
     Probe = 7,

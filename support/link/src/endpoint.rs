@@ -19,7 +19,7 @@ use crate::handshake::{self, LinkError};
 use crate::identity::{ClusterSecret, Identity, LinkId};
 use crate::link::{DownReason, Link, LinkEvent};
 use crate::options::LinkOptions;
-use crate::{memory, meter, tcp};
+use crate::{memory, meter, task, tcp};
 
 /// The pause after accepting failed: out of descriptors, most likely, and trying at once changes nothing.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// All links of a node. Clones are the same endpoint. Must be used within a tokio runtime.
 #[derive(Clone)]
 pub struct Endpoint {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What the endpoint's tasks share.
@@ -149,10 +149,10 @@ impl Endpoint {
 }
 
 impl Shared {
-    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();
         self.tasks
-            .spawn(async move { kill.run_until_cancelled(task).await });
+            .spawn(async move { kill.run_until_cancelled(task::guarded("link", work)).await });
     }
 
     /// Whether a link with `peer` would be its only one.
@@ -205,7 +205,7 @@ impl Shared {
 
 /// A peer's name, taken for one link.
 pub(crate) struct Admission {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     link: Link,
 }
 

@@ -535,4 +535,23 @@ mod tests {
         assert!(HelloHeader::parse(header(1, 1, u16::MAX), "peer").is_err());
         assert!(parse_answer_header(*b"HTT", "peer").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn random_bytes_never_panic(
+            header: [u8; HELLO_HEADER_LEN],
+            suite in 0_u8..3,
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..MESSAGE_LEN_MAX),
+        ) {
+            let (own, secret) = (identity("a", "c"), ClusterSecret::from_bytes([7; 32]));
+            for header in [header, super::header(LINK_VERSION, suite, 40)] {
+                if let Ok(header) = HelloHeader::parse(header, "peer") {
+                    let refused = Acceptor::new(&header, &bytes, &secret, "peer", &mut SystemEntropy);
+                    proptest::prop_assert!(refused.is_err());
+                }
+            }
+            let (dialer, _) = Dialer::new(&secret, &own, &mut SystemEntropy);
+            proptest::prop_assert!(dialer.finish(ACCEPTED, &bytes, &own, "peer").is_err());
+        }
+    }
 }

@@ -23,7 +23,10 @@ mod memory;
 mod meter;
 mod options;
 mod queue;
+mod task;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 pub use endpoint::Endpoint;

@@ -125,3 +125,77 @@ impl Meter {
 pub(crate) fn refused(reason: &'static str) {
     counter!("whimbrel_link_refused_total", "reason" => reason).increment(1);
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use metrics::{Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+    use super::*;
+
+    /// Keeps counters by name and labels.
+    #[derive(Default)]
+    struct Kept(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+    impl Recorder for Kept {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels: Vec<_> = key
+                .labels()
+                .map(|label| format!("{}={}", label.key(), label.value()))
+                .collect();
+            let name = format!("{} {}", key.name(), labels.join(" "));
+            Counter::from_arc(Arc::clone(self.0.lock().unwrap().entry(name).or_default()))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn frames_are_counted_by_way_kind_and_direction() {
+        let kept = Kept::default();
+        metrics::with_local_recorder(&kept, || {
+            let meter = Meter::new(Role::Gateway, Role::Router);
+            let push = Envelope {
+                kind: Kind::Push.into(),
+                ..Envelope::default()
+            };
+            meter.received(&push);
+            meter.sent(&Envelope {
+                response: true,
+                ..Envelope::default()
+            });
+            meter.sent(&Envelope {
+                kind: 99,
+                ..Envelope::default()
+            });
+        });
+        let counts = kept.0.into_inner().unwrap();
+        let counted: Vec<_> = counts
+            .iter()
+            .filter(|(_, count)| count.load(Ordering::Relaxed) > 0)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(
+            counted,
+            [
+                "whimbrel_link_frames_total from_role=gateway to_role=router kind=response direction=out",
+                "whimbrel_link_frames_total from_role=gateway to_role=router kind=unknown direction=out",
+                "whimbrel_link_frames_total from_role=router to_role=gateway kind=push direction=in",
+            ]
+        );
+    }
+}

@@ -45,7 +45,7 @@ impl Default for LinkOptions {
             queue_bytes_max: 16 * 1024 * 1024,
             event_queue_len: 1_024,
             redial_min: Duration::from_millis(50),
-            redial_max: Duration::from_secs(2),
+            redial_max: Duration::from_secs(1),
             flush_timeout: Duration::from_secs(1),
             handshakes_max: 64,
         }

@@ -24,6 +24,11 @@ const BURST_BYTES: usize = 128 * 1024;
 /// Scratch that has grown beyond this for one large envelope is given back.
 const SCRATCH_KEEP_BYTES: usize = 512 * 1024;
 
+/// How long a refused peer may take to read why and close.
+const LINGER: Duration = Duration::from_millis(500);
+/// What a refused peer may have sent already: more than any hello.
+const LINGER_BYTES: u64 = 4_096;
+
 /// A connection whose ends know each other.
 pub(crate) struct Connection {
     reader: Reader,
@@ -72,14 +77,14 @@ pub(crate) async fn accept(
         read.read_exact(&mut header).await.map_err(io)?;
         let header = match HelloHeader::parse(header, from) {
             Ok(header) => header,
-            Err(away) => return Err(turn_away(&mut write, &away.answer, away.error).await),
+            Err(away) => return Err(turn_away(&mut read, &mut write, &away.answer, away.error).await),
         };
         let mut message = vec![0; header.message_len];
         read.read_exact(&mut message).await.map_err(io)?;
         let (acceptor, hello) =
             match Acceptor::new(&header, &message, &shared.secret, from, &mut SystemEntropy) {
                 Ok(accepted) => accepted,
-                Err(away) => return Err(turn_away(&mut write, &away.answer, away.error).await),
+                Err(away) => return Err(turn_away(&mut read, &mut write, &away.answer, away.error).await),
             };
         let peer = handshake::introduce(hello, &shared.identity, from)
             .and_then(|peer| shared.may_link(&peer, from).map(|()| peer));
@@ -91,7 +96,7 @@ pub(crate) async fn accept(
                     error => error.to_string(),
                 };
                 let (answer, _) = acceptor.answer(&shared.identity, Some(&refusal));
-                return Err(turn_away(&mut write, &answer, error).await);
+                return Err(turn_away(&mut read, &mut write, &answer, error).await);
             }
         };
         let (answer, keys) = acceptor.answer(&shared.identity, None);
@@ -300,9 +305,24 @@ fn broken(error: &io::Error) -> DownReason {
 }
 
 /// Sends the last answer of a connection that is refused; the refusal stands whether or not it arrives.
-async fn turn_away(write: &mut OwnedWriteHalf, answer: &[u8], error: LinkError) -> LinkError {
-    if let Err(unsent) = write.write_all(answer).await {
-        tracing::debug!(%unsent, "the reason of a refusal could not be sent");
+///
+/// What the peer has sent is read first to its end: closing over unread bytes resets a connection, and the reset would
+/// overtake the answer.
+async fn turn_away(
+    read: &mut OwnedReadHalf,
+    write: &mut OwnedWriteHalf,
+    answer: &[u8],
+    error: LinkError,
+) -> LinkError {
+    let said = async {
+        write.write_all(answer).await?;
+        write.shutdown().await?;
+        tokio::io::copy(&mut read.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    match timeout(LINGER, said).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(unsaid)) => tracing::debug!(%unsaid, "the reason of a refusal could not be sent"),
+        Err(_) => tracing::debug!("a refused peer did not close its end"),
     }
     error
 }

@@ -343,6 +343,17 @@ async fn nonsense_is_refused(harness: &mut dyn Harness) {
             "{lease:?}"
         );
     }
+    let half = vec![
+        whole.clone(),
+        SessionRecord {
+            session: None,
+            ..whole.clone()
+        },
+    ];
+    assert!(matches!(
+        registry.announce(half).await,
+        Err(RegistryError::Invalid(_))
+    ));
     let too_many = vec![whole; ANNOUNCE_LEN_MAX + 1];
     assert!(matches!(
         registry.announce(too_many).await,

@@ -205,6 +205,15 @@ impl Core {
         records: Vec<SessionRecord>,
     ) -> Result<Vec<SessionRecord>, RegistryError> {
         bounded("records in an announcement", records.len(), ANNOUNCE_LEN_MAX)?;
+        // All or nothing: an error must not hide who was displaced.
+        for record in &records {
+            let life = life_of(record)?;
+            if self.superseded.contains(&life) {
+                return Err(RegistryError::Superseded {
+                    node: life.0.to_string(),
+                });
+            }
+        }
         let mut displaced = Vec::new();
         for record in records {
             let registered = self.register(now, record.clone())?;

@@ -9,8 +9,7 @@ use tokio::sync::mpsc;
 const LINES_AHEAD_MAX: usize = 64;
 
 /// What can be typed.
-pub(crate) const HELP: &str =
-    "/to UID, /group ID, /create NAME UID..., /invite UID..., /remove UID..., /leave, /members, /list, /quit; \
+pub(crate) const HELP: &str = "/to UID, /group ID, /create NAME UID..., /invite UID..., /remove UID..., /leave, /members, /list, /quit; \
      a line that should begin with a slash begins with two";
 
 /// One line of input.
@@ -45,9 +44,9 @@ pub(crate) fn lines() -> anyhow::Result<mpsc::Receiver<Line>> {
         .spawn(move || {
             for line in std::io::stdin().lock().lines() {
                 let Ok(line) = line else { break };
-                match parse(&line) {
-                    Some(line) if sender.blocking_send(line).is_err() => break,
-                    _ => {}
+                let Some(line) = parse(&line) else { continue };
+                if sender.blocking_send(line).is_err() {
+                    break;
                 }
             }
         })
@@ -60,7 +59,9 @@ fn parse(line: &str) -> Option<Line> {
     if line.is_empty() {
         return None;
     }
-    let Some(command) = line.strip_prefix('/') else { return Some(Line::Text(line.to_owned())) };
+    let Some(command) = line.strip_prefix('/') else {
+        return Some(Line::Text(line.to_owned()));
+    };
     if command.starts_with('/') {
         return Some(Line::Text(command.to_owned()));
     }
@@ -71,7 +72,10 @@ fn parse(line: &str) -> Option<Line> {
         ("help" | "?", []) => Command::Help,
         ("to", [uid]) => Command::To(uid.clone()),
         ("group", [id]) => Command::Group(id.clone()),
-        ("create", [name, uids @ ..]) => Command::Create { name: name.clone(), uids: uids.to_vec() },
+        ("create", [name, uids @ ..]) => Command::Create {
+            name: name.clone(),
+            uids: uids.to_vec(),
+        },
         ("invite", [_, ..]) => Command::Invite(rest),
         ("remove", [_, ..]) => Command::Remove(rest),
         ("leave", []) => Command::Leave,
@@ -99,7 +103,10 @@ mod tests {
 
     #[test]
     fn a_group_is_created_with_a_name_and_members() {
-        let expected = Command::Create { name: "crew".to_owned(), uids: vec!["bob".to_owned(), "eve".to_owned()] };
+        let expected = Command::Create {
+            name: "crew".to_owned(),
+            uids: vec!["bob".to_owned(), "eve".to_owned()],
+        };
         assert_eq!(parse("/create crew bob eve"), Some(Line::Command(expected)));
     }
 }

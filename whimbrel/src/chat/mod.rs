@@ -17,7 +17,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use whimbrel_sdk::{
-    Client, ClientConfig, ConnectionState, ConversationId, Event, EventStream, LocalMessageId, NewGroup, SendState,
+    Client, ClientConfig, ConnectionState, ConversationId, Event, EventStream, FixedToken, LocalMessageId,
+    NewGroup, SendState,
 };
 
 use self::input::{Command, Line};
@@ -43,10 +44,10 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
         )
     };
     let tokens: Arc<dyn whimbrel_sdk::TokenProvider> = match args.token.clone() {
-        Some(token) => Arc::new(token::Fixed(token)),
+        Some(token) => Arc::new(FixedToken(token)),
         None => Arc::new(token::Signer::for_user(&deployment, &args.uid)?),
     };
-    let client = Client::start(config, tokens).await.context("the client does not start")?;
+    let client = Client::start(config, tokens).context("the client does not start")?;
     let mut chat = Chat {
         events: client.events(),
         client,
@@ -56,9 +57,10 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
         echo: args.plain || !std::io::stdin().is_terminal(),
         unacknowledged: BTreeSet::new(),
         failed: 0,
+        told: None,
     };
     let ended = chat.run().await;
-    chat.client.close().await;
+    chat.client.close().await?;
     ended
 }
 
@@ -83,7 +85,9 @@ impl Wanted {
 enum Input {
     Open,
     /// Over, and this chat sends: it ends when everything is acknowledged.
-    Ended { at: tokio::time::Instant },
+    Ended {
+        at: tokio::time::Instant,
+    },
     /// Over, and there was nobody to send to: it shows what comes until interrupted.
     ListenOnly,
 }
@@ -91,7 +95,9 @@ enum Input {
 impl Input {
     fn over(target: Option<ConversationId>) -> Self {
         match target {
-            Some(_) => Self::Ended { at: tokio::time::Instant::now() },
+            Some(_) => Self::Ended {
+                at: tokio::time::Instant::now(),
+            },
             None => Self::ListenOnly,
         }
     }
@@ -115,6 +121,8 @@ struct Chat {
     echo: bool,
     unacknowledged: BTreeSet<LocalMessageId>,
     failed: usize,
+    /// What was last said of the connection.
+    told: Option<ConnectionState>,
 }
 
 impl Chat {
@@ -154,7 +162,9 @@ impl Chat {
         match opened {
             Ok(conversation) => {
                 self.target = Some(conversation);
-                self.tell(&format!("conversation {conversation}; type a line and press Enter, /help for more"))
+                self.tell(&format!(
+                    "conversation {conversation}; type a line and press Enter, /help for more"
+                ))
             }
             Err(error) if error.retry == whimbrel_sdk::Retry::Later => Ok(()),
             Err(error) => Err(error).context("the conversation cannot be opened"),
@@ -188,7 +198,10 @@ impl Chat {
     }
 
     async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
-        let here = || self.target.context("no conversation is open: say /to UID or /group ID");
+        let here = || {
+            self.target
+                .context("no conversation is open: say /to UID or /group ID")
+        };
         match command {
             Command::Help => self.tell(input::HELP),
             Command::Quit => Ok(()),
@@ -203,24 +216,36 @@ impl Chat {
                 Ok(())
             }
             Command::Create { name, uids } => {
-                let group = NewGroup { name, member_uids: uids, history_for_newcomers: false };
+                let group = NewGroup {
+                    name,
+                    member_uids: uids,
+                    history_for_newcomers: false,
+                };
                 let conversation = self.client.create_group(group).await?;
                 self.wanted = Wanted::Group(conversation);
                 self.target = Some(conversation);
-                self.tell(&format!("group {conversation}; others join with: chat --uid UID --group {conversation}"))
+                self.tell(&format!(
+                    "group {conversation}; others join with: chat --uid UID --group {conversation}"
+                ))
             }
             Command::Invite(uids) => Ok(self.client.invite(here()?, uids).await?),
             Command::Remove(uids) => Ok(self.client.remove_members(here()?, uids).await?),
             Command::Leave => Ok(self.client.leave(here()?).await?),
             Command::Members => {
                 let members = self.client.members(here()?).await?;
-                let names: Vec<_> =
-                    members.iter().map(|member| format!("{} ({:?})", member.uid, member.role)).collect();
+                let names: Vec<_> = members
+                    .iter()
+                    .map(|member| format!("{} ({:?})", member.uid, member.role))
+                    .collect();
                 self.tell(&names.join(", "))
             }
             Command::List => {
                 for row in self.client.conversations().await? {
-                    let name = if row.peer_uid.is_empty() { row.name } else { row.peer_uid };
+                    let name = if row.peer_uid.is_empty() {
+                        row.name
+                    } else {
+                        row.peer_uid
+                    };
                     self.tell(&format!("{}  {name}  {} unread", row.id, row.unread))?;
                 }
                 Ok(())
@@ -238,12 +263,18 @@ impl Chat {
                     }
                 } else if !own || self.echo {
                     let elsewhere = Some(conversation) != self.target;
-                    let place = if elsewhere { format!("[{conversation}] ") } else { String::new() };
+                    let place = if elsewhere {
+                        format!("[{conversation}] ")
+                    } else {
+                        String::new()
+                    };
                     print_line(&format!("{place}{}", screen::line(&entry)))?;
                 }
                 let client = self.client.clone();
                 // Reading is explicit: what was printed was seen. A failure is made up for by the next one.
-                drop(tokio::spawn(async move { client.mark_read(conversation, entry.seq).await }));
+                drop(tokio::spawn(async move {
+                    client.mark_read(conversation, entry.seq).await
+                }));
             }
             Event::SendStateChanged { local_id, state, .. } => match state {
                 SendState::Queued => {}
@@ -259,9 +290,18 @@ impl Chat {
             Event::Connection(ConnectionState::Stopped { error }) => {
                 return Err(error).context("the connection is over for good");
             }
-            Event::Connection(state) => self.tell(&screen::connection(&state))?,
+            Event::Connection(state) => {
+                if screen::is_news(self.told.as_ref(), &state) {
+                    self.tell(&screen::connection(&state))?;
+                    self.told = Some(state);
+                }
+            }
             Event::MessageChanged { conversation, entry } if !self.plain => {
-                print_line(&format!("[{conversation} #{}] {}", entry.seq, screen::line(&entry)))?;
+                print_line(&format!(
+                    "[{conversation} #{}] {}",
+                    entry.seq,
+                    screen::line(&entry)
+                ))?;
             }
             Event::MessageChanged { .. }
             | Event::ConversationChanged { .. }
@@ -288,7 +328,9 @@ async fn open_target(client: &Client, wanted: &Wanted) -> Result<ConversationId,
 
 fn print_line(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output is closed")
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .context("standard output is closed")
 }
 
 /// The folder of this device's state, ours until dropped.
@@ -300,27 +342,47 @@ struct StateDir {
 impl StateDir {
     fn take(args: &ChatArgs, deployment: &Deployment) -> anyhow::Result<Self> {
         if let Some(path) = &args.state {
-            return Self::lock(path)?
-                .with_context(|| format!("{} is in use by another chat: give --state another folder", path.display()));
+            return Self::lock(path)?.with_context(|| {
+                format!(
+                    "{} is in use by another chat: give --state another folder",
+                    path.display()
+                )
+            });
         }
-        let uid = data_encoding::BASE32_NOPAD.encode(args.uid.as_bytes()).to_lowercase();
-        let name = if args.uid.chars().all(|c| c.is_ascii_alphanumeric()) { args.uid.clone() } else { format!("_{uid}") };
+        let uid = data_encoding::BASE32_NOPAD
+            .encode(args.uid.as_bytes())
+            .to_lowercase();
+        let name = if args.uid.chars().all(|c| c.is_ascii_alphanumeric()) {
+            args.uid.clone()
+        } else {
+            format!("_{uid}")
+        };
         let user = deployment.clients_dir().join(deployment.app_key()).join(name);
         for device in 1..=DEVICES_PER_USER_MAX {
             if let Some(taken) = Self::lock(&user.join(device.to_string()))? {
                 return Ok(taken);
             }
         }
-        bail!("{} chats of {} run already on this machine", DEVICES_PER_USER_MAX, args.uid)
+        bail!(
+            "{} chats of {} run already on this machine",
+            DEVICES_PER_USER_MAX,
+            args.uid
+        )
     }
 
     fn lock(path: &Path) -> anyhow::Result<Option<Self>> {
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-        let lock = fs::File::create(path.join("lock")).with_context(|| format!("cannot write in {}", path.display()))?;
+        let lock = fs::File::create(path.join("lock"))
+            .with_context(|| format!("cannot write in {}", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { path: path.to_owned(), _lock: lock })),
+            Ok(()) => Ok(Some(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(fs::TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
         }
     }
 }

@@ -5,7 +5,9 @@ use whimbrel_sdk::{ConnectionState, ConversationId, Entry, EntryBody, GroupChang
 /// One line of `--plain`: `conversation<TAB>seq<TAB>sender<TAB>text`. Backslashes, tabs and line ends in the text are
 /// written `\\`, `\t`, `\n`, `\r`, so that a message is always one line of four fields. Only messages have one.
 pub(crate) fn plain_line(conversation: ConversationId, entry: &Entry) -> Option<String> {
-    let EntryBody::Text(text) = &entry.body else { return None };
+    let EntryBody::Text(text) = &entry.body else {
+        return None;
+    };
     let mut line = format!("{conversation}\t{}\t{}\t", entry.seq, escaped(&entry.sender_uid));
     line.push_str(&escaped(text));
     Some(line)
@@ -34,16 +36,26 @@ pub(crate) fn line(entry: &Entry) -> String {
             format!("{sender}: <{}, {} bytes>", visible(content_type), data.len())
         }
         EntryBody::Recalled { by_uid } => format!("* {} took a message back", visible(by_uid)),
-        EntryBody::GroupChange { kind, uids, name, role } => {
+        EntryBody::GroupChange {
+            kind,
+            uids,
+            name,
+            role,
+        } => {
             let whom = visible(&uids.join(", "));
             match kind {
-                GroupChangeKind::Created => format!("* {sender} created the group {:?} with {whom}", visible(name)),
+                GroupChangeKind::Created => {
+                    format!("* {sender} created the group {:?} with {whom}", visible(name))
+                }
                 GroupChangeKind::Invited => format!("* {sender} invited {whom}"),
                 GroupChangeKind::Left => format!("* {whom} left"),
                 GroupChangeKind::Removed => format!("* {sender} removed {whom}"),
                 GroupChangeKind::Renamed => format!("* {sender} named the group {:?}", visible(name)),
                 GroupChangeKind::RoleSet => {
-                    let role = role.map_or_else(|| "another role".to_owned(), |role| format!("{role:?}").to_lowercase());
+                    let role = role.map_or_else(
+                        || "another role".to_owned(),
+                        |role| format!("{role:?}").to_lowercase(),
+                    );
                     format!("* {sender} made {whom} {role}")
                 }
                 GroupChangeKind::OwnerTransferred => format!("* {sender} gave the group to {whom}"),
@@ -55,7 +67,20 @@ pub(crate) fn line(entry: &Entry) -> String {
 }
 
 fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Whether people want to hear of `state` after they were told of `told`: an outage is said once, not at every try.
+pub(crate) fn is_news(told: Option<&ConnectionState>, state: &ConnectionState) -> bool {
+    match (told, state) {
+        (Some(ConnectionState::Waiting { .. }), ConnectionState::Connecting) => false,
+        (Some(ConnectionState::Waiting { reason: told, .. }), ConnectionState::Waiting { reason, .. }) => {
+            told != reason
+        }
+        _ => true,
+    }
 }
 
 /// What people are told about the connection.
@@ -72,7 +97,10 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
                 WaitReason::NoToken => "no token",
                 WaitReason::Storage => "the local database failed",
             };
-            format!("{reason}, next try in {:.1} s", std::time::Duration::from_millis(*retry_in_ms).as_secs_f64())
+            format!(
+                "{reason}, next try in {:.1} s",
+                std::time::Duration::from_millis(*retry_in_ms).as_secs_f64()
+            )
         }
         ConnectionState::Stopped { error } => format!("stopped: {error}"),
     }
@@ -101,6 +129,20 @@ mod tests {
         let line = plain_line(conversation, &said("a\tb\nc\\d\r")).unwrap_or_default();
         assert_eq!(line, format!("{conversation}\t7\talice\ta\\tb\\nc\\\\d\\r"));
         assert_eq!(line.split('\t').count(), 4);
+    }
+
+    #[test]
+    fn an_outage_is_said_once() {
+        let waiting = |reason| ConnectionState::Waiting {
+            reason,
+            retry_in_ms: 300,
+        };
+        let told = waiting(WaitReason::Unreachable);
+        assert!(!is_news(Some(&told), &ConnectionState::Connecting));
+        assert!(!is_news(Some(&told), &waiting(WaitReason::Unreachable)));
+        assert!(is_news(Some(&told), &waiting(WaitReason::NoNetwork)));
+        assert!(is_news(Some(&told), &ConnectionState::Online));
+        assert!(is_news(None, &ConnectionState::Connecting));
     }
 
     #[test]

@@ -132,9 +132,14 @@ impl View {
         action: &str,
         f: impl FnOnce(&Handles) -> Result<T, fjall::Error>,
     ) -> Result<T, StoreError> {
-        let read = self.engine.with(|handles| f(handles).map_err(|error| StoreError::backend(action, error)));
+        let read = self
+            .engine
+            .with(|handles| f(handles).map_err(|error| StoreError::backend(action, error)));
         read.map_err(|error| match error {
-            StoreError::SnapshotGone { reason, .. } => StoreError::SnapshotGone { version: self.version, reason },
+            StoreError::SnapshotGone { reason, .. } => StoreError::SnapshotGone {
+                version: self.version,
+                reason,
+            },
             error => error,
         })
     }

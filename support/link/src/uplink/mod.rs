@@ -21,6 +21,7 @@ use self::core::{Core, Settled};
 use crate::endpoint::Endpoint;
 use crate::identity::LinkId;
 use crate::link::{Link, LinkEvent};
+use crate::task;
 
 /// Events handled under one lock.
 const BATCH_LEN: usize = 128;
@@ -94,10 +95,21 @@ impl Uplink {
     /// Takes over an endpoint's events. The task ends when the endpoint does. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(endpoint: Endpoint, events: mpsc::Receiver<LinkEvent>, handler: Arc<dyn Handler>) -> Self {
+        Self::start_seeded(endpoint, events, handler, rand::random())
+    }
+
+    /// The same with the seed of its choices given, for simulations that must replay.
+    #[must_use]
+    pub fn start_seeded(
+        endpoint: Endpoint,
+        events: mpsc::Receiver<LinkEvent>,
+        handler: Arc<dyn Handler>,
+        seed: u64,
+    ) -> Self {
         let state = State {
             core: Core::new(),
             links: BTreeMap::new(),
-            rng: SmallRng::from_rng(&mut rand::rng()),
+            rng: SmallRng::seed_from_u64(seed),
             settled: Vec::new(),
             readiness: Readiness::default(),
             closed: false,
@@ -108,7 +120,10 @@ impl Uplink {
             routers: watch::channel(0).0,
             start: Instant::now(),
         });
-        tokio::spawn(run(Arc::clone(&shared), endpoint, events, handler));
+        tokio::spawn(task::guarded(
+            "uplink",
+            run(Arc::clone(&shared), endpoint, events, handler),
+        ));
         Self { shared }
     }
 

@@ -1,0 +1,211 @@
+//! Processes that end, freeze or meet a failing store between the commit and what follows it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use whimbrel_app_service::keys::{Consumer, MarkerKey, MarkerSubject, node_life};
+use whimbrel_app_service::values::{self, storage};
+use whimbrel_protocol::ids::{Rev, Seq};
+use whimbrel_store::{Batch, Store as _};
+
+use crate::faulty::{Fate, Kindred};
+use crate::world::{World, app};
+
+#[tokio::test(start_paused = true)]
+async fn what_a_crash_left_undone_is_done_by_the_next_life() {
+    let world = World::new(1);
+    let first = world.start_alone().await;
+    let ann = world.device(&first, "ann").await;
+    let mut bob = world.device(&first, "bob").await;
+    let chat = first.direct(&ann.actor, "bob").await;
+    let group = first.group(&world, &ann.actor, &["bob"]).await;
+    world.settle(&[first.life()]).await;
+    bob.follow(&world, &first).await;
+
+    world.store.plant(Kindred::Rows, Fate::Hang);
+    for _ in 0..3 {
+        first
+            .send(&world, &ann.actor, chat, "acknowledged")
+            .await
+            .unwrap();
+    }
+    let removal = first.remove(&world, &ann.actor, group, "bob").await.unwrap();
+    let (dead, _) = (first.life(), world.kill(first));
+    assert!(world.markers_of(dead).await >= 2);
+    world.store.heal();
+
+    let second = world.start_alone().await;
+    assert!(
+        !bob.fresh(&second).await.rows.contains_key(&chat),
+        "nobody has done it yet"
+    );
+    world.settle(&[dead, second.life()]).await;
+    bob.follow(&world, &second).await;
+    assert_eq!((bob.row(chat).unread, bob.row(chat).head_seq), (3, 3));
+    assert_eq!((bob.row(group).member, bob.row(group).head_seq), (false, removal));
+    assert_eq!(bob.rows, bob.fresh(&second).await.rows);
+    assert_eq!(ann.fresh(&second).await.row(chat).unread, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_was_not_told_before_the_crash_is_told_after() {
+    let world = World::new(2);
+    let first = world.start_alone().await;
+    let ann = world.device(&first, "ann").await;
+    let mut bob = world.device(&first, "bob").await;
+    let chat = first.direct(&ann.actor, "bob").await;
+    world.settle(&[first.life()]).await;
+    bob.follow(&world, &first).await;
+
+    // The row is written, but the gateway cannot be reached and the marker stays.
+    world.store.plant(Kindred::Cleaning, Fate::Hang);
+    world.switch.cut("gateway-1");
+    first
+        .send(&world, &ann.actor, chat, "acknowledged")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bob.fresh(&first).await.row(chat).unread, 1);
+    let (dead, _) = (first.life(), world.kill(first));
+    world.store.heal();
+    world.switch.mend();
+
+    let second = world.start_alone().await;
+    world.settle(&[dead]).await;
+    assert!(bob.receive(&world), "told that there is something to sync");
+    bob.sync(&second).await;
+    assert_eq!(bob.row(chat).unread, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_process_that_wakes_and_commits_is_swept_again() {
+    let world = World::new(3);
+    let frozen = world.start("frozen").await;
+    let ann = world.device(&frozen, "ann").await;
+    let bob = world.device(&frozen, "bob").await;
+    let chat = frozen.direct(&ann.actor, "bob").await;
+    world.settle(&[frozen.life()]).await;
+
+    let other = world.start_alone().await;
+    // Long enough for it to have looked after the other and found nothing, many times.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    world.store.plant(Kindred::Rows, Fate::Hang);
+    frozen
+        .send(&world, &ann.actor, chat, "from the past")
+        .await
+        .unwrap();
+    let (dead, _) = (frozen.life(), world.kill(frozen));
+    world.store.heal();
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert_eq!(world.markers_of(dead).await, 0);
+    assert_eq!(bob.fresh(&other).await.row(chat).unread, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_left_nothing_is_forgotten_after_the_late_hours() {
+    let mut world = World::new(4);
+    world.config.sweep.late_hours = 2;
+    let first = world.start("first").await;
+    let dead = first.life();
+    world.kill(first);
+    let second = world.start_alone().await;
+    let is_known = async || {
+        let key = node_life(dead);
+        world
+            .store
+            .snapshot()
+            .await
+            .unwrap()
+            .get(&key)
+            .await
+            .unwrap()
+            .is_some()
+    };
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(is_known().await);
+    tokio::time::sleep(Duration::from_secs(5400)).await;
+    assert!(!is_known().await);
+    drop(second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_refuses_rows_markers_wait_and_are_worked_off_after() {
+    let world = World::new(5);
+    let live = world.start_alone().await;
+    let ann = world.device(&live, "ann").await;
+    let mut bob = world.device(&live, "bob").await;
+    let chat = live.direct(&ann.actor, "bob").await;
+    world.settle(&[live.life()]).await;
+    bob.follow(&world, &live).await;
+    world.store.plant(Kindred::Rows, Fate::Refuse);
+    for _ in 0..10 {
+        live.send(&world, &ann.actor, chat, "acknowledged").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(world.markers_of(live.life()).await > 0);
+    world.store.heal();
+    world.settle(&[live.life()]).await;
+    bob.follow(&world, &live).await;
+    assert_eq!(bob.row(chat).unread, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_whose_commit_ended_unknown_are_right_and_told() {
+    for fate in [Fate::LoseAnswer, Fate::LoseCommit] {
+        let world = World::new(6);
+        let live = world.start_alone().await;
+        let ann = world.device(&live, "ann").await;
+        let mut bob = world.device(&live, "bob").await;
+        let chat = live.direct(&ann.actor, "bob").await;
+        world.settle(&[live.life()]).await;
+        bob.follow(&world, &live).await;
+        world.store.plant(Kindred::Rows, fate);
+        live.send(&world, &ann.actor, chat, "acknowledged").await.unwrap();
+        world.settle(&[live.life()]).await;
+        bob.follow(&world, &live).await;
+        assert_eq!(bob.row(chat).unread, 1, "{fate:?}");
+        assert_eq!(bob.rows, bob.fresh(&live).await.rows, "{fate:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_markers_nobody_remembers_are_taken_up_after_a_while() {
+    let world = World::new(7);
+    let live = world.start_alone().await;
+    let ann = world.device(&live, "ann").await;
+    let mut bob = world.device(&live, "bob").await;
+    let chat = live.direct(&ann.actor, "bob").await;
+    // As after a commit whose outcome stayed unknown: nobody was told of it.
+    let marker = MarkerKey {
+        owner: live.life(),
+        consumer: Consumer::Rows,
+        app: app(),
+        conversation: chat,
+        subject: MarkerSubject::Everyone {
+            seq: Seq(1),
+            rev: Rev(0),
+        },
+    };
+    live.send(&world, &ann.actor, chat, "acknowledged").await.unwrap();
+    world.settle(&[live.life()]).await;
+    let mut batch = Batch::blind();
+    batch.put(marker.encode(), values::encode(&storage::Marker::default()));
+    assert!(world.store.commit(batch).await.is_committed());
+    let age = Duration::from_secs(world.config.sweep.own_age_s);
+    bob.follow(&world, &live).await;
+    let told = bob.notices;
+    tokio::time::sleep(age / 2).await;
+    assert_eq!(
+        world.markers_of(live.life()).await,
+        1,
+        "it may still be in progress"
+    );
+    tokio::time::sleep(age * 2).await;
+    assert_eq!(world.markers_of(live.life()).await, 0);
+    bob.follow(&world, &live).await;
+    assert_eq!(
+        (bob.notices, bob.holes),
+        (told + 1, 0),
+        "told again, and nothing was missed"
+    );
+}

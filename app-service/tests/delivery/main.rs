@@ -1,0 +1,15 @@
+//! What follows a commit, end to end over the memory store: pushes, rows, notices, sync, and making up for crashes. Gateways
+//! and links are replaced by a switch in memory, time is tokio's paused clock.
+
+mod bad_inputs;
+mod calls;
+mod crashes;
+mod device;
+mod faulty;
+mod http;
+mod role;
+mod switch;
+mod sync_laws;
+mod two_nodes;
+mod whole_way;
+mod world;

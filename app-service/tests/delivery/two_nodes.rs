@@ -1,0 +1,154 @@
+//! Several nodes over one store: users' lanes owned by one of them, moving, or taken back.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a test that fails shows its seed")]
+
+use std::time::Duration;
+
+use whimbrel_protocol::ids::ConversationId;
+
+use crate::device::Device;
+use crate::faulty::{Fate, Kindred};
+use crate::world::{Live, World};
+
+async fn crowd(world: &World, live: &Live, count: usize) -> (Vec<Device>, ConversationId) {
+    let names: Vec<String> = (0..count).map(|n| format!("user-{n}")).collect();
+    let mut devices = Vec::new();
+    for name in &names {
+        devices.push(world.device(live, name).await);
+    }
+    let members: Vec<&str> = names.iter().skip(1).map(String::as_str).collect();
+    let group = live.group(world, &devices[0].actor, &members).await;
+    (devices, group)
+}
+
+async fn all_agree(world: &World, live: &Live, devices: &mut [Device], group: ConversationId, sent: &[u64]) {
+    let total: u64 = sent.iter().sum();
+    for (index, device) in devices.iter_mut().enumerate() {
+        device.follow(world, live).await;
+        let row = device.row(group);
+        assert_eq!(row.head_seq, 1 + total, "{}", device.actor.uid);
+        assert_eq!(row.unread, total - sent[index], "{}", device.actor.uid);
+        assert_eq!(device.rows, device.fresh(live).await.rows);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_are_right_whoever_commits_and_whoever_owns() {
+    let world = World::new(1);
+    let (a, b) = (world.start("a").await, world.start("b").await);
+    a.meets(&[&b]);
+    b.meets(&[&a]);
+    let (mut devices, group) = crowd(&world, &a, 12).await;
+    let mut sent = vec![0; devices.len()];
+    for n in 0..60 {
+        let live = if n % 3 == 0 { &a } else { &b };
+        let who = n % devices.len();
+        live.send(&world, &devices[who].actor, group, "hi").await.unwrap();
+        sent[who] += 1;
+    }
+    world.settle(&[a.life(), b.life()]).await;
+    all_agree(&world, &a, &mut devices, group, &sent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ownership_moves_under_load_without_a_stale_row() {
+    for seed in 0..8 {
+        println!("seed {seed}");
+        let world = World::new(100 + seed);
+        let (a, b) = (world.start("a").await, world.start("b").await);
+        a.meets(&[&b]);
+        b.meets(&[&a]);
+        let (mut devices, group) = crowd(&world, &a, 8).await;
+        let mut sent = vec![0; devices.len()];
+        world.store.slow_down(20);
+        for _ in 0..80 {
+            // They need not agree on who lives.
+            match world.random(6) {
+                0 => a.meets(&[]),
+                1 => b.meets(&[]),
+                2 => a.meets(&[&b]),
+                3 => b.meets(&[&a]),
+                _ => {}
+            }
+            let live = if world.random(2) == 0 { &a } else { &b };
+            let who = usize::try_from(world.random(8)).unwrap();
+            live.send(&world, &devices[who].actor, group, "hi").await.unwrap();
+            sent[who] += 1;
+            if world.random(4) == 0 {
+                tokio::time::sleep(Duration::from_millis(world.random(30))).await;
+            }
+        }
+        world.settle(&[a.life(), b.life()]).await;
+        all_agree(&world, &b, &mut devices, group, &sent).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_computed_before_another_nodes_never_overwrites_it() {
+    let mut world = World::new(2);
+    world.config.rows.lanes = 1;
+    let (a, b) = (world.start("a").await, world.start("b").await);
+    // Each takes itself to be alone, and so to own everybody.
+    a.meets(&[]);
+    b.meets(&[]);
+    let (mut devices, group) = crowd(&world, &a, 3).await;
+    world.settle(&[a.life()]).await;
+    world.store.plant(Kindred::Rows, Fate::Hold);
+    a.send(&world, &devices[0].actor, group, "one").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    b.send(&world, &devices[0].actor, group, "two").await.unwrap();
+    world.settle(&[b.life()]).await;
+    assert_eq!(devices[1].fresh(&b).await.row(group).unread, 2);
+    assert_eq!(world.markers_of(a.life()).await, 1, "the first is still held");
+    world.store.release();
+    world.settle(&[a.life()]).await;
+    all_agree(&world, &a, &mut devices, group, &[2, 0, 0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_for_an_owner_that_cannot_be_reached_is_done_here() {
+    let world = World::new(3);
+    let (a, b) = (world.start("a").await, world.start("b").await);
+    a.meets(&[&b]);
+    b.meets(&[&a]);
+    let (mut devices, group) = crowd(&world, &a, 12).await;
+    world.settle(&[a.life()]).await;
+    world.switch.cut("b");
+    let started = tokio::time::Instant::now();
+    let mut sent = vec![0; devices.len()];
+    for _ in 0..10 {
+        a.send(&world, &devices[1].actor, group, "hi").await.unwrap();
+        sent[1] += 1;
+    }
+    world.settle(&[a.life()]).await;
+    assert!(
+        started.elapsed() < Duration::from_millis(400),
+        "at once, and not by the markers' retries"
+    );
+    all_agree(&world, &a, &mut devices, group, &sent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_living_work_off_what_the_dead_left_each_dead_by_one() {
+    let world = World::new(4);
+    let (a, b) = (world.start("a").await, world.start("b").await);
+    let mut dead = Vec::new();
+    let c = world.start("c").await;
+    c.meets(&[&a, &b]);
+    let (mut devices, group) = crowd(&world, &c, 6).await;
+    world.settle(&[c.life()]).await;
+    let mut sent = vec![0; devices.len()];
+    // Its own lanes hang, and no others.
+    c.meets(&[]);
+    world.store.plant(Kindred::Rows, Fate::Hang);
+    c.send(&world, &devices[2].actor, group, "hi").await.unwrap();
+    sent[2] += 1;
+    dead.push(c.life());
+    world.kill(c);
+    world.store.heal();
+    // Both learn that the third is gone, and of each other.
+    a.meets(&[&b]);
+    b.meets(&[&a]);
+    world.settle(&dead).await;
+    all_agree(&world, &a, &mut devices, group, &sent).await;
+}
