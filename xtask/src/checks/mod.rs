@@ -149,10 +149,6 @@ fn rust_tests(name: &str, shell: &Shell) -> anyhow::Result<Outcome> {
 
 /// The example client against the real binary, in an environment of its own under target/.
 fn python_example(name: &str, shell: &Shell) -> anyhow::Result<Outcome> {
-    let script = shell.root().join(plan::PYTHON_CHECK);
-    if !script.exists() {
-        return Ok(Outcome::Skipped(format!("there is no {}", plan::PYTHON_CHECK)));
-    }
     let python = needs::python_environment(name, shell, plan::PYTHON_REQUIREMENTS)?;
     // The same selection of packages as the tests', so that nothing is built twice.
     let build = ["test", "--workspace", "--no-run"];
@@ -165,14 +161,20 @@ fn python_example(name: &str, shell: &Shell) -> anyhow::Result<Outcome> {
             built.last_lines(FAILURE_LINES_SHOWN)
         )));
     }
-    let (script, server) = (script.display().to_string(), server.display().to_string());
-    let arguments = [script.as_str(), "--server", &server];
+    let server = server.display().to_string();
+    let arguments = [
+        "-m",
+        "unittest",
+        "discover",
+        "--start-directory",
+        plan::PYTHON_TESTS,
+    ];
     command(
         name,
         shell,
         &python.display().to_string(),
         &arguments,
-        &[("PYTHONUNBUFFERED", "1")],
+        &[("PYTHONUNBUFFERED", "1"), ("WHIMBREL_BIN", &server)],
     )
 }
 

@@ -1,7 +1,7 @@
 //! The checks, in the order in which they run: what fails fastest comes first.
 
-/// The example client's own check, from the workspace's folder; it is run as `python check.py --server BINARY`.
-pub(super) const PYTHON_CHECK: &str = "examples/python/check.py";
+/// The folder of the example client's tests; they find the server's binary by `WHIMBREL_BIN`.
+pub(super) const PYTHON_TESTS: &str = "examples/python";
 /// What it needs from PyPI.
 pub(super) const PYTHON_REQUIREMENTS: &str = "examples/python/requirements.txt";
 
@@ -74,8 +74,11 @@ const MAKE: Need = Need {
     cure: Cure::Apt("make"),
 };
 const PYTHON: Need = Need {
-    what: "python3",
-    probe: ("python3", &["--version"]),
+    what: "python3, 3.11 or newer,",
+    probe: (
+        "python3",
+        &["-c", "import sys; sys.exit(sys.version_info < (3, 11))"],
+    ),
     cure: Cure::Apt("python3"),
 };
 const PYTHON_VENV: Need = Need {
