@@ -1,6 +1,7 @@
 //! Being known: this node's lease in the registry, its readiness for probes, and the other service nodes it learns of.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -35,22 +36,29 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Runs until it is stopped.
+    /// Runs until it is stopped. Readiness does not wait for the registry, which may be slow to answer.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut renewal_due = Duration::ZERO;
-        let mut superseded = false;
-        while !stop.is_cancelled() {
-            let now = self.env.clock.monotonic();
-            if now >= renewal_due {
-                superseded = self.renew().await;
-                renewal_due = now + self.renewal;
+        let superseded = AtomicBool::new(false);
+        let renewals = async {
+            while !stop.is_cancelled() {
+                superseded.store(self.renew().await, Ordering::Relaxed);
+                self.pause(self.renewal, &stop).await;
             }
-            self.tell_readiness(superseded);
-            let pause = self.env.timers.sleep(LOOK);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = pause => {}
+        };
+        let looks = async {
+            while !stop.is_cancelled() {
+                self.tell_readiness(superseded.load(Ordering::Relaxed));
+                self.pause(LOOK, &stop).await;
             }
+        };
+        tokio::join!(looks, renewals);
+    }
+
+    async fn pause(&self, pause: Duration, stop: &CancellationToken) {
+        let pause = self.env.timers.sleep(pause);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = pause => {}
         }
     }
 

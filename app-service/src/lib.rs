@@ -13,7 +13,21 @@
 //! | [`service`], [`http`], [`auth`] | the ways in: links, the HTTP API, tokens |
 //! | [`node`], [`AppService`] | all of it put together: closed, and over real links and sockets |
 //! | [`placement`], [`ticket`], [`config`] | who owns which user, when a job is done, what can be set |
-//! | [`env`], [`failure`] | time, randomness and tasks, handed in; errors as askers see them |
+//! | [`mod@env`], [`failure`] | time, randomness and tasks, handed in; errors as askers see them |
+//!
+//! | metric | |
+//! |---|---|
+//! | `whimbrel_client_refusals_total{code}` | requests of clients answered by a code |
+//! | `whimbrel_logins_refused_total{code}` | logins not let in |
+//! | `whimbrel_requests_overloaded_total` | requests turned away because the node is full |
+//! | `whimbrel_request_panics_total` | requests that ended in a panic; always worth a look |
+//! | `whimbrel_pushes_accepted_total`, `whimbrel_pushes_dropped_total{why}` | sessions that gateways took a push for; pushes left to sync |
+//! | `whimbrel_rows_per_commit` | rows of conversation lists brought up to date together |
+//! | `whimbrel_row_conflicts_total` | commits of rows that met another node's |
+//! | `whimbrel_rows_refused_total` | rows that found their lane full; markers make up for them |
+//! | `whimbrel_rows_taken_back_total` | rows whose owner did not answer, written here |
+//! | `whimbrel_marker_work_lost_total` | markers whose work is to be taken up again |
+//! | `whimbrel_markers_deleted_total`, `whimbrel_markers_left_total` | markers done; markers left to the slow look at this node's own |
 //!
 //! What it never does: hold a client's connection, or keep in memory what must survive.
 #![forbid(unsafe_code)]

@@ -196,6 +196,18 @@ impl GatewayHandle {
         self.reach.unfinished_handshakes()
     }
 
+    /// Bytes of unfinished hellos, records, frames and held requests.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.reach.held_bytes()
+    }
+
+    /// Bytes that wait for clients.
+    #[must_use]
+    pub fn owed_bytes(&self) -> usize {
+        self.reach.owed_bytes()
+    }
+
     /// Orders the process to leave, this gateway with it.
     pub fn drain(&self) {
         self.drain.start();

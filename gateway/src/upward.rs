@@ -28,6 +28,10 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(8);
 /// How long the order to close displaced sessions may take; the registry has forgotten them already.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often that order is given at most, and the pause between: long enough for a router to come back.
+const CLOSE_ATTEMPTS: u32 = 5;
+const CLOSE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 /// The cluster, as this gateway reaches it.
 pub(crate) struct Cluster {
     pub(crate) uplink: Uplink,
@@ -59,12 +63,12 @@ impl Cluster {
             .submit(request, deadline, move |outcome| done(decoded(outcome)));
     }
 
-    /// Opens and registers a session; tells those it displaces.
+    /// Opens and registers a session; the sessions it displaces are still to be closed.
     async fn open_session(
         &self,
         mut record: SessionRecord,
         uid: String,
-    ) -> Result<(OpenSessionResponse, SessionRecord), Unanswered> {
+    ) -> Result<(OpenSessionResponse, SessionRecord, Vec<SessionRecord>), Unanswered> {
         let request = OpenSessionRequest {
             app_key: record.app_key.clone(),
             uid,
@@ -95,37 +99,51 @@ impl Cluster {
                 retry_after_ms: 0,
             });
         }
-        self.close_displaced(registered.displaced, CloseReason::Superseded)
-            .await;
-        Ok((opened, record))
+        Ok((opened, record, registered.displaced))
     }
 
-    /// Has sessions closed that lost their place, wherever they are.
-    async fn close_displaced(&self, displaced: Vec<SessionRecord>, reason: CloseReason) {
+    /// Has sessions closed that lost their place, wherever they are. One that stayed would get no pushes and not know.
+    async fn close_displaced(&self, displaced: Vec<SessionRecord>) {
         for record in displaced {
             let Some(handle) = record.session else { continue };
             let order = CloseSessions {
                 targets: vec![target(&handle, record.user_id)],
                 gateway_incarnation: handle.incarnation,
-                reason: reason.number(),
+                reason: CloseReason::Superseded.number(),
             };
-            if handle.gateway == self.node {
-                if let Some(reach) = self.reach.get() {
-                    reach.close(handle.incarnation, order.targets, order.reason);
+            for attempt in 1..=CLOSE_ATTEMPTS {
+                if self.order_close(&handle.gateway, &order).await {
+                    break;
                 }
-                continue;
-            }
-            let envelope = Envelope {
-                kind: Kind::CloseSessions.into(),
-                priority: Priority::Control.into(),
-                to_node: handle.gateway,
-                body: order.encode_to_vec().into(),
-                ..Envelope::default()
-            };
-            if let Err(error) = self.uplink.call(envelope, CLOSE_DEADLINE).await {
-                tracing::debug!(%error, "a displaced session was not closed; its registration is gone");
+                tracing::debug!(
+                    gateway = handle.gateway,
+                    attempt,
+                    "a displaced session is not closed yet"
+                );
+                tokio::time::sleep(CLOSE_AGAIN_AFTER).await;
             }
         }
+    }
+
+    /// Whether `gateway` has taken the order, or is gone with its sessions.
+    async fn order_close(&self, gateway: &str, order: &CloseSessions) -> bool {
+        if gateway == self.node {
+            let Some(reach) = self.reach.get() else {
+                return false;
+            };
+            return reach.close(order.gateway_incarnation, order.targets.clone(), order.reason);
+        }
+        let envelope = Envelope {
+            kind: Kind::CloseSessions.into(),
+            priority: Priority::Control.into(),
+            to_node: gateway.to_owned(),
+            body: order.encode_to_vec().into(),
+            ..Envelope::default()
+        };
+        matches!(
+            self.uplink.call(envelope, CLOSE_DEADLINE).await,
+            Ok(_) | Err(CallError::UnknownNode)
+        )
     }
 }
 
@@ -160,10 +178,13 @@ impl Upstream for Upward {
     fn open(&self, record: SessionRecord, uid: &str, asked: Asked) {
         let (cluster, uid) = (Arc::clone(&self.0), uid.to_owned());
         self.0.spawn("open-session", async move {
-            let opened = cluster.open_session(record, uid).await;
-            asked.reply(Reply::Opened(
-                opened.map(|(opened, record)| (opened, Box::new(record))),
-            ));
+            match cluster.open_session(record, uid).await {
+                Ok((opened, record, displaced)) => {
+                    asked.reply(Reply::Opened(Ok((opened, Box::new(record)))));
+                    cluster.close_displaced(displaced).await;
+                }
+                Err(unanswered) => asked.reply(Reply::Opened(Err(unanswered))),
+            }
         });
     }
 
@@ -217,7 +238,7 @@ impl Upstream for Upward {
             match cluster.registry.announce(records).await {
                 Ok(displaced) => {
                     asked.reply(Reply::Announced { places, done: true });
-                    cluster.close_displaced(displaced, CloseReason::Superseded).await;
+                    cluster.close_displaced(displaced).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, sessions = places.len(), "sessions could not be announced; trying again");

@@ -525,7 +525,12 @@ impl Client {
             .send(make(reply))
             .await
             .map_err(|_| Error::closed())?;
-        outcome.await.unwrap_or_else(|_| Err(Error::closed()))
+        // The client drops what it was asked when the local data fails under it, and goes on.
+        let dropped = || match self.commands.is_closed() {
+            true => Error::closed(),
+            false => Error::new(ErrorCode::Storage, "the local data failed: is the disk full?"),
+        };
+        outcome.await.unwrap_or_else(|_| Err(dropped()))
     }
 
     fn tell(&self, command: Command) {

@@ -227,3 +227,55 @@ impl EventSink {
         self.0.arrived.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> EventSink {
+        let sink = EventSink::new();
+        for _ in 0..EVENTS_WAITING_MAX {
+            sink.send(Event::Synced);
+        }
+        sink
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_stops_the_reading_until_it_has_taken_something() {
+        let sink = full();
+        let stream = sink.stream();
+        assert!(!sink.has_room());
+        assert_eq!(stream.try_next(), Some(Event::Synced));
+        sink.room().await;
+        sink.send(Event::Synced);
+        let waiting = tokio::spawn({
+            let sink = sink.clone();
+            async move { sink.room().await }
+        });
+        drop(stream);
+        assert!(waiting.await.is_ok(), "a listener that is gone is not waited for");
+    }
+
+    #[test]
+    fn a_client_nobody_listens_to_does_not_grow() {
+        let sink = full();
+        assert!(sink.has_room());
+        sink.send(Event::Connection(ConnectionState::Online));
+        assert_eq!(sink.0.lock().events.len(), EVENTS_WAITING_MAX);
+        assert_eq!(
+            sink.0.lock().events.back(),
+            Some(&Event::Connection(ConnectionState::Online))
+        );
+    }
+
+    #[tokio::test]
+    async fn every_stream_learns_of_the_end_after_the_last_event() {
+        let sink = EventSink::new();
+        let (first, second) = (sink.stream(), sink.stream());
+        sink.send(Event::Synced);
+        sink.close();
+        assert_eq!(first.next().await, Some(Event::Synced));
+        assert_eq!(first.next().await, None);
+        assert_eq!(second.next().await, None);
+    }
+}

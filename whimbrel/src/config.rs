@@ -2,12 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use secrecy::SecretString;
 use serde::Deserialize;
 use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
 use whimbrel_host::TelemetryConfig;
 use whimbrel_lbs::LbsConfig;
+use whimbrel_protocol::ids::NodeId;
 use whimbrel_router::RouterConfig;
 
 /// Who this node is.
@@ -61,6 +63,31 @@ impl Default for RouterLinksSection {
     }
 }
 
+/// Where the registry lives: in the memory of one router.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RegistrySection {
+    /// The router that keeps it, by name, the same on every node; may be empty where there is one router.
+    pub(crate) home: String,
+}
+
+impl RegistrySection {
+    /// The router that keeps it, when it is named.
+    pub(crate) fn home(&self) -> anyhow::Result<Option<NodeId>> {
+        if self.home.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(
+            NodeId::new(&self.home).context("`registry.home` must name a router")?,
+        ))
+    }
+
+    /// Whether the router `own` keeps it.
+    pub(crate) fn is_at(&self, own: &NodeId) -> anyhow::Result<bool> {
+        Ok(self.home()?.is_none_or(|home| home == *own))
+    }
+}
+
 /// Metrics and health over HTTP.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -107,6 +134,7 @@ impl Default for StoreSection {
 pub(crate) struct GatewayFile {
     pub(crate) node: NodeSection,
     pub(crate) links: LinksSection,
+    pub(crate) registry: RegistrySection,
     pub(crate) health: HealthSection,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) identity: IdentitySection,
@@ -119,6 +147,7 @@ pub(crate) struct GatewayFile {
 pub(crate) struct RouterFile {
     pub(crate) node: NodeSection,
     pub(crate) links: RouterLinksSection,
+    pub(crate) registry: RegistrySection,
     pub(crate) health: HealthSection,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) router: RouterConfig,
@@ -130,6 +159,7 @@ pub(crate) struct RouterFile {
 pub(crate) struct AppServiceFile {
     pub(crate) node: NodeSection,
     pub(crate) links: LinksSection,
+    pub(crate) registry: RegistrySection,
     pub(crate) health: HealthSection,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) store: StoreSection,
@@ -143,6 +173,7 @@ pub(crate) struct AppServiceFile {
 pub(crate) struct LbsFile {
     pub(crate) node: NodeSection,
     pub(crate) links: LinksSection,
+    pub(crate) registry: RegistrySection,
     pub(crate) health: HealthSection,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) lbs: LbsConfig,

@@ -42,7 +42,9 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
     let keys = gateway_identity::read(file.identity.key.expose_secret(), &file.identity.certificate)?;
-    let registry = whimbrel_gateway::RegistryAt::Linked { home: None };
+    let registry = whimbrel_gateway::RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
     let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;
     process.ready(&args, "gateway", json!({ "gateway_tcp": gateway.address() }))?;
     let report = gateway.join().await;
@@ -56,15 +58,11 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     let file: RouterFile = read(&args, |file: &RouterFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
     let identity = identity(&file.node, Role::Router)?;
-    let registry = Arc::new(MemoryRegistry::new(identity.incarnation));
+    let keeps_registry = file.registry.is_at(&identity.node)?;
+    let registry = keeps_registry.then(|| Arc::new(MemoryRegistry::new(identity.incarnation)));
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
-    let router = Router::start(
-        file.router,
-        (endpoint, events),
-        Some(registry),
-        process.host.clone(),
-    );
+    let router = Router::start(file.router, (endpoint, events), registry, process.host.clone());
     process.ready(&args, "router", json!({ "links": address }))?;
     let report = router.join().await;
     tracing::info!(?report, "the router has left");
@@ -83,7 +81,9 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         &file.links.secret,
         &file.links.routers,
     )?;
-    let registry = RegistryAt::Linked { home: None };
+    let registry = RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
     let app_service = AppService::start(
         file.app_service,
         Arc::clone(&store),
@@ -106,7 +106,10 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links.secret, &file.links.routers)?;
     let uplink = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
-    let registry = Arc::new(LinkRegistry::new(Arc::new(uplink), None));
+    let registry = Arc::new(LinkRegistry::new(
+        Arc::new(uplink),
+        file.registry.home()?.as_ref(),
+    ));
     let lbs = Lbs::start(file.lbs, registry, process.host.clone()).await?;
     process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;

@@ -1,8 +1,8 @@
 //! The conversation log: the one way in for everything users do to conversations, and for what they read of them.
 //!
 //! [`Log`] takes a client's request as it came, checks every field, resolves the users it names, and gives back the client's
-//! answer. Mutations become values that the [`committer`](crate::committer) decides and commits; how each kind is decided is
-//! a pure function in a file of its own. Reads go to [`reads`](crate::reads).
+//! answer. Mutations become values that the `committer` decides and commits; how each kind is decided is
+//! a pure function in a file of its own. Reads go to [`reads`].
 //!
 //! What it is not for: telling anybody. That is behind [`CommitSink`].
 

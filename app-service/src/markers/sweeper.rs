@@ -189,8 +189,14 @@ impl Sweeper {
         while let Some(range) = rest {
             let page = snapshot.scan(range, LIVES_PAGE_LEN, Direction::Forward).await?;
             for (key, value) in &page.entries {
-                let Some(life) = trailing_u64(key) else { continue };
-                lives.push((Incarnation(life), values::decode(value)?));
+                let Some(life) = trailing_u64(key).map(Incarnation) else {
+                    continue;
+                };
+                match values::decode(value) {
+                    Ok(value) => lives.push((life, value)),
+                    // Its markers wait; the others' need not.
+                    Err(error) => tracing::error!(%error, ?life, "a node's life cannot be read"),
+                }
             }
             rest = page.next;
         }

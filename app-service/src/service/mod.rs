@@ -1,18 +1,20 @@
 //! What other roles ask of this one, taken off the link and answered.
 //!
 //! [`Service`] is the link's handler: it admits by priority, drops what has expired, and runs each request as a task of its
-//! own. [`client`] knows the clients' methods, [`session`] logins; work on users' rows goes straight to the lanes. Whatever a
+//! own. `client` knows the clients' methods, `session` logins; work on users' rows goes straight to the lanes. Whatever a
 //! client may have done wrong is answered by a code inside a good answer; a bad status is for what did not start.
 
 mod admission;
 mod client;
 mod session;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use prost::Message;
 use whimbrel_link::{Handler, Reply};
 use whimbrel_protocol::cluster::{self, Envelope, Kind, Status};
@@ -86,6 +88,14 @@ impl Answer {
     fn bad_request(detail: impl Into<String>) -> Self {
         Self::Refused {
             status: Status::BadRequest,
+            detail: detail.into(),
+            retry_after_ms: 0,
+        }
+    }
+
+    fn internal(detail: impl Into<String>) -> Self {
+        Self::Refused {
+            status: Status::Internal,
             detail: detail.into(),
             retry_after_ms: 0,
         }
@@ -184,8 +194,14 @@ impl Service {
         };
         let service = self.clone();
         let task = async move {
-            let answered = service.answer(request).await;
+            // One request's fault is not the others'. What it was about to change is either committed or not.
+            let answered = AssertUnwindSafe(service.answer(request)).catch_unwind().await;
             drop(place);
+            let answered = answered.unwrap_or_else(|_| {
+                metrics::counter!("whimbrel_request_panics_total").increment(1);
+                tracing::error!("a request panicked; the panic's own message says where");
+                Answer::internal("a fault of this node")
+            });
             answer(answered);
         };
         self.0.parts.env.spawner.spawn("request", Box::pin(task));

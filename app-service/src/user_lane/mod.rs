@@ -2,7 +2,7 @@
 //!
 //! "This user, this conversation, has moved" goes to the node that owns the user ([`crate::placement`]). There each lane
 //! takes what has gathered for its users, rewrites all those rows in one commit under each user's next sync version
-//! ([`row`] computes them, from one snapshot), and tells the users by a notice. A [`Ticket`](crate::ticket::Ticket) is
+//! ([`row`] computes them, from one snapshot), and tells the users by a notice. A [`Ticket`] is
 //! done only when its row is durable.
 //!
 //! Not here: which rows a commit concerns, or what happens when work is lost ([`crate::markers`]).

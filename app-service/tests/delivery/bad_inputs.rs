@@ -12,7 +12,8 @@ use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, ConversationId, ConversationKind, OperationId, Uid};
 use whimbrel_protocol::method::Method;
 
-use crate::world::{START_MS, World, app, ask, outgoing, secret, wire};
+use crate::switch::ask;
+use crate::world::{START_MS, World, app, outgoing, secret, wire};
 
 fn body(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()

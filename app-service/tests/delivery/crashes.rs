@@ -8,7 +8,8 @@ use whimbrel_app_service::values::{self, storage};
 use whimbrel_protocol::ids::{Rev, Seq};
 use whimbrel_store::{Batch, Store as _};
 
-use crate::world::{Fate, Kindred, World, app};
+use crate::faulty::{Fate, Kindred};
+use crate::world::{World, app};
 
 #[tokio::test(start_paused = true)]
 async fn what_a_crash_left_undone_is_done_by_the_next_life() {

@@ -2,9 +2,13 @@
 //! and links are replaced by a switch in memory, time is tokio's paused clock.
 
 mod bad_inputs;
+mod calls;
 mod crashes;
+mod device;
+mod faulty;
 mod http;
 mod role;
+mod switch;
 mod sync_laws;
 mod two_nodes;
 mod whole_way;

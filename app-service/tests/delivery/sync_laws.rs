@@ -13,7 +13,8 @@ use whimbrel_protocol::ids::{ConversationId, SyncVersion};
 use whimbrel_protocol::method::Method;
 use whimbrel_store::Epoch;
 
-use crate::world::{Device, Live, World, app};
+use crate::device::Device;
+use crate::world::{Live, World, app};
 
 /// Pages from a cursor to the end, each checked; with the rows by conversation.
 async fn read_all(

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use whimbrel_protocol::ids::ConversationId;
 
-use crate::world::{Device, Live, World};
+use crate::device::Device;
+use crate::faulty::{Fate, Kindred};
+use crate::world::{Live, World};
 
 async fn crowd(world: &World, live: &Live, count: usize) -> (Vec<Device>, ConversationId) {
     let names: Vec<String> = (0..count).map(|n| format!("user-{n}")).collect();
@@ -58,6 +60,7 @@ async fn ownership_moves_under_load_without_a_stale_row() {
         b.meets(&[&a]);
         let (mut devices, group) = crowd(&world, &a, 8).await;
         let mut sent = vec![0; devices.len()];
+        world.store.slow_down(20);
         for _ in 0..80 {
             // They need not agree on who lives.
             match world.random(6) {
@@ -81,6 +84,28 @@ async fn ownership_moves_under_load_without_a_stale_row() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_computed_before_another_nodes_never_overwrites_it() {
+    let mut world = World::new(2);
+    world.config.rows.lanes = 1;
+    let (a, b) = (world.start("a").await, world.start("b").await);
+    // Each takes itself to be alone, and so to own everybody.
+    a.meets(&[]);
+    b.meets(&[]);
+    let (mut devices, group) = crowd(&world, &a, 3).await;
+    world.settle(&[a.life()]).await;
+    world.store.plant(Kindred::Rows, Fate::Hold);
+    a.send(&world, &devices[0].actor, group, "one").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    b.send(&world, &devices[0].actor, group, "two").await.unwrap();
+    world.settle(&[b.life()]).await;
+    assert_eq!(devices[1].fresh(&b).await.row(group).unread, 2);
+    assert_eq!(world.markers_of(a.life()).await, 1, "the first is still held");
+    world.store.release();
+    world.settle(&[a.life()]).await;
+    all_agree(&world, &a, &mut devices, group, &[2, 0, 0]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn work_for_an_owner_that_cannot_be_reached_is_done_here() {
     let world = World::new(3);
     let (a, b) = (world.start("a").await, world.start("b").await);
@@ -89,12 +114,17 @@ async fn work_for_an_owner_that_cannot_be_reached_is_done_here() {
     let (mut devices, group) = crowd(&world, &a, 12).await;
     world.settle(&[a.life()]).await;
     world.switch.cut("b");
+    let started = tokio::time::Instant::now();
     let mut sent = vec![0; devices.len()];
     for _ in 0..10 {
         a.send(&world, &devices[1].actor, group, "hi").await.unwrap();
         sent[1] += 1;
     }
     world.settle(&[a.life()]).await;
+    assert!(
+        started.elapsed() < Duration::from_millis(400),
+        "at once, and not by the markers' retries"
+    );
     all_agree(&world, &a, &mut devices, group, &sent).await;
 }
 
@@ -110,9 +140,7 @@ async fn the_living_work_off_what_the_dead_left_each_dead_by_one() {
     let mut sent = vec![0; devices.len()];
     // Its own lanes hang, and no others.
     c.meets(&[]);
-    world
-        .store
-        .plant(crate::world::Kindred::Rows, crate::world::Fate::Hang);
+    world.store.plant(Kindred::Rows, Fate::Hang);
     c.send(&world, &devices[2].actor, group, "hi").await.unwrap();
     sent[2] += 1;
     dead.push(c.life());

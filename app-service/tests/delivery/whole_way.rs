@@ -1,6 +1,8 @@
 //! From a send to every device, with nothing going wrong.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a test that fails shows its seed")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use whimbrel_protocol::client;
@@ -9,7 +11,8 @@ use whimbrel_protocol::ids::UserId;
 use whimbrel_protocol::method::Method;
 use whimbrel_registry::{Registry, UserKey};
 
-use crate::world::{Device, World, outgoing, wire};
+use crate::device::Device;
+use crate::world::{World, outgoing, wire};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_reaches_all_devices_of_both_and_leaves_no_marker() {
@@ -89,6 +92,33 @@ async fn the_removed_learn_of_it_and_see_nothing_after() {
         live.send(&world, &bob.actor, group, "let me in").await,
         Err(Code::NotMember)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_and_sends_at_the_same_moment_keep_their_order_for_the_removed() {
+    for seed in 0..10 {
+        println!("seed {seed}");
+        let world = World::new(30 + seed);
+        let live = world.start_alone().await;
+        let ann = world.device(&live, "ann").await;
+        let mut bob = world.device(&live, "bob").await;
+        let group = live.group(&world, &ann.actor, &["bob"]).await;
+        let (first, removal, second) = tokio::join!(
+            live.send(&world, &ann.actor, group, "one"),
+            live.remove(&world, &ann.actor, group, "bob"),
+            live.send(&world, &ann.actor, group, "two"),
+        );
+        let (first, removal, second) = (first.unwrap(), removal.unwrap(), second.unwrap());
+        world.settle(&[live.life()]).await;
+        bob.follow(&world, &live).await;
+        let visible: BTreeSet<u64> = [1, first, removal, second]
+            .into_iter()
+            .filter(|seq| *seq <= removal)
+            .collect();
+        let pushed: BTreeSet<u64> = bob.pushed[&group].iter().copied().collect();
+        assert_eq!(pushed, visible);
+        assert_eq!((bob.row(group).head_seq, bob.row(group).member), (removal, false));
+    }
 }
 
 #[tokio::test(start_paused = true)]

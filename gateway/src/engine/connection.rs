@@ -65,7 +65,7 @@ impl Connection {
     /// Reads once into `buffer`. A short read has emptied the socket, and the next bytes bring an event.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Moved {
         let space = buffer.len();
-        let moved = settle(self.stream.read(buffer));
+        let moved = settle(|| self.stream.read(buffer));
         match moved {
             Moved::Bytes(0) => return Moved::Gone,
             Moved::Bytes(read) => self.readable = read == space || self.read_closed,
@@ -77,7 +77,7 @@ impl Connection {
 
     /// Writes once. A short write has filled the socket, and room brings an event.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Moved {
-        let moved = settle(self.stream.write(bytes));
+        let moved = settle(|| self.stream.write(bytes));
         match moved {
             Moved::Bytes(written) => self.writable = written == bytes.len(),
             Moved::Blocked => self.writable = false,
@@ -87,14 +87,26 @@ impl Connection {
     }
 }
 
-fn settle(result: io::Result<usize>) -> Moved {
-    match result {
-        Ok(moved) => Moved::Bytes(moved),
-        Err(error) => match error.kind() {
-            // Interrupted before anything moved: as good as full, but for the event, which sockets of ours never lack:
-            // non-blocking reads and writes are not interrupted on Linux.
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Moved::Blocked,
-            _ => Moved::Gone,
-        },
+fn settle(mut io: impl FnMut() -> io::Result<usize>) -> Moved {
+    loop {
+        match io() {
+            Ok(moved) => return Moved::Bytes(moved),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return Moved::Blocked,
+                io::ErrorKind::Interrupted => {}
+                _ => return Moved::Gone,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_at_rest_is_small() {
+        // With the session's own state, its texts, its user's entry and its place on the wheel: below 768 bytes.
+        assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
     }
 }

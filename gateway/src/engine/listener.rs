@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::connection::NOTSENT_LOWAT_BYTES;
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -57,6 +58,9 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     // Connections of an earlier process that still linger do not keep a new one from the address.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
+    // Linux copies both to every accepted socket: two system calls less for each of them.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
     socket.bind(&address.into())?;
     if !shared {
         // With SO_REUSEADDR two sockets may be bound as long as neither listens: only listening proves the place free.
@@ -90,6 +94,16 @@ mod tests {
                 .iter()
                 .all(|listener| listener.local_addr().unwrap() == address)
         );
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options_that_bound_what_the_kernel_holds() {
+        let (listeners, address) = listen(loopback(), 1).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listeners[0].accept().unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BYTES);
     }
 
     #[test]

@@ -71,6 +71,15 @@ pub(crate) struct Shared {
     addresses: Arc<Addresses>,
     connections: AtomicUsize,
     sessions: AtomicUsize,
+    /// What each reactor held at the end of its last turn.
+    holdings: Box<[Holdings]>,
+}
+
+/// Bytes a reactor holds.
+#[derive(Debug, Default)]
+struct Holdings {
+    held: AtomicUsize,
+    owed: AtomicUsize,
 }
 
 impl Shared {
@@ -170,6 +179,7 @@ impl Engine {
             limits,
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            holdings: (0..reactors).map(|_| Holdings::default()).collect(),
         });
         let mut threads = Vec::with_capacity(reactors);
         for (index, (inbox, listener)) in (0..).zip(inboxes.into_iter().zip(listeners)) {
@@ -289,6 +299,16 @@ impl Reach {
     /// Handshakes that are not finished.
     pub(crate) fn unfinished_handshakes(&self) -> usize {
         self.shared.addresses.unfinished()
+    }
+
+    /// Bytes of unfinished hellos, records, frames and held requests.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.shared.holdings.iter().map(|of| of.held.load(Relaxed)).sum()
+    }
+
+    /// Bytes that wait for clients.
+    pub(crate) fn owed_bytes(&self) -> usize {
+        self.shared.holdings.iter().map(|of| of.owed.load(Relaxed)).sum()
     }
 
     /// How full the gateway is, in thousandths of the connections it may have.

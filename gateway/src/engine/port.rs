@@ -194,8 +194,57 @@ impl Port {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use bytes::Bytes;
+    use whimbrel_protocol::cluster::{PushResponse, PushTarget};
+
     use super::*;
+
+    fn push(port: &Port, slots: &[u32], settle: impl FnOnce(PushResponse) + Send + Sync + 'static) {
+        let target = |slot: &u32| PushTarget {
+            slot: *slot,
+            ..PushTarget::default()
+        };
+        let targets = vec![slots.iter().map(target).collect()];
+        PushPart::split(targets, 1, true, &Bytes::new(), settle)
+            .into_iter()
+            .for_each(|part| port.push(part));
+    }
+
+    #[test]
+    fn pushes_without_room_mark_their_sessions_and_count_as_accepted() {
+        let poll = mio::Poll::new().unwrap();
+        let inbox = Inbox::new(&poll, mio::Token(0), 1_000).unwrap();
+        (0..PUSHES_MAX).for_each(|_| push(&inbox.port, &[1], |_| {}));
+        let (tell, told) = mpsc::channel();
+        push(&inbox.port, &[5, 70], move |response| {
+            tell.send(response).unwrap()
+        });
+        assert_eq!(told.try_recv().unwrap().accepted, 2);
+        let mut missed = Vec::new();
+        inbox.take_missed(|slot| missed.push(slot));
+        assert_eq!(missed, [5, 70], "those that had room are not marked");
+    }
+
+    #[test]
+    fn many_arrivals_make_one_wake_and_none_is_overlooked() {
+        let mut poll = mio::Poll::new().unwrap();
+        let inbox = Inbox::new(&poll, mio::Token(9), 10).unwrap();
+        let mut events = mio::Events::with_capacity(8);
+        let mut wakes = |poll: &mut mio::Poll| {
+            poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+            events.iter().count()
+        };
+        (0..5).for_each(|_| assert!(inbox.port.order(Order::Announce)));
+        assert_eq!(wakes(&mut poll), 1);
+        assert!(inbox.port.order(Order::Announce));
+        assert_eq!(wakes(&mut poll), 0, "the reactor has not looked yet");
+        inbox.rearm();
+        assert!(inbox.port.order(Order::Announce));
+        assert_eq!(wakes(&mut poll), 1);
+        assert_eq!(inbox.orders.try_iter().count(), 7);
+    }
 
     #[test]
     fn every_marked_slot_is_taken_once_and_unknown_slots_are_harmless() {

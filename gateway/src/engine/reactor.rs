@@ -277,11 +277,15 @@ impl Reactor {
         self.fire_timers();
         self.walk();
         self.flush();
-        self.metrics.note(&ReactorState {
+        let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
             owed_bytes: self.tools.owed.used(),
-        });
+        };
+        self.metrics.note(&state);
+        let holdings = &self.shared.holdings[usize::from(self.index)];
+        holdings.held.store(state.held_bytes, Relaxed);
+        holdings.owed.store(state.owed_bytes, Relaxed);
     }
 
     /// How long to wait for events: not at all while there is work.
@@ -294,7 +298,7 @@ impl Reactor {
             || self.accept_ready
             || self.inbox.is_woken()
             || self.drain_walk.next.is_some()
-            || (self.announce_walk.next.is_some() && !self.announcing);
+            || self.may_announce();
         if busy {
             return Some(Duration::ZERO);
         }
@@ -302,6 +306,7 @@ impl Reactor {
         let alarms = [
             self.accept_again_at_ms,
             self.stop_at_ms,
+            (self.announce_walk.next.is_some() && !self.announcing).then_some(self.announce_not_before_ms),
             (self.index == 0).then_some(self.forgive_at_ms),
         ];
         let alarm = alarms
@@ -380,6 +385,11 @@ impl Reactor {
         }
     }
 
+    /// Handshakes whose next step could be taken now.
+    pub(super) fn handshakes_waiting(&self) -> usize {
+        self.hellos.len() + self.judged.len()
+    }
+
     fn read_one(&mut self, place: Place) {
         let Some(connection) = self.slots.at(place) else {
             return;
@@ -431,6 +441,8 @@ impl Reactor {
             return;
         };
         if connection.session.is_over() {
+            // Closing a socket with unread bytes resets it, and the peer may never see our last ones.
+            let _unread = connection.read(&mut self.read_buffer);
             return self.end(place, "over");
         }
         if connection.registered && !connection.session.is_ready() {
@@ -647,13 +659,17 @@ impl Reactor {
             }
             self.drain_walk.next = (to < self.slots.slot_count()).then_some(to);
         }
-        let now_ms = self.tools.now.monotonic_ms;
         if let Some(from) = self.announce_walk.next
-            && !self.announcing
-            && self.announce_not_before_ms <= now_ms
+            && self.may_announce()
         {
             self.announce(from);
         }
+    }
+
+    fn may_announce(&self) -> bool {
+        self.announce_walk.next.is_some()
+            && !self.announcing
+            && self.announce_not_before_ms <= self.tools.now.monotonic_ms
     }
 
     fn announce(&mut self, from: u32) {

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use mio::Interest;
-use socket2::SockRef;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::cluster::{OpenSessionResponse, PushTarget, SessionRecord};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::{Frame, Push};
 
 use super::addresses::TurnedAway;
-use super::connection::{Connection, NOTSENT_LOWAT_BYTES};
+use super::connection::Connection;
 use super::listener::ACCEPT_RETRY_AFTER;
 use super::message::{Asked, Migrant, PushPart, Reply, lost};
 use super::port::REPLIES_MAX;
@@ -22,6 +21,10 @@ use crate::session::{Answer, Event, Fault, PushOutcome, Session, Unanswered, UpR
 
 /// Connections accepted in a turn: twice what can be served, for most hellos are not there yet.
 const ACCEPTS_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
+
+/// Hellos and judged logins that may wait for their turn before accepting rests: some ten turns of them. Whoever comes
+/// later waits in the kernel's backlog, where it costs nothing and nobody's limit counts it.
+const HANDSHAKES_WAITING_MAX: usize = 10 * HANDSHAKES_PER_TURN;
 
 /// Connections taken over in a turn.
 const MOVES_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
@@ -331,7 +334,7 @@ impl Reactor {
     }
 
     pub(super) fn accept_some(&mut self) {
-        if !self.accept_ready {
+        if !self.accept_ready || self.handshakes_waiting() >= HANDSHAKES_WAITING_MAX {
             return;
         }
         for _ in 0..ACCEPTS_PER_TURN {
@@ -374,13 +377,6 @@ impl Reactor {
                 return turn_away(&mut stream, turned_away);
             }
         };
-        let socket = SockRef::from(&stream);
-        if let Err(error) = socket
-            .set_tcp_nodelay(true)
-            .and_then(|()| socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES))
-        {
-            tracing::debug!(%error, "a socket does not take its options");
-        }
         let session = Session::new(self.tools.now, &self.tools.limits);
         if let Some(place) = self.settle_in(Connection::new(stream, session, Some(Box::new(ticket)))) {
             tracing::trace!(reactor = self.index, slot = place.slot, %peer, "connection accepted");

@@ -41,21 +41,20 @@ impl Acks {
     /// The client has taken in every tracked push up to `through`.
     ///
     /// # Errors
-    /// When there are not so many.
+    /// When there are not so many, or it had taken in more before.
     pub(crate) fn handle_ack(&mut self, through: u32, now_ms: u64) -> Result<(), Fault> {
-        if through > self.sent {
-            return Err(Fault::AckBeyond {
+        let (acknowledged, sent) = (self.through, self.sent);
+        if !(acknowledged..=sent).contains(&through) {
+            return Err(Fault::BadAck {
                 through,
-                sent: self.sent,
+                acknowledged,
+                sent,
             });
         }
-        if through > self.through {
+        if through > acknowledged {
             self.through = through;
             self.spent_ms = 0;
-            self.running_since_ms = self
-                .running_since_ms
-                .filter(|_| through < self.sent)
-                .map(|_| now_ms);
+            self.running_since_ms = self.running_since_ms.filter(|_| through < sent).map(|_| now_ms);
         }
         Ok(())
     }
@@ -103,21 +102,27 @@ mod tests {
         acks.handle_owing(false, 0);
         acks.handle_ack(2, 9_000).unwrap();
         assert_eq!(acks.deadline_ms(), Some(19_000));
-        acks.handle_ack(1, 9_500).unwrap();
+        acks.handle_ack(2, 9_500).unwrap();
         assert_eq!(
             acks.deadline_ms(),
             Some(19_000),
-            "an older acknowledgement is no progress"
+            "the same acknowledgement again is no progress"
         );
         acks.handle_ack(3, 10_000).unwrap();
         assert_eq!(acks.deadline_ms(), None);
     }
 
     #[test]
-    fn acknowledging_what_was_never_sent_is_a_fault() {
-        assert_eq!(
-            sent(2).handle_ack(3, 0),
-            Err(Fault::AckBeyond { through: 3, sent: 2 })
-        );
+    fn acknowledging_what_was_never_sent_or_less_than_before_is_a_fault() {
+        let mut acks = sent(3);
+        acks.handle_ack(2, 0).unwrap();
+        for through in [1, 4] {
+            let fault = Fault::BadAck {
+                through,
+                acknowledged: 2,
+                sent: 3,
+            };
+            assert_eq!(acks.handle_ack(through, 0), Err(fault));
+        }
     }
 }

@@ -47,6 +47,11 @@ impl Budget {
         self.used.set(self.used.get().saturating_sub(bytes));
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.used.get() >= self.max
+    }
+
     /// Bytes taken now.
     pub(crate) fn used(&self) -> usize {
         self.used.get()

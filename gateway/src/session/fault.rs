@@ -24,11 +24,13 @@ pub(crate) enum Fault {
         /// Its kind.
         kind: FrameKind,
     },
-    /// An acknowledgement of pushes that were not sent.
-    #[error("the client acknowledged push {through}, the last one sent is {sent}")]
-    AckBeyond {
+    /// An acknowledgement of pushes that were not sent, or of fewer than before.
+    #[error("the client acknowledged push {through}, expected one from {acknowledged} to {sent}")]
+    BadAck {
         /// What it named.
         through: u32,
+        /// What it named before.
+        acknowledged: u32,
         /// The newest there is.
         sent: u32,
     },
@@ -92,7 +94,7 @@ impl Fault {
             | Self::Frame(_)
             | Self::RequestId(_)
             | Self::Unexpected { .. }
-            | Self::AckBeyond { .. }
+            | Self::BadAck { .. }
             | Self::Unfinished => told(CloseReason::ProtocolViolation),
             Self::NotConfirmed | Self::HandshakeTimeout => told(CloseReason::NotConfirmed),
             Self::AckOverdue => told(CloseReason::AckOverdue),
@@ -126,7 +128,7 @@ impl Fault {
             Self::Frame(_) => "bad_frame",
             Self::RequestId(_) => "bad_request_id",
             Self::Unexpected { .. } => "unexpected_frame",
-            Self::AckBeyond { .. } => "bad_ack",
+            Self::BadAck { .. } => "bad_ack",
             Self::NotConfirmed => "not_confirmed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Unfinished => "unfinished",

@@ -7,7 +7,7 @@ use prost::Message as _;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::client::LoginAnswer;
 use whimbrel_protocol::cluster::AuthenticateResponse;
-use whimbrel_protocol::code::Code;
+use whimbrel_protocol::code::{Code, Retry};
 use whimbrel_protocol::handshake::Responder;
 use whimbrel_protocol::hello::{Hello, HelloStep};
 
@@ -186,7 +186,9 @@ impl Authenticating {
                 retry_after_ms,
                 ..
             }) => {
-                cx.events.push(Event::HandshakeFailed);
+                if is_suspicious(code) {
+                    cx.events.push(Event::HandshakeFailed);
+                }
                 let refusal = Unanswered {
                     code,
                     message,
@@ -240,6 +242,14 @@ impl Authenticating {
             return Session::Authenticating(self);
         }
         self.fault(cx, Fault::HandshakeTimeout)
+    }
+}
+
+/// Whether a refusal counts against the address it came from. An expired token is everyday life, an overload is ours.
+fn is_suspicious(code: u32) -> bool {
+    match Code::from_number(code) {
+        None | Some(Code::TokenExpired) => false,
+        Some(code) => code.retry() != Retry::Later,
     }
 }
 

@@ -20,6 +20,12 @@ use super::outbound::Outbound;
 use super::provisional::Held;
 use super::{Context, Event, Now, Session, SessionLimits, Unanswered, UpRequest};
 
+/// Bytes of a refusal's message: it may come from another node, and must not grow a frame over its bound.
+const REFUSAL_MESSAGE_LEN_MAX: usize = 300;
+
+/// What a client is told to wait whose answer found no room, in milliseconds: others take that long to drain.
+const OVERLOADED_RETRY_AFTER_MS: u32 = 1_000;
+
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -285,6 +291,20 @@ impl Talk {
                 );
                 self.refuse(cx, id, Code::TooLarge, message);
             }
+            // The same request with the same operation id gets the same answer later.
+            Answer::Passed(_) if cx.owed.is_exhausted() => {
+                let message = "too much waits for clients of this gateway".to_owned();
+                let code = Code::Overloaded.number();
+                self.send_refusal(
+                    cx,
+                    id,
+                    Unanswered {
+                        code,
+                        message,
+                        retry_after_ms: OVERLOADED_RETRY_AFTER_MS,
+                    },
+                );
+            }
             Answer::Passed(payload) => {
                 self.send(
                     cx,
@@ -317,6 +337,8 @@ impl Talk {
             message,
             retry_after_ms,
         } = refusal;
+        let mut message = message;
+        message.truncate(message.floor_char_boundary(REFUSAL_MESSAGE_LEN_MAX));
         let response = ClientResponse {
             code,
             message,

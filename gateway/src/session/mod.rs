@@ -25,6 +25,9 @@ mod live;
 mod outbound;
 mod provisional;
 mod ready;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod tests;
 
 use bytes::Bytes;
 use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};

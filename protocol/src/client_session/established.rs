@@ -10,6 +10,7 @@ use super::event::{End, Event, Failure, Fault, Refusal};
 use super::requests::{OutgoingRequest, RequestError, Requests};
 use super::{PROBE_WITHIN_MS, READY_WITHIN_MS};
 use crate::client;
+use crate::close::CloseReason;
 use crate::frame::{Frame, FrameError, FrameReader, FrameView, RequestId, Retry};
 use crate::record::{self, RecordStep};
 use crate::session_keys::SessionKeys;
@@ -139,14 +140,13 @@ impl Established {
 
     pub(super) fn probe(&mut self, now: Duration) {
         if self.flow.probe_until.is_none() {
-            self.flow.probe_until = Some(after(now, PROBE_WITHIN_MS));
             self.flow.ping(now);
         }
     }
 
     pub(super) fn say_close(&mut self) {
         self.flow.say(&Frame::Close {
-            reason: 0,
+            reason: CloseReason::Leaving.number(),
             retry: Retry::Never,
         });
     }
@@ -274,7 +274,6 @@ impl Flow {
             return Err(End::RequestsStalled);
         }
         if now >= self.ping_at() || (expired && self.probe_until.is_none()) {
-            self.probe_until = expired.then(|| after(now, PROBE_WITHIN_MS)).or(self.probe_until);
             self.ping(now);
         }
         if self.ack_due.is_some_and(|due| now >= due) {
@@ -328,8 +327,10 @@ impl Flow {
         }
     }
 
+    /// Asks for a sign of life, which has to come soon.
     fn ping(&mut self, now: Duration) {
         self.last_sent = now;
+        self.probe_until.get_or_insert(after(now, PROBE_WITHIN_MS));
         self.ping_token = self.ping_token.wrapping_add(1);
         self.say(&Frame::Ping {
             token: self.ping_token,

@@ -43,8 +43,8 @@ use crate::timing;
 /// room for both to be retried.
 pub const READY_WITHIN_MS: u64 = 20_000;
 
-/// How long a probed connection may stay silent, in milliseconds: beyond the slowest mobile round trip, short against
-/// the heartbeat that would find out by itself.
+/// How long a connection may stay silent after a ping, in milliseconds: beyond the slowest mobile round trip, short
+/// against the heartbeat.
 pub const PROBE_WITHIN_MS: u64 = 10_000;
 
 /// One login of one device over one connection. See the module for the order of calls.

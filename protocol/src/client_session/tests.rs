@@ -168,7 +168,6 @@ fn ready() -> (ClientSession, Peer) {
 fn response(id: RequestId, payload: &[u8]) -> Frame<&[u8]> {
     Frame::Response(frame::Response {
         id,
-        code: 0,
         compressed: false,
         payload,
     })
@@ -314,7 +313,7 @@ fn tracked_pushes_are_acknowledged_together_within_a_tenth_of_a_second() {
 }
 
 #[test]
-fn an_idle_session_pings_at_its_heartbeat_and_a_silent_peer_ends_it() {
+fn an_idle_session_pings_at_its_heartbeat_and_a_peer_that_does_not_answer_ends_it() {
     let (mut session, mut peer) = ready();
     session.poll_output(&mut Vec::new());
     assert_eq!(session.poll_timeout(), Some(ms(60_100)));
@@ -322,9 +321,12 @@ fn an_idle_session_pings_at_its_heartbeat_and_a_silent_peer_ends_it() {
     assert!(matches!(peer.hear(&mut session)[..], [Frame::Ping { token: 1 }]));
     let bytes = peer.say(&[Frame::Pong { token: 1 }]);
     session.handle_bytes(&bytes, ms(60_200));
+    assert_eq!(session.poll_timeout(), Some(ms(120_100)));
     session.handle_timeout(ms(120_100));
+    assert!(matches!(peer.hear(&mut session)[..], [Frame::Ping { token: 2 }]));
+    session.handle_timeout(ms(130_099));
     assert_eq!(events(&mut session), []);
-    session.handle_timeout(ms(60_200 + 150_000));
+    session.handle_timeout(ms(130_100));
     assert_eq!(events(&mut session), [Event::Ended(End::Silent)]);
     assert_eq!(session.poll_timeout(), None);
 }
@@ -388,7 +390,7 @@ fn close_ends_the_session_with_its_advice() {
     let (mut session, mut peer) = ready();
     let bytes = peer.say(&[
         Frame::Close {
-            reason: 205,
+            reason: 8,
             retry: Retry::Never,
         },
         push(b"unheard"),
@@ -397,7 +399,7 @@ fn close_ends_the_session_with_its_advice() {
     assert_eq!(
         events(&mut session),
         [Event::Ended(End::Closed {
-            reason: 205,
+            reason: 8,
             retry: Retry::Never
         })]
     );

@@ -19,6 +19,9 @@ use crate::types::Entry;
 /// Calls the app may wait for at once; more are refused.
 const CALLS_MAX: usize = 256;
 
+/// Calls on their way at once: with the longest payloads half of what a session takes.
+const CALLS_IN_FLIGHT_MAX: usize = 32;
+
 /// Read marks on their way at once.
 const MARKS_MAX: usize = 4;
 
@@ -120,12 +123,13 @@ impl Core {
 
     pub(super) fn poll_calls(&mut self, now: Now) {
         let may = |call: &Call| !call.in_flight && call.pause.is_over(now.monotonic);
-        let ready: Vec<u64> = self
+        let room = CALLS_IN_FLIGHT_MAX.saturating_sub(self.calls_in_flight());
+        let waiting = self
             .calls
             .iter()
             .filter(|(_, call)| may(call))
-            .map(|(number, _)| *number)
-            .collect();
+            .map(|(number, _)| *number);
+        let ready: Vec<u64> = waiting.take(room).collect();
         for number in ready {
             let operation_id = self.operation_id(now);
             let Some(call) = self.calls.get_mut(&number) else {
@@ -146,11 +150,13 @@ impl Core {
     }
 
     pub(super) fn calls_due(&self) -> Option<Duration> {
-        self.calls
-            .values()
-            .filter(|call| !call.in_flight)
-            .map(|call| call.pause.until())
-            .min()
+        let waiting = self.calls.values().filter(|call| !call.in_flight);
+        let full = self.calls_in_flight() >= CALLS_IN_FLIGHT_MAX;
+        waiting.map(|call| call.pause.until()).min().filter(|_| !full)
+    }
+
+    fn calls_in_flight(&self) -> usize {
+        self.calls.values().filter(|call| call.in_flight).count()
     }
 
     pub(super) fn expire_calls(&mut self, now: Now) {

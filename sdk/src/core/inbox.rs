@@ -4,6 +4,10 @@
 //! Pure: entries, rows and answers come in with a monotonic `now`; what to show and what to ask come out. The owner
 //! keeps `start`, `shown` and `rev` on disk in the same transaction as the entries it shows.
 //!
+//! What is pushed, or made from our own send, shows an entry as it was when it was committed; a change since then may
+//! already have been taken in, without the entry. So an entry that may be older than the changes taken in is not
+//! believed, but pulled.
+//!
 //! A seq that a complete answer of the server leaves out is one the user may not see (members see the intervals of
 //! their membership), so only such an answer, never a push, closes a hole that nothing fills.
 
@@ -55,6 +59,8 @@ pub(crate) struct Inbox {
     head: u64,
     head_rev: u64,
     held: BTreeMap<u64, Entry>,
+    /// Entries above this one were committed after the changes taken in; unknown after more were taken in.
+    believed_above: Option<u64>,
     /// A complete answer covered everything up to here: what is missing below does not exist for this user.
     covered: u64,
     /// When the hole below `head` is believed; set while there is one.
@@ -73,6 +79,7 @@ impl Inbox {
             head: 0,
             head_rev: 0,
             held: BTreeMap::new(),
+            believed_above: None,
             covered: 0,
             hole_due: None,
             asking: None,
@@ -97,7 +104,8 @@ impl Inbox {
 
     /// Decides where a conversation that is new here begins: at most `history_max` entries below its head.
     ///
-    /// Everything asked from now on is at least as new as the row, so its rev is where changes begin.
+    /// Everything asked from now on is at least as new as the row, so its rev is where changes begin. What was pushed
+    /// before may be older, and is asked for again if anything has ever changed.
     pub(crate) fn place(&mut self, first_visible: u64, head: u64, head_rev: u64, history_max: u64) {
         if self.position.is_some() {
             return;
@@ -106,12 +114,14 @@ impl Inbox {
             0 => head.saturating_add(1),
             first => first.max(head.saturating_add(1).saturating_sub(history_max)),
         };
-        self.held.retain(|seq, _| *seq >= start);
+        let current = |seq: u64| seq > head || head_rev == 0;
+        self.held.retain(|seq, _| *seq >= start && current(*seq));
         self.position = Some(Position {
             start,
             shown: start.saturating_sub(1),
             rev: head_rev,
         });
+        self.observe(head, head_rev);
     }
 
     /// The server begins anew, perhaps from a backup: if its log is shorter than what was shown, forgets what is above
@@ -126,11 +136,13 @@ impl Inbox {
             position.start = position.start.min(head.saturating_add(1));
             position.rev = position.rev.min(head_rev);
             self.held.clear();
+            self.believed_above = None;
             self.covered = 0;
             self.head = head;
             self.head_rev = head_rev;
             self.asking = None;
             self.hole_due = None;
+            self.observe(head, head_rev);
         }
         shorter
     }
@@ -144,24 +156,19 @@ impl Inbox {
 
     /// Takes in what the row says. `certain`: pushes on their way cannot fill the hole, do not wait for them.
     pub(crate) fn handle_head(&mut self, head: u64, head_rev: u64, certain: bool, now: Duration) {
-        self.head = self.head.max(head);
-        self.head_rev = self.head_rev.max(head_rev);
+        self.observe(head, head_rev);
         self.note_hole(certain, now);
     }
 
-    /// Takes in an entry that was pushed. Gives it back when it changes one that was shown, as [`Inbox::handle_changes`]
-    /// does: the owner compares revs.
+    /// Takes in an entry that was pushed, or made from our own send. Gives it back when it may change one that was
+    /// shown, as [`Inbox::handle_changes`] does: the owner compares revs.
     pub(crate) fn handle_pushed(&mut self, entry: Entry, now: Duration) -> Option<Entry> {
         self.head = self.head.max(entry.seq);
-        let changed = self.take(entry);
-        if let Some(changed) = &changed {
-            self.head_rev = self.head_rev.max(changed.rev);
-            if let Some(position) = &mut self.position
-                && changed.rev == position.rev.saturating_add(1)
-            {
-                position.rev = changed.rev;
-            }
-        }
+        let changed = if self.is_believed(&entry) {
+            self.take(entry)
+        } else {
+            None
+        };
         self.note_hole(false, now);
         changed
     }
@@ -187,8 +194,7 @@ impl Inbox {
             return;
         }
         self.pause.succeed();
-        self.head = self.head.max(page.head_seq).max(last);
-        self.head_rev = self.head_rev.max(page.head_rev);
+        self.observe(page.head_seq.max(last), page.head_rev);
         for entry in page.entries {
             // What was shown already came again; a change of it comes with its rev.
             let _shown_before = self.take(entry);
@@ -232,8 +238,11 @@ impl Inbox {
         } else {
             self.head_rev
         };
-        if let Some(position) = &mut self.position {
-            position.rev = position.rev.max(rev);
+        if let Some(position) = &mut self.position
+            && rev > position.rev
+        {
+            position.rev = rev;
+            self.believed_above = None;
         }
         let mut changed = Vec::new();
         for entry in page.entries {
@@ -325,6 +334,25 @@ impl Inbox {
     pub(crate) fn is_at_head(&self) -> bool {
         self.position
             .is_some_and(|position| position.shown >= self.head && position.rev >= self.head_rev)
+    }
+
+    /// What the server said its log was like at one moment.
+    fn observe(&mut self, head: u64, head_rev: u64) {
+        self.head = self.head.max(head);
+        self.head_rev = self.head_rev.max(head_rev);
+        if self.position.is_some_and(|position| head_rev >= position.rev) {
+            self.believed_above = Some(self.believed_above.map_or(head, |above| above.min(head)));
+        }
+    }
+
+    /// Whether no change of this entry can have been taken in without it.
+    fn is_believed(&self, entry: &Entry) -> bool {
+        let Some(position) = self.position else {
+            return true;
+        };
+        entry.seq <= position.shown
+            || position.rev == 0
+            || self.believed_above.is_some_and(|above| entry.seq > above)
     }
 
     /// Holds an entry that is not shown yet; gives back one that was.

@@ -46,6 +46,11 @@ impl ListSync {
         &self.cursor
     }
 
+    /// Whether a sync is on its way.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
     /// Syncs at `at`, or earlier when that was wanted already.
     pub(crate) fn want_at(&mut self, at: Duration) {
         self.wanted_at = Some(self.wanted_at.map_or(at, |before| before.min(at)));

@@ -191,6 +191,11 @@ impl Core {
         &mut self.store
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_store(self) -> Store {
+        self.store
+    }
+
     /// Begins a transaction; see [`Store::begin`].
     pub(crate) fn begin(&mut self, synced: bool) -> Result<(), StoreError> {
         self.store.begin(synced)
@@ -214,7 +219,10 @@ impl Core {
     /// The session is ready: requests may be made.
     pub(crate) fn handle_online(&mut self, now: Now) {
         self.online = true;
-        self.list.want_now(now.monotonic);
+        // A sync that went out behind Confirm is answered after READY: it is as good as a new one.
+        if !self.list.is_asking() {
+            self.list.want_now(now.monotonic);
+        }
         for lane in self.lanes.values_mut() {
             lane.pause.cut_short();
         }
@@ -250,15 +258,15 @@ impl Core {
             return Ok(());
         };
         match result {
-            Ok(body) => self.handle_answer(purpose, body, now),
-            Err(failure) => self.handle_no_answer(purpose, NoAnswer::Failed(failure), now),
+            Ok(body) => self.handle_answer(&purpose, body, now),
+            Err(failure) => self.handle_no_answer(&purpose, NoAnswer::Failed(failure), now),
         }
     }
 
     /// A request's connection is gone.
     pub(crate) fn handle_lost(&mut self, tag: u64, now: Now) -> Result<(), StoreError> {
         match self.asked.remove(&tag) {
-            Some(purpose) => self.handle_no_answer(purpose, NoAnswer::Lost, now),
+            Some(purpose) => self.handle_no_answer(&purpose, NoAnswer::Lost, now),
             None => Ok(()),
         }
     }
@@ -283,11 +291,10 @@ impl Core {
         if !self.online {
             return call_deadline;
         }
-        let conversations = self.alarms.values().min().copied();
         [
             call_deadline,
             self.list.due(),
-            conversations,
+            self.conversations_due(),
             self.sends_due(),
             self.calls_due(),
             self.marks_due(),
@@ -312,11 +319,11 @@ impl Core {
         }
     }
 
-    fn handle_answer(&mut self, purpose: Purpose, body: Bytes, now: Now) -> Result<(), StoreError> {
-        match purpose {
+    fn handle_answer(&mut self, purpose: &Purpose, body: Bytes, now: Now) -> Result<(), StoreError> {
+        match *purpose {
             Purpose::Sync => match decode(body) {
                 Some(page) => self.handle_synced(page, now),
-                None => self.handle_no_answer(Purpose::Sync, NoAnswer::Failed(Failure::Malformed), now),
+                None => self.handle_no_answer(&Purpose::Sync, NoAnswer::Failed(Failure::Malformed), now),
             },
             Purpose::Pull {
                 conversation,
@@ -349,14 +356,14 @@ impl Core {
         }
     }
 
-    fn handle_no_answer(&mut self, purpose: Purpose, why: NoAnswer, now: Now) -> Result<(), StoreError> {
+    fn handle_no_answer(&mut self, purpose: &Purpose, why: NoAnswer, now: Now) -> Result<(), StoreError> {
         let jitter = self.jitter();
         let retry_after_ms = match &why {
             NoAnswer::Failed(Failure::Refused(refusal)) => refusal.retry_after_ms,
             _ => 0,
         };
         let lost = matches!(why, NoAnswer::Lost | NoAnswer::Failed(Failure::NotBegun));
-        match purpose {
+        match *purpose {
             Purpose::Sync if lost => self.list.handle_lost(now.monotonic),
             Purpose::Sync => self.list.handle_failed(now.monotonic, retry_after_ms, jitter),
             Purpose::Pull { conversation, .. } | Purpose::Changes { conversation, .. } => {

@@ -1,9 +1,13 @@
-//! How long to leave something alone after it failed: doubling, jittered, and at least as long as the server asked.
+//! How long to leave something alone after it failed: a random part of a bound that doubles, and at least as long as the
+//! server asked.
 
 use std::time::Duration;
 
 /// The first pause, in milliseconds: long enough for a node's place to be taken by another.
 const FIRST_MS: u64 = 500;
+
+/// The shortest pause, in milliseconds: whatever chance says, nothing is tried in a loop.
+const SHORTEST_MS: u64 = 100;
 
 /// The longest pause, in milliseconds: what a user who waits will bear, and what a server can bear from all of them.
 const LONGEST_MS: u64 = 60_000;
@@ -16,16 +20,17 @@ pub(crate) struct Pause {
 }
 
 impl Pause {
-    /// Counts a failure at `now`. `jitter` is a random number from 0 up to 1 and chooses within half and the whole pause.
+    /// Counts a failure at `now`. `jitter` is a random number from 0 up to 1.
     pub(crate) fn fail(&mut self, now: Duration, retry_after_ms: u32, jitter: f64) -> Duration {
         let doubled = FIRST_MS
             .saturating_mul(1_u64 << self.failures.min(16))
             .min(LONGEST_MS);
         self.failures = self.failures.saturating_add(1);
         let asked = Duration::from_millis(retry_after_ms.into());
-        let own = Duration::from_millis(doubled).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        let own = Duration::from_millis(doubled).mul_f64(jitter.clamp(0.0, 1.0));
         // The jitter also spreads those whom the server told the same time.
-        let pause = own.max(asked + Duration::from_millis(FIRST_MS).mul_f64(jitter.clamp(0.0, 1.0)));
+        let spread = asked + Duration::from_millis(FIRST_MS).mul_f64(jitter.clamp(0.0, 1.0));
+        let pause = own.max(spread).max(Duration::from_millis(SHORTEST_MS));
         self.until = now.saturating_add(pause);
         pause
     }
@@ -58,7 +63,7 @@ mod tests {
         let mut pause = Pause::default();
         let mut last = Duration::ZERO;
         for _ in 0..40 {
-            let next = pause.fail(Duration::ZERO, 0, 0.0);
+            let next = pause.fail(Duration::ZERO, 0, 0.5);
             assert!(next >= last);
             last = next;
         }
@@ -68,7 +73,7 @@ mod tests {
         pause.succeed();
         assert_eq!(
             pause.fail(Duration::ZERO, 0, 0.0),
-            Duration::from_millis(FIRST_MS / 2)
+            Duration::from_millis(SHORTEST_MS)
         );
     }
 

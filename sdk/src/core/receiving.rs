@@ -337,9 +337,7 @@ impl Core {
             .map(|(id, _)| *id)
             .collect();
         for id in due {
-            let asked =
-                self.asked_count(|purpose| matches!(purpose, Purpose::Pull { .. } | Purpose::Changes { .. }));
-            if asked >= PULLS_MAX {
+            if self.pulls_are_full() {
                 break;
             }
             let want = self
@@ -385,6 +383,20 @@ impl Core {
             }
             self.set_alarm(id);
         }
+    }
+
+    /// When a conversation lacks something next; while as many pulls as may be are on their way, their answers wake us.
+    pub(super) fn conversations_due(&self) -> Option<std::time::Duration> {
+        self.alarms
+            .values()
+            .min()
+            .copied()
+            .filter(|_| !self.pulls_are_full())
+    }
+
+    fn pulls_are_full(&self) -> bool {
+        self.asked_count(|purpose| matches!(purpose, Purpose::Pull { .. } | Purpose::Changes { .. }))
+            >= PULLS_MAX
     }
 
     pub(super) fn set_alarm(&mut self, id: ConversationId) {

@@ -18,8 +18,8 @@ use crate::types::{LocalMessageId, SentMessage};
 /// Messages that may wait to be sent; a device that is offline for days stays below it, a program in a loop does not.
 const QUEUED_MAX: u64 = 10_000;
 
-/// The longest content of one message, in bytes: what the server's store takes, with room for its own.
-const CONTENT_LEN_MAX: usize = 32 * 1024;
+/// The longest content of one message, in bytes: the protocol's 24 KiB less its ids and options.
+const CONTENT_LEN_MAX: usize = 24 * 1024 - 256;
 
 /// Batches on their way at once, over all conversations.
 const SENDS_MAX: usize = 16;

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::client::Login;
 use whimbrel_protocol::client_session::{ClientSession, End, OutgoingRequest};
+use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::{Affinity, Retry as CloseRetry};
 use whimbrel_protocol::suite::Suite;
 
@@ -26,6 +28,9 @@ const LEAVE_WITHIN_MAX: Duration = Duration::from_secs(30);
 
 /// A session that lost its gateway reconnects after a random part of this: those of one gateway do not all come at once.
 const RECONNECT_SPREAD: Duration = Duration::from_millis(500);
+
+/// How long the token provider may take: it asks the customer's server, perhaps over a bad network.
+const TOKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A token that runs out sooner than this is not used for a login any more, in milliseconds.
 const TOKEN_MARGIN_MS: u64 = 10_000;
@@ -108,10 +113,12 @@ impl Connecting {
         self.wanted_at = None;
     }
 
-    pub(super) fn due(&self) -> Option<Duration> {
+    /// When [`Driver::connect`] has something to do without an answer from outside.
+    pub(super) fn due(&self, directory_is_empty: bool) -> Option<Duration> {
+        let waits_for_directory = self.fetching_directory && (self.directory_first || directory_is_empty);
         match &self.race {
             Some(race) => race.due(),
-            None if self.fetching_token || (self.fetching_directory && self.directory_first) => None,
+            None if self.fetching_token || waits_for_directory => None,
             None => self.wanted_at,
         }
     }
@@ -211,7 +218,8 @@ impl Driver {
         let provider = std::sync::Arc::clone(&self.provider);
         let inputs = self.to_inputs.clone();
         tokio::spawn(async move {
-            let result = provider.token().await;
+            let asked = tokio::time::timeout(TOKEN_WITHIN, provider.token()).await;
+            let result = asked.unwrap_or_else(|_| Err(format!("no token came within {TOKEN_WITHIN:?}")));
             let _gone = inputs.send(Input::Token(result)).await;
         });
     }
@@ -231,8 +239,9 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "the token provider failed");
+                // Without one the session in use ends when the gateway says so, and that asks again.
                 self.connecting.reauth = false;
-                if self.current.is_none() {
+                if self.connecting.wanted_at.is_some() {
                     self.wait(WaitReason::NoToken, 0);
                 }
             }
@@ -519,15 +528,7 @@ impl Driver {
 
     fn obey_close(&mut self, reason: u32, retry: CloseRetry) {
         match retry {
-            CloseRetry::Never => {
-                let message = "the server closed the session for good".to_owned();
-                self.stop(Error {
-                    code: reason,
-                    retry: Retry::Never,
-                    retry_after_ms: 0,
-                    message,
-                });
-            }
+            CloseRetry::Never => self.stop(closed_for_good(reason)),
             CloseRetry::NewToken => self.refuse_token(),
             CloseRetry::NewDirectory => {
                 self.directory.expire();
@@ -600,6 +601,28 @@ impl Driver {
             }
             None => {}
         }
+    }
+}
+
+/// A CLOSE without return, as an error of the API: with the code a login would be refused with, where there is one.
+fn closed_for_good(reason: u32) -> Error {
+    let (code, words) = match CloseReason::from_number(reason) {
+        Some(CloseReason::Superseded) => (
+            Code::SupersededLogin.number(),
+            "a newer login of this device took over",
+        ),
+        Some(CloseReason::Displaced) => (
+            Code::SupersededLogin.number(),
+            "another device of the user took over",
+        ),
+        Some(CloseReason::LoginRevoked) => (Code::UserDisabled.number(), "the login was revoked"),
+        _ => (reason, "the server closed the session for good"),
+    };
+    Error {
+        code,
+        retry: Retry::Never,
+        retry_after_ms: 0,
+        message: format!("{words} (close reason {reason})"),
     }
 }
 

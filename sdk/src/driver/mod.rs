@@ -393,7 +393,10 @@ impl Driver {
             .iter()
             .chain(login)
             .filter_map(|line| line.session.poll_timeout());
-        lines.chain(self.core.due()).chain(self.connecting.due()).min()
+        lines
+            .chain(self.core.due())
+            .chain(self.connecting.due(self.directory.is_empty()))
+            .min()
     }
 
     /// Lets out everything that follows from what was applied, until nothing more does.

@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::race::DialError;
 
@@ -50,8 +50,18 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Socket {
     writer: mpsc::UnboundedSender<Vec<u8>>,
-    reading: JoinHandle<()>,
-    pub(crate) writing: JoinHandle<()>,
+    reading: Reading,
+    writing: JoinHandle<()>,
+}
+
+/// Ends with its owner: a peer that never closes keeps no task alive.
+#[derive(Debug)]
+struct Reading(AbortHandle);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Socket {
@@ -87,7 +97,7 @@ impl Socket {
         });
         Self {
             writer,
-            reading,
+            reading: Reading(reading.abort_handle()),
             writing,
         }
     }
@@ -99,7 +109,7 @@ impl Socket {
 
     /// Ends reading; gives the task that still writes what was said last.
     pub(crate) fn finish(self) -> JoinHandle<()> {
-        self.reading.abort();
+        drop(self.reading);
         self.writing
     }
 }

@@ -18,8 +18,8 @@ const SENT: i64 = 2;
 /// Messages in one atomic batch: the protocol's bound.
 pub(crate) const BATCH_LEN_MAX: usize = 32;
 
-/// Bytes of contents in one batch: with its framing well below a frame's payload.
-const BATCH_BYTES_MAX: usize = 48 * 1024;
+/// Bytes of contents in one batch: the protocol's 48 KiB less what 32 messages take besides.
+const BATCH_BYTES_MAX: usize = 44 * 1024;
 
 /// A message to be queued.
 #[derive(Debug, Clone)]

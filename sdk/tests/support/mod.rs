@@ -1,5 +1,6 @@
 //! A whole server for the client's tests: an LBS and gateways over loopback, with a world behind them.
 
+#[expect(dead_code, reason = "shared with the core's tests, which use other parts")]
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use whimbrel_protocol::descriptor::{
 use whimbrel_protocol::frame::{Frame, FrameReader, Push, RequestId, Response, Retry};
 use whimbrel_protocol::handshake::Responder;
 use whimbrel_protocol::hello::{Hello, HelloStep};
+use whimbrel_protocol::ids::NodeId;
 use whimbrel_protocol::keys::StaticKey;
 use whimbrel_protocol::record::{self, RecordStep};
 use whimbrel_protocol::side::Side;
@@ -152,13 +154,13 @@ impl Server {
         let root = RootKey::from_seed(&self.root);
         let identity = IdentityKey::from_seed(&[7; 32]);
         let certificate = Certificate {
-            node: "g1".into(),
+            node: NodeId::new("g1").unwrap(),
             identity: identity.public(),
             not_before_ms: NOW_MS - DAY_MS,
             not_after_ms: NOW_MS + 100 * DAY_MS,
         };
         let statement = Statement {
-            node: "g1".into(),
+            node: NodeId::new("g1").unwrap(),
             not_before_ms: made_ms,
             not_after_ms: made_ms + 2 * DAY_MS,
             versions: vec![1],
@@ -327,7 +329,6 @@ impl Server {
                 let payload = answer.encode_to_vec();
                 Frame::Response(Response {
                     id: request.id,
-                    code: answer.code,
                     compressed: false,
                     payload,
                 })
@@ -398,7 +399,7 @@ pub(crate) fn go_away() -> Frame {
 }
 
 pub(crate) fn close(retry: Retry) -> Frame {
-    Frame::Close { reason: 205, retry }
+    Frame::Close { reason: 8, retry }
 }
 
 pub(crate) fn reauth() -> Frame {

@@ -34,8 +34,6 @@ pub(crate) struct Greeting {
 
 /// What came of a hello.
 pub(crate) enum Greeted {
-    /// More bytes are needed.
-    Incomplete,
     /// The login was answered, for good or ill.
     Answered(Box<Client>, LoginAnswer),
     /// An answer in clear text.

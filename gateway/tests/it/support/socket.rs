@@ -62,7 +62,6 @@ impl Socket {
                     );
                 }
                 Ok(Greeted::Refused(kind)) => panic!("the hello was answered with type {kind}"),
-                Ok(Greeted::Incomplete) => unreachable!("an incomplete answer gives the greeting back"),
             }
         }
     }
@@ -122,11 +121,18 @@ impl Socket {
         }
     }
 
-    /// The payload of the next push.
+    /// The payload of the next push, which is acknowledged.
     pub(crate) fn next_push(&mut self) -> Vec<u8> {
         loop {
             match self.next().expect("a push comes") {
-                Frame::Push(push) => return push.payload.to_vec(),
+                Frame::Push(push) => {
+                    if push.tracked {
+                        self.send(&[Frame::PushAck {
+                            through: self.client.tracked,
+                        }]);
+                    }
+                    return push.payload.to_vec();
+                }
                 Frame::Response(_) | Frame::SyncHint { .. } => {}
                 other => panic!("a push was expected, {other:?} came"),
             }

@@ -11,7 +11,7 @@ use prost::Message as _;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use whimbrel_gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayKeys, RegistryAt};
-use whimbrel_host::{Clock as _, HostParts};
+use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_link::{ClusterSecret, Endpoint, Identity, Link, LinkEvent};
 use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::client::{Login, Response};
@@ -40,6 +40,9 @@ pub(crate) const TELL: u32 = 2;
 pub(crate) const IGNORE: u32 = 3;
 /// Asks for an answer of 60 KiB.
 pub(crate) const LARGE: u32 = 4;
+
+/// Unix time at which manual clocks start.
+pub(crate) const START_MS: u64 = 1_800_000_000_000;
 
 /// How often the script was asked what.
 #[derive(Debug, Default)]
@@ -87,14 +90,27 @@ impl World {
         Self::over(config, Arc::new(MemoryRegistry::new(Incarnation(7))))
     }
 
+    /// A gateway whose time moves only when it is told to.
+    pub(crate) fn on_manual_clock(config: GatewayConfig) -> (Self, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(START_MS));
+        let host = HostParts::on_clock(Arc::<ManualClock>::clone(&clock));
+        (
+            Self::of(config, Arc::new(MemoryRegistry::new(Incarnation(7))), host),
+            clock,
+        )
+    }
+
     pub(crate) fn over(config: GatewayConfig, registry: Arc<dyn Registry>) -> Self {
+        Self::of(config, registry, HostParts::on_system_clock())
+    }
+
+    fn of(config: GatewayConfig, registry: Arc<dyn Registry>, host: HostParts) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let _entered = runtime.enter();
-        let host = HostParts::on_system_clock();
         let secret = ClusterSecret::generate();
         let node = NodeId::new("gateway-1").unwrap();
         let (ours, events) = Endpoint::new(identity("gateway-1", Role::Gateway, 11), secret.clone());

@@ -5,6 +5,7 @@
 use whimbrel_protocol::descriptor::{
     Address, Certificate, ExchangeKey, IdentityKey, RootKey, Statement, assemble,
 };
+use whimbrel_protocol::ids::NodeId;
 use whimbrel_protocol::keys::StaticKey;
 
 use super::*;
@@ -16,13 +17,13 @@ fn descriptor(root: u8, node: &str, made_ms: u64) -> Bytes {
     let root = RootKey::from_seed(&[root; 32]);
     let identity = IdentityKey::from_seed(&[7; 32]);
     let certificate = Certificate {
-        node: node.into(),
+        node: NodeId::new(node).unwrap(),
         identity: identity.public(),
         not_before_ms: T0 - DAY_MS,
         not_after_ms: T0 + 100 * DAY_MS,
     };
     let statement = Statement {
-        node: node.into(),
+        node: NodeId::new(node).unwrap(),
         not_before_ms: made_ms,
         not_after_ms: made_ms + 2 * DAY_MS,
         versions: vec![1],

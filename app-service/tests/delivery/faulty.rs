@@ -1,0 +1,143 @@
+//! The memory store with planted faults, told by what a commit is for.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use whimbrel_app_service::env::Entropy as _;
+use whimbrel_store::{Batch, Commit, Epoch, MemoryStore, Op, Readiness, Snapshot, Store, StoreError};
+
+use crate::world::Seeded;
+
+/// What happens to commits of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They never come back and are not applied.
+    Hang,
+    /// The next one waits for [`Faulty::release`].
+    Hold,
+    /// Refused, nothing applied.
+    Refuse,
+    /// Applied, but nobody learns of it; once.
+    LoseAnswer,
+    /// Not applied, and nobody learns of it; once.
+    LoseCommit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kindred {
+    /// Commits that rewrite users' rows.
+    Rows,
+    /// Commits that delete markers.
+    Cleaning,
+}
+
+/// The memory store, with planted faults.
+pub(crate) struct Faulty {
+    inner: MemoryStore,
+    fates: Mutex<BTreeMap<Kindred, Fate>>,
+    /// How long a commit of rows takes at most, ms: time for others to get in between.
+    slow_ms: AtomicU64,
+    entropy: Arc<Seeded>,
+    released: Notify,
+}
+
+impl Faulty {
+    pub(crate) fn new(entropy: Arc<Seeded>) -> Self {
+        Self {
+            inner: MemoryStore::new(Epoch([5; 16])),
+            fates: Mutex::default(),
+            slow_ms: AtomicU64::new(0),
+            entropy,
+            released: Notify::new(),
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        self.released.notify_one();
+    }
+
+    pub(crate) fn slow_down(&self, up_to_ms: u64) {
+        self.slow_ms.store(up_to_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn plant(&self, kindred: Kindred, fate: Fate) {
+        self.fates.lock().unwrap().insert(kindred, fate);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.fates.lock().unwrap().clear();
+    }
+
+    fn fate_of(&self, batch: &Batch) -> Option<Fate> {
+        let kindred = kindred(batch)?;
+        let mut fates = self.fates.lock().unwrap();
+        let fate = fates.get(&kindred).copied();
+        if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::Hold)) {
+            fates.remove(&kindred);
+        }
+        fate
+    }
+}
+
+fn kindred(batch: &Batch) -> Option<Kindred> {
+    // Second byte 0: the cluster's; else the app key's length, and behind the app key the space.
+    let is_row = |key: &[u8]| key[1] > 0 && key[2 + usize::from(key[1])] == b'u';
+    if batch.keys().any(|key| is_row(key)) {
+        return Some(Kindred::Rows);
+    }
+    batch
+        .iter()
+        .all(|(_, op)| *op == Op::Delete)
+        .then_some(Kindred::Cleaning)
+}
+
+fn lost() -> StoreError {
+    StoreError::backend("committing", "planted")
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        self.inner.snapshot().await
+    }
+
+    async fn commit(&self, batch: Batch) -> Commit {
+        let slow_ms = self.slow_ms.load(Ordering::Relaxed);
+        if slow_ms > 0 && kindred(&batch) == Some(Kindred::Rows) {
+            tokio::time::sleep(Duration::from_millis(self.entropy.random_u64() % slow_ms)).await;
+        }
+        match self.fate_of(&batch) {
+            None => self.inner.commit(batch).await,
+            Some(Fate::Hold) => {
+                self.released.notified().await;
+                self.inner.commit(batch).await
+            }
+            Some(Fate::Hang) => std::future::pending().await,
+            Some(Fate::Refuse) => Commit::Refused(StoreError::NotReady {
+                reason: "planted".into(),
+            }),
+            Some(Fate::LoseAnswer) => {
+                assert!(self.inner.commit(batch).await.is_committed());
+                Commit::Unknown(lost())
+            }
+            Some(Fate::LoseCommit) => Commit::Unknown(lost()),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.inner.readiness()
+    }
+
+    async fn epoch(&self) -> Result<Epoch, StoreError> {
+        self.inner.epoch().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -1,0 +1,125 @@
+//! Instead of routers and gateways: hands requests to nodes and pushes to inboxes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::oneshot;
+use whimbrel_app_service::node::Node;
+use whimbrel_app_service::service::Answer;
+use whimbrel_link::{CallError, Caller};
+use whimbrel_protocol::cluster::{Envelope, Kind, PushRequest, PushResponse};
+
+/// The one gateway.
+pub(crate) const GATEWAY: &str = "gateway-1";
+
+/// Instead of routers and gateways.
+#[derive(Default)]
+pub(crate) struct Switch {
+    nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    inboxes: Mutex<BTreeMap<u32, Vec<(u32, Bytes)>>>,
+    /// Nodes that nobody reaches.
+    cut: Mutex<BTreeSet<String>>,
+}
+
+impl Switch {
+    pub(crate) fn connect(&self, name: &str, node: Arc<Node>) {
+        self.nodes.lock().unwrap().insert(name.to_owned(), node);
+    }
+
+    pub(crate) fn disconnect(&self, name: &str) {
+        self.nodes.lock().unwrap().remove(name);
+    }
+
+    pub(crate) fn open_inbox(&self, slot: u32) {
+        self.inboxes.lock().unwrap().insert(slot, Vec::new());
+    }
+
+    pub(crate) fn close_inbox(&self, slot: u32) {
+        self.inboxes.lock().unwrap().remove(&slot);
+    }
+
+    /// What was pushed to a session since the last time: methods and payloads.
+    pub(crate) fn take_inbox(&self, slot: u32) -> Vec<(u32, Bytes)> {
+        self.inboxes
+            .lock()
+            .unwrap()
+            .get_mut(&slot)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn cut(&self, node: &str) {
+        self.cut.lock().unwrap().insert(node.to_owned());
+    }
+
+    pub(crate) fn mend(&self) {
+        self.cut.lock().unwrap().clear();
+    }
+
+    fn push(&self, request: &PushRequest) -> PushResponse {
+        let mut inboxes = self.inboxes.lock().unwrap();
+        let mut response = PushResponse::default();
+        for target in &request.targets {
+            match inboxes.get_mut(&target.slot) {
+                Some(inbox) => {
+                    inbox.push((request.method, request.payload.clone()));
+                    response.accepted += 1;
+                }
+                None => response.gone.push(*target),
+            }
+        }
+        response
+    }
+}
+
+#[async_trait]
+impl Caller for Switch {
+    async fn call(&self, request: Envelope, deadline: Duration) -> Result<Envelope, CallError> {
+        if self.cut.lock().unwrap().contains(&request.to_node) {
+            return Err(CallError::UnknownNode);
+        }
+        if request.kind() == Kind::Push {
+            assert_eq!(request.to_node, GATEWAY);
+            let body = self
+                .push(&PushRequest::decode(request.body).unwrap())
+                .encode_to_vec()
+                .into();
+            return Ok(Envelope {
+                body,
+                ..Envelope::default()
+            });
+        }
+        let node = self
+            .nodes
+            .lock()
+            .unwrap()
+            .get(&request.to_node)
+            .cloned()
+            .ok_or(CallError::UnknownNode)?;
+        let answer = tokio::time::timeout(deadline, ask(&node, request)).await;
+        match answer.map_err(|_| CallError::Deadline)? {
+            Answer::Body(body) => Ok(Envelope {
+                body,
+                ..Envelope::default()
+            }),
+            Answer::Refused { .. } => Err(CallError::Unavailable { retry_after_ms: 0 }),
+        }
+    }
+}
+
+/// Asks a node, as a link does.
+pub(crate) async fn ask(node: &Node, request: Envelope) -> Answer {
+    let (tell, told) = oneshot::channel();
+    node.service()
+        .handle_request(request, move |answer| _ = tell.send(answer));
+    // A node that is killed never answers.
+    match told.await {
+        Ok(answer) => answer,
+        Err(_) => std::future::pending().await,
+    }
+}

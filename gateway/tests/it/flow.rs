@@ -1,0 +1,228 @@
+//! Pushes under load, tokens that run out, and a registry that forgets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+use whimbrel_protocol::bucket::user_bucket;
+use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::cluster::{NodeLease, Role, SessionRecord, UserKey};
+use whimbrel_protocol::frame::{Frame, Retry};
+use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, Uid};
+use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
+
+use crate::support::client::login;
+use crate::support::socket::Socket;
+use crate::support::world::{ECHO, START_MS, TELL, World, config, target_of};
+
+#[test]
+fn a_push_to_many_reaches_every_one_and_names_those_who_are_gone() {
+    let world = World::new();
+    let mut sockets: Vec<_> = (0..100)
+        .map(|index| world.log_in(&format!("user-{index}"), 1))
+        .collect();
+    let targets: Vec<_> = (0..100)
+        .map(|index| target_of(&world.sessions_of(&format!("user-{index}"))[0]))
+        .collect();
+    let home_of = |index: usize| {
+        let (app, uid) = (
+            AppKey::new("demo").unwrap(),
+            Uid::new(&format!("user-{index}")).unwrap(),
+        );
+        user_bucket(&app, &uid, config().buckets) % 2
+    };
+    let homes: Vec<_> = (0..100).map(home_of).collect();
+    let reactors: Vec<_> = targets.iter().map(|target| target.reactor).collect();
+    assert_eq!(reactors, homes, "a user lives with the reactor of the bucket");
+    assert!(homes.contains(&0) && homes.contains(&1));
+    drop(sockets.drain(90..));
+    world.until("ten are gone", |world| world.gateway().connections() == 90);
+    let response = world.push(targets.clone(), b"to all", 11);
+    assert_eq!(response.accepted, 90);
+    assert_eq!(response.gone.len(), 10);
+    assert!(response.gone.iter().all(|gone| targets[90..].contains(gone)));
+    assert!(sockets.iter_mut().all(|socket| socket.next_push() == b"to all"));
+}
+
+#[test]
+fn a_client_that_falls_behind_gets_one_hint_to_sync_and_goes_on() {
+    let mut config = config();
+    config.session.outbound_collapse_bytes = 150_000;
+    let world = World::with(config);
+    let (mut alice, mut bob) = (world.log_in("alice", 1), world.log_in("bob", 1));
+    let mut large = b"bob\0".to_vec();
+    large.resize(60_000, 7);
+    // More than the kernel's buffers and the bound together hold.
+    let mut told = 0;
+    while told < 300 {
+        assert_eq!(alice.ask(TELL, &large).code, 0);
+        told += 1;
+    }
+    assert!(
+        world.gateway().owed_bytes() <= 250_000,
+        "{}",
+        world.gateway().owed_bytes()
+    );
+    let (mut pushes, mut hints) = (0, 0);
+    while hints == 0 {
+        match bob.next() {
+            Some(Frame::Push(_)) => pushes += 1,
+            Some(Frame::SyncHint { .. }) => hints += 1,
+            other => panic!("{other:?} came"),
+        }
+    }
+    assert!(pushes < told, "{pushes} of {told} pushes came");
+    bob.send(&[Frame::PushAck {
+        through: bob.client.tracked,
+    }]);
+    assert_eq!(bob.ask(ECHO, b"synced").body, &b"synced"[..]);
+    assert_eq!(alice.ask(TELL, b"bob\0after the hint").code, 0);
+    while bob.next_push() != b"after the hint" {}
+}
+
+#[test]
+fn a_push_without_acknowledgement_closes_after_ten_seconds_and_one_with_does_not() {
+    let (world, clock) = World::on_manual_clock(config());
+    let (mut alice, mut bob, mut carol) = (
+        world.log_in("alice", 1),
+        world.log_in("bob", 1),
+        world.log_in("carol", 1),
+    );
+    alice.ask(TELL, b"bob\0one");
+    alice.ask(TELL, b"carol\0one");
+    assert_eq!(bob.next_push(), b"one");
+    assert!(matches!(carol.next(), Some(Frame::Push(_))));
+    // An answer behind the acknowledgement says that it has been taken in.
+    assert_eq!(bob.ask(ECHO, b"acknowledged").code, 0);
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(carol.ask(ECHO, b"still here").code, 0);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(carol.close_reason(), Some(CloseReason::AckOverdue.number()));
+    assert_eq!(bob.ask(ECHO, b"still here").code, 0);
+}
+
+fn until(seconds: u64) -> String {
+    format!("until {}", START_MS + seconds * 1000)
+}
+
+#[test]
+fn a_token_that_runs_out_is_asked_for_again_and_a_new_one_goes_on() {
+    let (world, clock) = World::on_manual_clock(config());
+    let mut alice = Socket::log_in(world.address, &world.key, &login("alice", &until(60), 1));
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(alice.ask(ECHO, b"before").code, 0);
+    clock.advance(Duration::from_secs(2));
+    assert!(matches!(
+        alice.next(),
+        Some(Frame::Reauth {
+            within_ms: 30_000,
+            ..
+        })
+    ));
+    alice.send(&[Frame::Reauth {
+        within_ms: 0,
+        payload: Bytes::from(until(120)),
+    }]);
+    world.until("it is judged", |world| {
+        world.asked.authenticate.load(std::sync::atomic::Ordering::SeqCst) == 2
+    });
+    assert_eq!(alice.ask(ECHO, b"after").code, 0);
+    clock.advance(Duration::from_secs(40));
+    assert_eq!(alice.ask(ECHO, b"long after").code, 0);
+    clock.advance(Duration::from_secs(20));
+    assert!(
+        matches!(alice.next(), Some(Frame::Reauth { .. })),
+        "the new one runs out as well"
+    );
+    clock.advance(Duration::from_secs(31));
+    let expired = CloseReason::TokenExpired.number();
+    assert_eq!(
+        alice.next(),
+        Some(Frame::Close {
+            reason: expired,
+            retry: Retry::NewToken
+        })
+    );
+}
+
+#[test]
+fn a_new_token_that_is_no_good_closes_the_session() {
+    let world = World::new();
+    let mut alice = world.log_in("alice", 1);
+    alice.send(&[Frame::Reauth {
+        within_ms: 0,
+        payload: Bytes::from_static(b"expired"),
+    }]);
+    assert_eq!(alice.close_reason(), Some(CloseReason::TokenExpired.number()));
+}
+
+/// A registry that can lose everything.
+struct Forgetful {
+    inner: watch::Sender<Arc<MemoryRegistry>>,
+    life: watch::Sender<Option<Incarnation>>,
+}
+
+impl Forgetful {
+    fn new() -> Self {
+        Self {
+            inner: watch::channel(Arc::new(MemoryRegistry::new(Incarnation(1)))).0,
+            life: watch::channel(Some(Incarnation(1))).0,
+        }
+    }
+
+    fn forget(&self) {
+        self.inner
+            .send_replace(Arc::new(MemoryRegistry::new(Incarnation(2))));
+        self.life.send_replace(Some(Incarnation(2)));
+    }
+
+    fn now(&self) -> Arc<MemoryRegistry> {
+        Arc::clone(&self.inner.borrow())
+    }
+}
+
+#[async_trait]
+impl Registry for Forgetful {
+    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+        self.now().put_node(lease).await
+    }
+    async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {
+        self.now().remove_node(node, incarnation).await
+    }
+    async fn nodes(&self, role: Option<Role>) -> Result<Vec<NodeLease>, RegistryError> {
+        self.now().nodes(role).await
+    }
+    async fn register(&self, record: SessionRecord) -> Result<Registered, RegistryError> {
+        self.now().register(record).await
+    }
+    async fn unregister(&self, record: SessionRecord) -> Result<(), RegistryError> {
+        self.now().unregister(record).await
+    }
+    async fn look_up(&self, users: Vec<UserKey>) -> Result<Vec<SessionRecord>, RegistryError> {
+        self.now().look_up(users).await
+    }
+    async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
+        self.now().announce(records).await
+    }
+    fn life(&self) -> watch::Receiver<Option<Incarnation>> {
+        self.life.subscribe()
+    }
+}
+
+#[test]
+fn a_registry_that_lost_everything_is_told_again_and_the_clients_sync() {
+    let registry = Arc::new(Forgetful::new());
+    let world = World::over(config(), Arc::<Forgetful>::clone(&registry));
+    let mut sockets: Vec<_> = (0..20)
+        .map(|index| world.log_in(&format!("user-{index}"), 1))
+        .collect();
+    registry.forget();
+    for (index, socket) in sockets.iter_mut().enumerate() {
+        assert!(matches!(socket.next(), Some(Frame::SyncHint { spread_ms }) if spread_ms > 0));
+        assert_eq!(world.sessions_of(&format!("user-{index}")).len(), 1);
+    }
+    assert_eq!(sockets[0].ask(TELL, b"user-1\0found again").code, 0);
+    assert_eq!(sockets[1].next_push(), b"found again");
+}
