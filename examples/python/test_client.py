@@ -7,7 +7,7 @@ from typing import Any
 
 import demo_token
 from server import Server
-from whimbrel_client import Client, Code, LoginRefused, NoGateway, Refused, Session, messages
+from whimbrel_client import Client, Code, Ended, LoginRefused, NoGateway, Refused, Session, messages
 from whimbrel_client.errors import Retry
 from whimbrel_client.frames import Frame, Kind
 from whimbrel_client.session import Handlers
@@ -225,7 +225,7 @@ class Sessions(LiveServer):
         [uid] = new_uids(1)
         wrong = "root1zuklg74vn2ktdfh7p63twpmb3tcwdvq2ou4ass34hyngipxf6oval4m2"
         client = self.server.client(uid, root_keys=[wrong])
-        with self.assertRaises(NoGateway):
+        with self.assertRaises(NoGateway), self.assertLogs("whimbrel_client.directory"):
             await client._connect()
 
     async def test_a_ping_is_answered(self) -> None:
@@ -248,6 +248,15 @@ class Sessions(LiveServer):
         self.assertEqual(ended.retry, Retry.NEVER)
         self.assertIn(f"reason {SUPERSEDED}", str(ended))
         self.assertFalse(new.ended.done())
+
+    async def test_a_login_with_an_epoch_that_did_not_grow_is_turned_away(self) -> None:
+        [uid] = new_uids(1)
+        old = await self.open_session(uid, epoch=2)
+        await old.ready()
+        for epoch in (2, 1):
+            with self.subTest(epoch=epoch), self.assertRaisesRegex(Ended, f"reason {SUPERSEDED}"):
+                await (await self.open_session(uid, epoch=epoch)).ready()
+        self.assertFalse(old.ended.done())
 
     async def test_requests_before_ready_are_answered_after_it(self) -> None:
         [uid] = new_uids(1)

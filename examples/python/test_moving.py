@@ -134,7 +134,7 @@ class Moving(unittest.IsolatedAsyncioTestCase):
             self.backend.hold = [SEND]
             sending = asyncio.create_task(self.client.send(CONVERSATION, "hello"))
             await self.until(lambda: not self.backend.hold)
-            old.send(Frame(Kind.GOAWAY, (synced, 0, 0)))
+            old.send(Frame(Kind.GOAWAY, (synced, 3_600_000, 0)))
             async with asyncio.timeout(WITHIN_S):
                 [accepted] = await sending
             self.assertEqual((accepted.seq, len(self.backend.log)), (1, 1))

@@ -285,6 +285,7 @@ class FrameVectors(unittest.TestCase):
             "an unknown critical kind": "022a02",
             "a length over its bound": "8001001f",
             "a length without kind and flags": "0100",
+            "a response to request 0": "03020000",
         }
         for name, frame in bad.items():
             with self.subTest(name), self.assertRaises(FrameError):

@@ -80,7 +80,7 @@ class Session:
         self._outgoing, self._incoming = outgoing, incoming
         self._handlers = handlers
         self._loop = asyncio.get_running_loop()
-        self._next_request_id = 1
+        self._next_request_id, self._gateway_request_id = 1, 0
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
         self._slots = asyncio.Semaphore(max(1, answer.requests_max))
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -235,8 +235,12 @@ class Session:
                     self._tracked += 1
                     self._ack_soon()
             case Kind.REQUEST:
+                request_id = frame.numbers[1]
+                if request_id % 2 or request_id <= self._gateway_request_id:
+                    return Ended(f"the gateway broke a rule: request id {request_id} after {self._gateway_request_id}")
+                self._gateway_request_id = request_id
                 unknown = m.Response(code=Code.UNKNOWN_METHOD, message="clients serve no methods")
-                self._write(Frame(Kind.RESPONSE, (frame.numbers[1],), unknown.SerializeToString()))
+                self._write(Frame(Kind.RESPONSE, (request_id,), unknown.SerializeToString()))
             case Kind.PING:
                 self._write(Frame(Kind.PONG, frame.numbers))
             case Kind.PONG if self._pong is not None:
