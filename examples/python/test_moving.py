@@ -8,7 +8,7 @@ from unittest import mock
 from fake_gateway import Connection, FakeGateway, Root
 from whimbrel_client import Client
 from whimbrel_client import messages as m
-from whimbrel_client.errors import LEAVING
+from whimbrel_client.errors import LEAVING, Ended
 from whimbrel_client.frames import VALUE_MAX, Flag, Frame, Kind
 
 WITHIN_S = 10
@@ -204,6 +204,15 @@ class Moving(unittest.IsolatedAsyncioTestCase):
             connection.send(Frame(Kind.REAUTH, (30_000,)))
             await self.until(lambda: connection.of_kind(Kind.REAUTH))
             self.assertEqual(connection.of_kind(Kind.REAUTH), [Frame(Kind.REAUTH, (0,), b"token")])
+
+    async def test_a_token_that_cannot_be_had_is_told_to_who_waits(self) -> None:
+        def no_token() -> str:
+            raise RuntimeError("the server that signs is down")
+
+        self.client._token = no_token
+        with self.assertRaisesRegex(Ended, "that signs is down"):
+            async with asyncio.timeout(WITHIN_S), self.client:
+                pass
 
     async def test_a_silent_client_pings(self) -> None:
         self.first.heartbeat_ms = 50

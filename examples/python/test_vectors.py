@@ -6,6 +6,7 @@ import hmac
 import json
 import unittest
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -182,6 +183,11 @@ class DescriptorVectors(unittest.TestCase):
         self.assertEqual([dict(transport=t, endpoint=e) for t, e in descriptor.addresses], statement["addresses"])
         self.assertEqual(descriptor.tcp_addresses(), [("gateway-1.example.com", 7100)])
         self.assertEqual(descriptor.not_after_ms, statement["not_after_ms"])
+
+    def test_addresses_are_read_and_what_is_none_is_passed_over(self) -> None:
+        endpoints = ["[::1]:7100", "nowhere", ":1", "host:", "host:port", "host:7100"]
+        descriptor = replace(verify(self.raw, self.roots), addresses=tuple((1, endpoint) for endpoint in endpoints))
+        self.assertEqual(descriptor.tcp_addresses(), [("::1", 7100), ("host", 7100)])
 
     def test_another_root_or_a_changed_byte_is_refused(self) -> None:
         with self.assertRaisesRegex(DescriptorError, "no pinned root"):

@@ -73,7 +73,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Client":
-        self._spawn(self._stay_connected())
+        self._spawn(self._stay_connected()).add_done_callback(self._not_connected)
         self._spawn(self._sync_now_and_then())
         try:
             await self._current()
@@ -283,6 +283,10 @@ class Client:
         self._live.set()
         await self.sync()
         await old.close()
+
+    def _not_connected(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(Ended(f"cannot stay connected: {error!r}", Retry.NEVER))
 
     def _fail(self, error: WhimbrelError) -> None:
         """No login will help; everybody who waits learns it."""

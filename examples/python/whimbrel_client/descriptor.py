@@ -58,10 +58,10 @@ class Descriptor:
     addresses: tuple[tuple[int, str], ...]
 
     def tcp_addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each TCP address."""
+        """Host and port of each TCP address; what is no address is passed over."""
         endpoints = (endpoint for transport, endpoint in self.addresses if transport == TCP)
         parts = (endpoint.rpartition(":") for endpoint in endpoints)
-        return [(host.strip("[]"), int(port)) for host, _, port in parts]
+        return [(host.strip("[]"), int(port)) for host, _, port in parts if host and re.fullmatch(r"[0-9]{1,5}", port)]
 
 
 @dataclass

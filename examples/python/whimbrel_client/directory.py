@@ -9,6 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Sequence
+from http.client import HTTPException
 from typing import Any
 
 from .descriptor import Descriptor, DescriptorError, Floor, verify
@@ -45,7 +46,7 @@ class Directory:
                     log.warning("%s gave no gateways: %s", url, error)
                     retry_after_s = error.headers.get("Retry-After", "")
                     self.retry_after_ms = int(retry_after_s) * 1000 if retry_after_s.isdecimal() else 0
-                except (OSError, ValueError, KeyError, TypeError) as error:
+                except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
                     log.warning("%s gave no gateways: %s", url, error)
         return [gateway for gateway in self._gateways if gateway.node not in set(exclude)]
 

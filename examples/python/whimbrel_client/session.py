@@ -218,6 +218,10 @@ class Session:
             self._end(Ended(f"the gateway broke a rule: {error}"))
         except (OSError, EOFError) as error:
             self._end(Ended(f"the connection broke: {error}"))
+        except Exception as error:
+            # A handler's fault. It shall be seen, and not leave a session that nobody reads.
+            self._end(Ended(f"a push could not be handled: {error!r}"))
+            raise
 
     def _handle(self, frame: Frame) -> Ended | None:
         match frame.kind:
