@@ -209,3 +209,28 @@ async fn own_markers_nobody_remembers_are_taken_up_after_a_while() {
         "told again, and nothing was missed"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_living_node_that_the_registry_forgot_for_long_is_still_swept_when_it_dies() {
+    let mut world = World::new(8);
+    world.config.sweep.late_hours = 2;
+    let living = world.start("living").await;
+    let ann = world.device(&living, "ann").await;
+    let bob = world.device(&living, "bob").await;
+    let chat = living.direct(&ann.actor, "bob").await;
+    // Takes the other for dead, and finds nothing of it for longer than the late hours.
+    let other = world.start_alone().await;
+    tokio::time::sleep(Duration::from_secs(5 * 3600)).await;
+
+    world.store.plant(Kindred::Rows, Fate::Hang);
+    living
+        .send(&world, &ann.actor, chat, "acknowledged")
+        .await
+        .unwrap();
+    let (dead, _) = (living.life(), world.kill(living));
+    world.store.heal();
+    // The longest pause between two looks after one life, and some.
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert_eq!(world.markers_of(dead).await, 0);
+    assert_eq!(bob.fresh(&other).await.row(chat).unread, 1);
+}
