@@ -160,8 +160,9 @@ impl Live {
         cx.events.push(Event::Faulted(fault));
         self.inbound.release(cx.held);
         let Some((reason, retry)) = close else {
+            // Nothing is left to write, but whoever registered the session must still learn whose it was.
             self.release(cx);
-            return Session::Ended;
+            return Closing::sealed(cx, self);
         };
         self.talk.outbound.drop_unsealed(cx.owed);
         self.talk.send(cx, Frame::Close { reason, retry });

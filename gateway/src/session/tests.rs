@@ -564,3 +564,18 @@ proptest! {
         pair.assert_nothing_is_kept();
     }
 }
+
+#[test]
+fn a_session_that_ends_without_a_word_still_says_whose_it_was() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let goodbye = client.seal(&[Frame::Close {
+        reason: CloseReason::Leaving.number(),
+        retry: Retry::Never,
+    }]);
+    pair.arrive(&goodbye);
+    assert_eq!(pair.fault(), Some(Fault::ClosedByClient));
+    assert!(pair.session.is_over(), "nothing is left to write");
+    assert_eq!(pair.session.identity().map(Identity::uid), Some("alice"));
+    pair.assert_nothing_is_kept();
+}
