@@ -32,6 +32,12 @@ impl Budget {
         }
     }
 
+    /// Takes `bytes` for a stranger, to whom half of the bound is open: however many say hello and never finish, those who
+    /// are logged in find room.
+    pub(crate) fn try_take_for_stranger(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.max / 2 && self.try_take(bytes)
+    }
+
     /// Takes `bytes` even over the bound: for what must be said, a CLOSE among it.
     pub(crate) fn take(&self, bytes: usize) {
         self.used.set(self.used.get().saturating_add(bytes));
@@ -70,6 +76,14 @@ mod tests {
         budget.give(4);
         assert!(budget.try_take(4));
         assert_eq!(budget.used(), 10);
+    }
+
+    #[test]
+    fn strangers_leave_half_to_those_who_are_logged_in() {
+        let budget = Budget::new(10);
+        assert!(budget.try_take_for_stranger(5));
+        assert!(!budget.try_take_for_stranger(1));
+        assert!(budget.try_take(5));
     }
 
     #[test]

@@ -1,9 +1,21 @@
 //! What strangers and greedy users may not do to others: use up what is shared, or get innocents turned away.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use prost::Message as _;
+use whimbrel_protocol::SystemEntropy;
+use whimbrel_protocol::client::Response;
 use whimbrel_protocol::close::CloseReason;
 use whimbrel_protocol::frame::{Frame, Retry};
+use whimbrel_protocol::keys::StaticKey;
 
-use crate::support::world::World;
+use crate::support::client::{Greeting, login};
+use crate::support::socket::{connect, read_to_end};
+use crate::support::world::{ECHO, World, config};
+
+/// The type of the answer to a hello for a key of before.
+const STALE_KEY: u8 = 3;
 
 #[test]
 fn a_client_that_says_goodbye_leaves_nothing_in_the_registry() {
@@ -18,4 +30,57 @@ fn a_client_that_says_goodbye_leaves_nothing_in_the_registry() {
     world.until("the registry knows", |world| {
         world.sessions_of("alice").is_empty()
     });
+}
+
+#[test]
+fn strangers_whose_hellos_never_end_take_no_memory_from_those_who_are_logged_in() {
+    let mut config = config();
+    config.reactors = 1;
+    config.memory.held_bytes_max = 64 * 1024;
+    config.handshake.failed_per_address_max = 1;
+    let world = World::with(config);
+    let mut bob = world.log_in("bob", 1);
+    let strangers: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut stream = connect(world.address);
+            let mut hello = vec![0; 4_000];
+            hello[..7].copy_from_slice(&[0xf7, b'W', b'B', b'L', 1, 0x0f, 0xf9]);
+            stream.write_all(&hello).unwrap();
+            stream
+        })
+        .collect();
+    world.until("half of the memory is taken", |world| {
+        let gateway = world.gateway();
+        (gateway.held_bytes(), gateway.unfinished_handshakes()) == (32_000, 8)
+    });
+    let request = bob.client.request(ECHO, &[7; 12_000]);
+    let record = bob.client.seal(&[request]);
+    let (head, tail) = record.split_at(10_000);
+    bob.send_bytes(head);
+    world.until("his half record is held", |world| {
+        world.gateway().held_bytes() >= 42_000
+    });
+    bob.send_bytes(tail);
+    let Some(Frame::Response(answer)) = bob.next() else {
+        panic!("he is served")
+    };
+    assert_eq!(Response::decode(answer.payload).unwrap().body.len(), 12_000);
+    // Those turned away for want of memory are not held against their address.
+    world.log_in("carol", 1);
+    drop(strangers);
+}
+
+#[test]
+fn a_city_that_knows_only_the_key_of_before_a_restart_is_not_turned_away() {
+    let mut config = config();
+    config.handshake.failed_per_address_max = 1;
+    let world = World::with(config);
+    let earlier = StaticKey::generate(&mut SystemEntropy).public();
+    for _ in 0..5 {
+        let mut stream = connect(world.address);
+        let greeting = Greeting::new(&earlier, &login("alice", "good", 1));
+        stream.write_all(&greeting.hello).unwrap();
+        assert_eq!(read_to_end(&mut stream).first(), Some(&STALE_KEY));
+    }
+    world.log_in("alice", 1);
 }
