@@ -520,6 +520,12 @@ impl Reactor {
         let Some(mut connection) = self.slots.remove(place) else {
             return;
         };
+        // Whoever replays a hello and hangs up at the answer has cost as much as one who stays silent.
+        if connection.session.owes_confirm()
+            && let Some(ticket) = &connection.ticket
+        {
+            ticket.fail();
+        }
         connection.session.release(&mut self.tools.lend());
         self.shared.connections.fetch_sub(1, Relaxed);
         tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");

@@ -60,7 +60,8 @@ impl Reactor {
             Event::Reauthenticate(login) => self.judge_again(place, login),
             Event::Faulted(fault) => {
                 self.metrics.ended(&fault);
-                if matches!(fault, Fault::NotConfirmed)
+                // The ticket is there until the client has confirmed.
+                if fault.leaves_unconfirmed()
                     && let Some(ticket) = self
                         .slots
                         .at(place)

@@ -346,6 +346,11 @@ impl Session {
         )
     }
 
+    /// Whether the login was answered and the client has still to show that it holds the keys.
+    pub(crate) fn owes_confirm(&self) -> bool {
+        matches!(self, Self::AwaitConfirm(_))
+    }
+
     /// Whether requests and pushes flow.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self, Self::Ready(_))

@@ -1,6 +1,6 @@
 //! What strangers and greedy users may not do to others: use up what is shared, or get innocents turned away.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use prost::Message as _;
@@ -11,10 +11,11 @@ use whimbrel_protocol::frame::{Frame, Retry};
 use whimbrel_protocol::keys::StaticKey;
 
 use crate::support::client::{Greeting, login};
-use crate::support::socket::{connect, read_to_end};
+use crate::support::socket::{Socket, connect, read_to_end};
 use crate::support::world::{ECHO, World, config};
 
-/// The type of the answer to a hello for a key of before.
+/// The types of the answers to a hello.
+const REJECT: u8 = 2;
 const STALE_KEY: u8 = 3;
 
 #[test]
@@ -83,4 +84,21 @@ fn a_city_that_knows_only_the_key_of_before_a_restart_is_not_turned_away() {
         assert_eq!(read_to_end(&mut stream).first(), Some(&STALE_KEY));
     }
     world.log_in("alice", 1);
+}
+
+#[test]
+fn who_hangs_up_at_the_answer_counts_like_one_who_never_confirms() {
+    let mut config = config();
+    config.handshake.failed_per_address_max = 2;
+    let world = World::with(config);
+    for _ in 0..3 {
+        let (replayed, _) = Socket::greet(world.address, &world.key, &login("alice", "good", 1));
+        drop(replayed);
+        world.until("it is gone", |world| world.gateway().connections() == 0);
+    }
+    let mut stream = connect(world.address);
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    // Reject 6: too many handshakes of this address failed.
+    assert_eq!((answer[0], answer[4]), (REJECT, 6));
 }
