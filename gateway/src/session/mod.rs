@@ -323,8 +323,10 @@ impl Session {
     /// Whether more may be read from the client now. While it does not take what it is owed, nothing is.
     pub(crate) fn wants_bytes(&self, limits: &SessionLimits) -> bool {
         match self {
-            Self::ReadingHello(_) | Self::AwaitConfirm(_) | Self::Opening(_) => true,
-            Self::Ready(state) => state.live.talk.outbound.owed() <= limits.outbound_collapse_bytes,
+            Self::ReadingHello(_) | Self::AwaitConfirm(_) => true,
+            Self::Opening(_) | Self::Ready(_) => self
+                .live()
+                .is_some_and(|live| live.talk.outbound.owed() <= limits.outbound_collapse_bytes),
             Self::Authenticating(_) | Self::Closing(_) | Self::Ended => false,
         }
     }

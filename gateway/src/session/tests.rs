@@ -579,3 +579,18 @@ fn a_session_that_ends_without_a_word_still_says_whose_it_was() {
     assert_eq!(pair.session.identity().map(Identity::uid), Some("alice"));
     pair.assert_nothing_is_kept();
 }
+
+#[test]
+fn a_client_whose_session_is_being_opened_is_not_read_while_it_takes_nothing() {
+    let mut pair = Pair::limited(SessionLimits {
+        buckets: NonZeroU32::MIN,
+        outbound_collapse_bytes: 1_000,
+        ..SessionLimits::default()
+    });
+    let mut client = pair.opening();
+    let pings = client.seal(&vec![Frame::Ping { token: 1 }; 20]);
+    pair.arrive(&pings);
+    assert!(!pair.session.wants_bytes(&pair.limits));
+    pair.transmit();
+    assert!(pair.session.wants_bytes(&pair.limits));
+}
