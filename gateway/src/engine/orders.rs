@@ -50,9 +50,7 @@ impl Reactor {
                 Order::Close { targets, reason } => {
                     for target in targets {
                         self.with(place_of(&target), |session, cx| {
-                            let theirs = session
-                                .identity()
-                                .is_some_and(|who| who.user_id == target.user_id);
+                            let theirs = session.identity().is_some_and(|who| who.may_be(target.user_id));
                             if theirs {
                                 session.handle_fault(cx, Fault::Ordered { reason });
                             }

@@ -31,6 +31,8 @@ struct Pair {
     spares: SpareQueues,
     plaintext: Vec<u8>,
     events: Vec<Event>,
+    /// The user id that the login is judged with: 0 for a user who was never here.
+    judged_as: u64,
 }
 
 impl Pair {
@@ -60,6 +62,7 @@ impl Pair {
             spares: SpareQueues::default(),
             plaintext: Vec::new(),
             events: Vec::new(),
+            judged_as: ALICE,
         }
     }
 
@@ -133,7 +136,7 @@ impl Pair {
         self.arrive(&greeting.hello);
         assert!(matches!(self.events()[..], [Event::Claimed { .. }]));
         let judged = AuthenticateResponse {
-            user_id: ALICE,
+            user_id: self.judged_as,
             ..AuthenticateResponse::default()
         };
         self.with(|session, cx| session.handle_authenticated(cx, Ok(judged)));
@@ -593,4 +596,15 @@ fn a_client_whose_session_is_being_opened_is_not_read_while_it_takes_nothing() {
     assert!(!pair.session.wants_bytes(&pair.limits));
     pair.transmit();
     assert!(pair.session.wants_bytes(&pair.limits));
+}
+
+#[test]
+fn an_order_may_concern_a_user_whose_first_login_is_being_opened() {
+    let mut pair = Pair::new();
+    pair.judged_as = 0;
+    pair.opening();
+    assert!(pair.session.identity().unwrap().may_be(ALICE));
+    pair.opened();
+    assert!(pair.session.identity().unwrap().may_be(ALICE));
+    assert!(!pair.session.identity().unwrap().may_be(ALICE + 1));
 }
