@@ -164,13 +164,18 @@ impl Port {
             Err(TrySendError::Disconnected(_)) => return,
         };
         if let Some(part) = refused {
-            metrics::counter!(crate::metrics::PUSHES_DEFERRED).increment(part.targets.len() as u64);
-            part.targets
-                .iter()
-                .for_each(|target| self.missed.mark(target.slot));
-            part.settle_all_accepted();
+            self.defer(part);
         }
         self.wake();
+    }
+
+    /// Marks the sessions of a push that finds no room: they will sync.
+    pub(super) fn defer(&self, part: PushPart) {
+        metrics::counter!(crate::metrics::PUSHES_DEFERRED).increment(part.targets.len() as u64);
+        part.targets
+            .iter()
+            .for_each(|target| self.missed.mark(target.slot));
+        part.settle_all_accepted();
     }
 
     /// Hands over a connection.

@@ -21,7 +21,7 @@ use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
-use super::pushes::Bulk;
+use super::pushes::Bulks;
 use super::slots::{Place, Slots};
 use super::users::{self, Users};
 use super::wheel::Wheel;
@@ -125,7 +125,7 @@ pub(super) struct Reactor {
     /// Judged logins whose answers are to be sealed.
     judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
-    pub(super) bulk: VecDeque<Bulk>,
+    pub(super) bulks: Bulks,
     read_buffer: Box<[u8]>,
     burst: Vec<u8>,
     due: Vec<Place>,
@@ -182,7 +182,7 @@ impl Reactor {
             hellos: VecDeque::new(),
             judged: VecDeque::new(),
             dirty: Vec::new(),
-            bulk: VecDeque::new(),
+            bulks: Bulks::default(),
             read_buffer: vec![0; PARTIAL_BYTES + READ_BYTES].into_boxed_slice(),
             burst: Vec::new(),
             due: Vec::new(),
@@ -250,7 +250,7 @@ impl Reactor {
         let busy = !self.ready.is_empty()
             || !self.hellos.is_empty()
             || !self.judged.is_empty()
-            || !self.bulk.is_empty()
+            || !self.bulks.is_empty()
             || !self.dirty.is_empty()
             || self.accept_ready
             || self.inbox.is_woken()
