@@ -7,12 +7,13 @@ use prost::Message as _;
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::client::Response;
 use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::{Frame, Retry};
 use whimbrel_protocol::keys::StaticKey;
 
 use crate::support::client::{Greeting, login};
 use crate::support::socket::{Socket, connect, read_to_end};
-use crate::support::world::{ECHO, World, config};
+use crate::support::world::{ECHO, IGNORE, World, config};
 
 /// The types of the answers to a hello.
 const REJECT: u8 = 2;
@@ -101,4 +102,29 @@ fn who_hangs_up_at_the_answer_counts_like_one_who_never_confirms() {
     stream.read_exact(&mut answer).unwrap();
     // Reject 6: too many handshakes of this address failed.
     assert_eq!((answer[0], answer[4]), (REJECT, 6));
+}
+
+#[test]
+fn requests_that_nobody_answers_leave_room_for_logins() {
+    let mut config = config();
+    config.reactors = 1;
+    config.session.requests_max = 9_000;
+    config.session.request_deadline_ms = 30_000;
+    let world = World::with(config);
+    let mut alice = world.log_in("alice", 1);
+    // More than a reactor asks at once.
+    for _ in 0..83 {
+        let requests: Vec<_> = (0..100).map(|_| alice.client.request(IGNORE, b"")).collect();
+        alice.send(&requests);
+    }
+    let Some(Frame::Response(refused)) = alice.next() else {
+        panic!("one too many is refused")
+    };
+    let refused = Response::decode(refused.payload).unwrap();
+    let told = "the gateway has too many unanswered requests";
+    assert_eq!(
+        (refused.code, &refused.message[..]),
+        (Code::Overloaded.number(), told)
+    );
+    assert_eq!(world.log_in("bob", 1).client.tracked, 0);
 }
