@@ -190,9 +190,9 @@ impl Port {
         Ok(())
     }
 
-    /// Hands in an order; says whether there was room.
+    /// Hands in an order; says whether there was room. A reactor that has ended has carried out every order.
     pub(crate) fn order(&self, order: Order) -> bool {
-        let taken = self.orders.try_send(order).is_ok();
+        let taken = !matches!(self.orders.try_send(order), Err(TrySendError::Full(_)));
         self.wake();
         taken
     }
@@ -249,6 +249,17 @@ mod tests {
         assert!(inbox.port.order(Order::Announce));
         assert_eq!(wakes(&mut poll), 1);
         assert_eq!(inbox.orders.try_iter().count(), 7);
+    }
+
+    #[test]
+    fn an_order_without_room_is_refused_and_one_to_a_reactor_that_has_ended_is_not_given_for_ever() {
+        let poll = mio::Poll::new().unwrap();
+        let inbox = Inbox::new(&poll, mio::Token(0), 10).unwrap();
+        let port = Arc::clone(&inbox.port);
+        (0..ORDERS_MAX).for_each(|_| assert!(port.order(Order::Announce)));
+        assert!(!port.order(Order::Stop));
+        drop(inbox);
+        assert!(port.order(Order::Stop));
     }
 
     #[test]
