@@ -132,6 +132,8 @@ pub(super) struct Reactor {
     forgive_at_ms: u64,
     pub(super) draining_window_ms: Option<u32>,
     pub(super) drain_next: Option<u32>,
+    /// The first slot not looked at yet for who is behind, while room is short.
+    pub(super) relieve_next: u32,
     pub(super) announcement: Announcement,
     pub(super) stop_at_ms: Option<u64>,
     pub(super) report: ReactorReport,
@@ -189,6 +191,7 @@ impl Reactor {
             forgive_at_ms: now.monotonic_ms + FAILURE_HALF_LIFE_MS,
             draining_window_ms: None,
             drain_next: None,
+            relieve_next: 0,
             announcement: Announcement::default(),
             stop_at_ms: None,
             report: ReactorReport::default(),

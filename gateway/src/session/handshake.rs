@@ -112,7 +112,7 @@ impl ReadingHello {
 
     fn keep(mut self: Box<Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Session {
         let more = bytes.len().saturating_sub(self.taken);
-        if !cx.held.try_take_for_stranger(more) {
+        if !cx.held.try_take_of_half(more) {
             return self.fault(cx, Fault::OutOfMemoryBudget);
         }
         self.taken = self.taken.saturating_add(more);

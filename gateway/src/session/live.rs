@@ -293,7 +293,9 @@ impl Talk {
                 self.refuse(cx, id, Code::TooLarge, message);
             }
             // The same request with the same operation id gets the same answer later.
-            Answer::Passed(_) if cx.owed.is_exhausted() => {
+            Answer::Passed(_)
+                if cx.owed.is_exhausted() || (cx.owed.is_half_taken() && !self.outbound.is_empty()) =>
+            {
                 let message = "too much waits for clients of this gateway".to_owned();
                 let code = Code::Overloaded.number();
                 self.send_refusal(

@@ -348,6 +348,15 @@ impl Session {
         )
     }
 
+    /// What the client is closed for while room is short, if it has not caught up for long.
+    pub(crate) fn behind(&self, now: Now) -> Option<Fault> {
+        let outbound = &self.live()?.talk.outbound;
+        let owed = outbound.owed();
+        outbound
+            .is_behind(now.monotonic_ms)
+            .then_some(Fault::SlowConsumer { owed })
+    }
+
     /// Whether the login was answered and the client has still to show that it holds the keys.
     pub(crate) fn owes_confirm(&self) -> bool {
         matches!(self, Self::AwaitConfirm(_))

@@ -608,3 +608,27 @@ fn an_order_may_concern_a_user_whose_first_login_is_being_opened() {
     assert!(pair.session.identity().unwrap().may_be(ALICE));
     assert!(!pair.session.identity().unwrap().may_be(ALICE + 1));
 }
+
+#[test]
+fn when_room_is_short_who_has_read_everything_is_answered_and_who_has_not_comes_again() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let half = (1 << 20) / 2;
+    pair.owed.take(half);
+    let requests: Vec<_> = (0..2).map(|_| client.request(1, b"")).collect();
+    let record = client.seal(&requests);
+    pair.arrive(&record);
+    let mut codes = |ids: [u32; 2]| {
+        for id in ids {
+            let answer = ClientResponse::default().encode_to_vec().into();
+            pair.with(|session, cx| session.handle_response(cx, RequestId(id), Answer::Passed(answer)));
+        }
+        client.take_in(&pair.transmit());
+        [client.next(), client.next()].map(|frame| match frame {
+            Some(Frame::Response(response)) => ClientResponse::decode(response.payload).unwrap().code,
+            other => panic!("an answer was expected, {other:?} came"),
+        })
+    };
+    assert_eq!(codes([1, 3]), [0, Code::Overloaded.number()]);
+    pair.owed.give(half);
+}

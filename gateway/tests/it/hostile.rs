@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use prost::Message as _;
 use whimbrel_protocol::SystemEntropy;
@@ -13,7 +14,7 @@ use whimbrel_protocol::keys::StaticKey;
 
 use crate::support::client::{Greeting, login};
 use crate::support::socket::{Socket, connect, read_to_end};
-use crate::support::world::{ECHO, IGNORE, World, config};
+use crate::support::world::{ECHO, IGNORE, LARGE, World, config};
 
 /// The types of the answers to a hello.
 const REJECT: u8 = 2;
@@ -127,4 +128,30 @@ fn requests_that_nobody_answers_leave_room_for_logins() {
         (Code::Overloaded.number(), told)
     );
     assert_eq!(world.log_in("bob", 1).client.tracked, 0);
+}
+
+#[test]
+fn who_does_not_read_is_closed_before_others_are_refused_for_it() {
+    let mut config = config();
+    config.reactors = 1;
+    config.session.requests_max = 2_000;
+    config.session.outbound_close_bytes = 64 << 20;
+    config.memory.owed_bytes_max = 2 << 20;
+    let (world, clock) = World::on_manual_clock(config);
+    let (mut bob, mut hog) = (world.log_in("bob", 1), world.log_in("hog", 1));
+    // More than the kernel's buffers and half of the room together hold.
+    for _ in 0..4 {
+        let requests: Vec<_> = (0..50).map(|_| hog.client.request(LARGE, b"")).collect();
+        hog.send(&requests);
+    }
+    world.until("half of the room is taken", |world| {
+        world.gateway().owed_bytes() >= 1 << 20
+    });
+    assert_eq!(bob.ask(LARGE, b"").code, 0, "who reads is served");
+    clock.advance(Duration::from_secs(6));
+    world.until("the room is free again", |world| {
+        world.gateway().owed_bytes() < 1 << 17
+    });
+    assert_eq!(hog.close_reason(), Some(CloseReason::SlowConsumer.number()));
+    assert_eq!(bob.ask(LARGE, b"").code, 0);
 }
