@@ -20,6 +20,7 @@ mod pushes;
 mod reactor;
 mod serve;
 mod slots;
+mod thaw;
 mod upstream;
 mod users;
 mod wheel;

@@ -23,6 +23,7 @@ use super::orders::Announcement;
 use super::port::{Inbox, Port};
 use super::pushes::Bulks;
 use super::slots::{Place, Slots};
+use super::thaw::Thaw;
 use super::users::{self, Users};
 use super::wheel::Wheel;
 use super::{Shared, Upstream};
@@ -44,6 +45,8 @@ const PARTIAL_BYTES: usize = 20 * 1024;
 
 /// Connections read in a turn, about 5 ms of work at most.
 const READS_PER_TURN: usize = 256;
+/// Turns after a standstill besides those that reading from everybody takes: one poll may not report all at once.
+const TURNS_AFTER_THAW: usize = 2;
 
 /// Replies taken in a turn, about 5 ms of work.
 const REPLIES_PER_TURN: usize = 1024;
@@ -115,6 +118,7 @@ pub(super) struct Reactor {
     pub(super) slots: Slots<Connection>,
     pub(super) users: Users,
     pub(super) wheel: Wheel,
+    thaw: Thaw,
     pub(super) tools: Tools,
     pub(super) metrics: ReactorMetrics,
     /// Questions without an answer yet.
@@ -178,6 +182,7 @@ impl Reactor {
             slots: Slots::new(),
             users: Users::default(),
             wheel: Wheel::new(now.monotonic_ms),
+            thaw: Thaw::new(now.monotonic_ms),
             tools,
             questions: 0,
             ready: VecDeque::new(),
@@ -212,6 +217,8 @@ impl Reactor {
                 return Err(error);
             }
             self.tools.now = self.shared.now();
+            let turns = self.slots.len() / READS_PER_TURN + TURNS_AFTER_THAW;
+            self.thaw.handle_wake(self.tools.now.monotonic_ms, timeout, turns);
             self.note_events(&events);
             self.turn();
             if self.is_done() {
@@ -251,6 +258,7 @@ impl Reactor {
     /// How long to wait for events: not at all while there is work.
     fn patience(&self) -> Option<Duration> {
         let busy = !self.ready.is_empty()
+            || self.thaw.holds_timers()
             || !self.hellos.is_empty()
             || !self.judged.is_empty()
             || !self.bulks.is_empty()
@@ -473,7 +481,9 @@ impl Reactor {
     fn fire_timers(&mut self) {
         let now_ms = self.tools.now.monotonic_ms;
         let mut due = std::mem::take(&mut self.due);
-        while let Some(tick) = self.wheel.turn(now_ms, &mut due) {
+        while !self.thaw.holds_timers()
+            && let Some(tick) = self.wheel.turn(now_ms, &mut due)
+        {
             for place in due.drain(..) {
                 let Some(connection) = self.slots.at(place) else {
                     continue;
