@@ -21,8 +21,9 @@ use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
-use super::pushes::Bulk;
+use super::pushes::Bulks;
 use super::slots::{Place, Slots};
+use super::thaw::Thaw;
 use super::users::{self, Users};
 use super::wheel::Wheel;
 use super::{Shared, Upstream};
@@ -44,6 +45,8 @@ const PARTIAL_BYTES: usize = 20 * 1024;
 
 /// Connections read in a turn, about 5 ms of work at most.
 const READS_PER_TURN: usize = 256;
+/// Turns after a standstill besides those that reading from everybody takes: one poll may not report all at once.
+const TURNS_AFTER_THAW: usize = 2;
 
 /// Replies taken in a turn, about 5 ms of work.
 const REPLIES_PER_TURN: usize = 1024;
@@ -115,6 +118,7 @@ pub(super) struct Reactor {
     pub(super) slots: Slots<Connection>,
     pub(super) users: Users,
     pub(super) wheel: Wheel,
+    thaw: Thaw,
     pub(super) tools: Tools,
     pub(super) metrics: ReactorMetrics,
     /// Questions without an answer yet.
@@ -125,13 +129,15 @@ pub(super) struct Reactor {
     /// Judged logins whose answers are to be sealed.
     judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
-    pub(super) bulk: VecDeque<Bulk>,
+    pub(super) bulks: Bulks,
     read_buffer: Box<[u8]>,
     burst: Vec<u8>,
     due: Vec<Place>,
     forgive_at_ms: u64,
     pub(super) draining_window_ms: Option<u32>,
     pub(super) drain_next: Option<u32>,
+    /// The first slot not looked at yet for who is behind, while room is short.
+    pub(super) relieve_next: u32,
     pub(super) announcement: Announcement,
     pub(super) stop_at_ms: Option<u64>,
     pub(super) report: ReactorReport,
@@ -176,19 +182,21 @@ impl Reactor {
             slots: Slots::new(),
             users: Users::default(),
             wheel: Wheel::new(now.monotonic_ms),
+            thaw: Thaw::new(now.monotonic_ms),
             tools,
             questions: 0,
             ready: VecDeque::new(),
             hellos: VecDeque::new(),
             judged: VecDeque::new(),
             dirty: Vec::new(),
-            bulk: VecDeque::new(),
+            bulks: Bulks::default(),
             read_buffer: vec![0; PARTIAL_BYTES + READ_BYTES].into_boxed_slice(),
             burst: Vec::new(),
             due: Vec::new(),
             forgive_at_ms: now.monotonic_ms + FAILURE_HALF_LIFE_MS,
             draining_window_ms: None,
             drain_next: None,
+            relieve_next: 0,
             announcement: Announcement::default(),
             stop_at_ms: None,
             report: ReactorReport::default(),
@@ -209,6 +217,8 @@ impl Reactor {
                 return Err(error);
             }
             self.tools.now = self.shared.now();
+            let turns = self.slots.len() / READS_PER_TURN + TURNS_AFTER_THAW;
+            self.thaw.handle_wake(self.tools.now.monotonic_ms, timeout, turns);
             self.note_events(&events);
             self.turn();
             if self.is_done() {
@@ -248,9 +258,10 @@ impl Reactor {
     /// How long to wait for events: not at all while there is work.
     fn patience(&self) -> Option<Duration> {
         let busy = !self.ready.is_empty()
+            || self.thaw.holds_timers()
             || !self.hellos.is_empty()
             || !self.judged.is_empty()
-            || !self.bulk.is_empty()
+            || !self.bulks.is_empty()
             || !self.dirty.is_empty()
             || self.accept_ready
             || self.inbox.is_woken()
@@ -470,7 +481,9 @@ impl Reactor {
     fn fire_timers(&mut self) {
         let now_ms = self.tools.now.monotonic_ms;
         let mut due = std::mem::take(&mut self.due);
-        while let Some(tick) = self.wheel.turn(now_ms, &mut due) {
+        while !self.thaw.holds_timers()
+            && let Some(tick) = self.wheel.turn(now_ms, &mut due)
+        {
             for place in due.drain(..) {
                 let Some(connection) = self.slots.at(place) else {
                     continue;
@@ -520,6 +533,12 @@ impl Reactor {
         let Some(mut connection) = self.slots.remove(place) else {
             return;
         };
+        // Whoever replays a hello and hangs up at the answer has cost as much as one who stays silent.
+        if connection.session.owes_confirm()
+            && let Some(ticket) = &connection.ticket
+        {
+            ticket.fail();
+        }
         connection.session.release(&mut self.tools.lend());
         self.shared.connections.fetch_sub(1, Relaxed);
         tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");
