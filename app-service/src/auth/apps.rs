@@ -41,7 +41,10 @@ impl AppSecret {
             path: path.to_owned(),
             source,
         })?;
-        Self::from_bytes(content.trim_ascii())
+        Self::from_bytes(content.trim_ascii()).map_err(|_| AppError::SecretFileShort {
+            path: path.to_owned(),
+            len: content.trim_ascii().len(),
+        })
     }
 
     pub(super) fn decoding_key(&self) -> DecodingKey {
@@ -63,13 +66,15 @@ impl fmt::Debug for AppSecret {
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The app's key is no app key.
-    #[error("[[apps]] key: {0}")]
+    #[error("[[app-service.apps]] key: {0}")]
     Key(#[from] IdError),
     /// Two entries name the same app.
-    #[error("[[apps]] {0} is there twice: keep one entry per app")]
+    #[error("[[app-service.apps]] {0} is there twice: keep one entry per app")]
     Twice(AppKey),
     /// No secret, or more than are good at a time.
-    #[error("[[apps]] {app} has {count} secret_files: give 1, or {SECRETS_MAX} while changing over")]
+    #[error(
+        "[[app-service.apps]] {app} has {count} secret_files: give 1, or {SECRETS_MAX} while changing over"
+    )]
     SecretCount {
         /// The app.
         app: AppKey,
@@ -82,6 +87,18 @@ pub enum AppError {
     )]
     SecretShort {
         /// Its bytes.
+        len: usize,
+    },
+    /// The secret in a file is guessable.
+    #[error(
+        "the app secret in {} has {len} bytes: at least {SECRET_LEN_MIN} are needed; make one with \
+        `whimbrel keygen app-secret --out FILE`",
+        path.display()
+    )]
+    SecretFileShort {
+        /// The file.
+        path: PathBuf,
+        /// The secret's bytes.
         len: usize,
     },
     /// The secret's file cannot be read.
@@ -215,6 +232,9 @@ mod tests {
         assert_eq!(secret.0.expose_secret(), "k".repeat(32).as_bytes());
         let missing = AppSecret::from_file(&folder.path().join("none")).unwrap_err();
         assert!(missing.to_string().contains("none"), "{missing}");
+        std::fs::write(&file, "short\n").unwrap();
+        let short = AppSecret::from_file(&file).unwrap_err().to_string();
+        assert!(short.contains("secret has 5 bytes"), "{short}");
     }
 
     #[test]

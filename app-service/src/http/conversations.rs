@@ -1,7 +1,7 @@
 //! Groups.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, ConversationId, ConversationKind};
 
-use super::{Api, ApiError, Body, Caller, actor_of, operation_text};
+use super::{Api, ApiError, Body, Caller, Segment, actor_of, operation_text};
 use crate::failure::Failure;
 use crate::keys::ConversationKeys;
 use crate::log::Actor;
@@ -114,7 +114,7 @@ pub(super) struct Group {
 pub(super) async fn read_group(
     State(api): State<Api>,
     Caller(app): Caller,
-    Path(conversation): Path<String>,
+    Segment(conversation): Segment,
 ) -> Result<Json<Group>, ApiError> {
     let conversation = parse_group(&conversation)?;
     let head = head(&api, &app, conversation).await?;
@@ -157,7 +157,7 @@ pub(super) struct ChangeMembers {
 pub(super) async fn change_members(
     State(api): State<Api>,
     Caller(app): Caller,
-    Path(conversation): Path<String>,
+    Segment(conversation): Segment,
     Body(request): Body<ChangeMembers>,
 ) -> Result<Json<Changed>, ApiError> {
     let conversation = parse_group(&conversation)?;

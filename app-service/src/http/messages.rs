@@ -1,7 +1,7 @@
 //! Messages: sending as a user, and reading what a user may read.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use whimbrel_protocol::client::{self, content, entry};
 use whimbrel_protocol::ids::ConversationId;
 
 use super::conversations::{parse_conversation, reader};
-use super::{Api, ApiError, Body, Caller, Query, operation_text};
+use super::{Api, ApiError, Body, Caller, Query, Segment, operation_text};
 use crate::failure::Failure;
 
 #[derive(Deserialize)]
@@ -136,7 +136,7 @@ pub(super) struct Page {
 pub(super) async fn list(
     State(api): State<Api>,
     Caller(app): Caller,
-    Path(conversation): Path<String>,
+    Segment(conversation): Segment,
     Query(page): Query<Page>,
 ) -> Result<Json<Value>, ApiError> {
     let conversation = parse_conversation(&conversation)?;
@@ -183,10 +183,7 @@ fn entry_json(entry: &client::Entry) -> Value {
             "custom",
             json!({"type": custom.r#type, "data": BASE64.encode(&custom.data)}),
         ),
-        Some(entry::Body::Change(change)) => (
-            "change",
-            change_json(change),
-        ),
+        Some(entry::Body::Change(change)) => ("change", change_json(change)),
         Some(entry::Body::RecalledByUid(uid)) => ("recalled_by", json!(uid)),
         // Written by a newer version.
         Some(entry::Body::Message(_)) | None => ("unknown", json!(true)),

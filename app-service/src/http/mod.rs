@@ -192,6 +192,20 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     }
 }
 
+/// A path's variable, whose errors are ours.
+struct Segment(String);
+
+impl FromRequestParts<Api> for Segment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        match axum::extract::Path::from_request_parts(parts, api).await {
+            Ok(axum::extract::Path(text)) => Ok(Self(text)),
+            Err(rejection) => Err(ApiError::from(Failure::invalid(rejection.body_text()))),
+        }
+    }
+}
+
 /// Query parameters, whose errors are ours.
 struct Query<T>(T);
 

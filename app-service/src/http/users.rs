@@ -1,13 +1,13 @@
 //! Users.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use whimbrel_protocol::cluster::UserKey;
 use whimbrel_protocol::ids::Uid;
 
-use super::{Api, ApiError, Body, Caller, unknown_user};
+use super::{Api, ApiError, Body, Caller, Segment, unknown_user};
 use crate::failure::Failure;
 
 #[derive(Deserialize)]
@@ -62,7 +62,7 @@ pub(super) struct User {
 pub(super) async fn read(
     State(api): State<Api>,
     Caller(app): Caller,
-    Path(uid): Path<String>,
+    Segment(uid): Segment,
 ) -> Result<Json<User>, ApiError> {
     let uid = parse(&uid)?;
     let users = api.0.log.users();

@@ -250,9 +250,10 @@ async fn bad_requests_name_the_field_and_the_cure() {
         server.get("/v1/messages").await,
         server.get("/v1/groups/gaaaaaaaaaaaaaaaaaaaaaaaa").await,
         server.get("/v1/users/nobody").await,
+        server.get("/v1/users/%ff").await,
     ];
     let statuses: Vec<u16> = other.iter().map(|(status, _)| *status).collect();
-    assert_eq!(statuses, [413, 400, 422, 404, 405, 404, 404]);
+    assert_eq!(statuses, [413, 400, 422, 404, 405, 404, 404, 400]);
     for (_, answer) in other {
         assert!(answer["error"]["message"].is_string(), "{answer}");
     }
