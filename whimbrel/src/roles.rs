@@ -2,7 +2,12 @@
 //!
 //! Each `run_*` reads as the story of its role: configuration, links, role, ready file, drain.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
@@ -41,7 +46,8 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let file: GatewayFile = read(&args, |file: &GatewayFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
-    let keys = gateway_identity::read(file.identity.key.expose_secret(), &file.identity.certificate)?;
+    let certificate = beside_config(&args, &file.identity.certificate);
+    let keys = gateway_identity::read(file.identity.key.expose_secret(), &certificate)?;
     let registry = RegistryAt::Linked {
         home: file.registry.home()?,
     };
@@ -72,7 +78,18 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
 
 /// `whimbrel app-service`.
 pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
-    let file: AppServiceFile = read(&args, |file: &AppServiceFile| &file.telemetry)?;
+    let mut file: AppServiceFile = read(&args, |file: &AppServiceFile| &file.telemetry)?;
+    if file.store.folder != Path::new("") {
+        file.store.folder = beside_config(&args, &file.store.folder);
+    }
+    for secret_file in file
+        .app_service
+        .apps
+        .iter_mut()
+        .flat_map(|app| &mut app.secret_files)
+    {
+        *secret_file = beside_config(&args, secret_file);
+    }
     let process = Process::begin(&file.health, &args).await?;
     let store = open_store(&file.store, args.end_with_stdin).await?;
     let links = leaf_links(
@@ -199,6 +216,11 @@ fn read<T: DeserializeOwned>(args: &RoleArgs, telemetry: fn(&T) -> &TelemetryCon
     let loaded = config::load::<T>(&args.config)?;
     init_telemetry(telemetry(&loaded.value))?;
     Ok(loaded.warned())
+}
+
+/// Relative paths in a configuration start at its folder, as those of its secrets do.
+fn beside_config(args: &RoleArgs, path: &Path) -> PathBuf {
+    args.config.parent().unwrap_or(Path::new(".")).join(path)
 }
 
 /// This node, in a life that begins now.
