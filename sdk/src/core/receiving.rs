@@ -155,7 +155,7 @@ impl Core {
 
     fn apply_row(
         &mut self,
-        row: ConversationRow,
+        mut row: ConversationRow,
         certain: bool,
         resync: bool,
         now: Now,
@@ -168,6 +168,10 @@ impl Core {
             0 => self.settings.initial_history,
             _ => self.settings.initial_history.max(LATER_HISTORY),
         };
+        if !resync && let Some(known) = self.store.row(&id)? {
+            // Written before the server had a mark that it has answered since.
+            self.advance_read(id, &mut row, known.read_seq)?;
+        }
         self.store.put_row(&id, &row, self.generation)?;
         let conversation = self.conversation(id);
         conversation
