@@ -14,8 +14,7 @@ use whimbrel_host::http::HttpLimits;
 use whimbrel_host::{BindError, HostParts, ShutDownReport, Tasks, bind_tcp};
 use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Readiness, Reply, Uplink};
 use whimbrel_protocol::cluster::{Envelope, Status};
-use whimbrel_protocol::ids::NodeId;
-use whimbrel_registry::{LinkRegistry, Registry};
+use whimbrel_registry::{Registry, RegistryAt};
 use whimbrel_store::Store;
 
 use crate::auth::{AppError, Apps};
@@ -36,18 +35,6 @@ const DRAIN_GRACE: Duration = Duration::from_secs(20);
 const LEASE_REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A body much larger than allowed is refused before it is read; a little larger one gets an answer that explains.
 const REFUSED_UNREAD_FACTOR: usize = 16;
-
-/// Where the registry is.
-#[derive(Clone)]
-pub enum RegistryAt {
-    /// In this process, or reached by a way of its own.
-    Here(Arc<dyn Registry>),
-    /// At a router, over this node's own links; with no name, whichever router passes the call on.
-    Linked {
-        /// The router that is its home.
-        home: Option<NodeId>,
-    },
-}
 
 /// Why the role could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -91,10 +78,7 @@ impl AppService {
         let handler = Arc::new(LateHandler::default());
         let uplink = Uplink::start(endpoint.clone(), events, Arc::clone(&handler) as Arc<dyn Handler>);
         let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
-        let registry: Arc<dyn Registry> = match registry {
-            RegistryAt::Here(registry) => registry,
-            RegistryAt::Linked { home } => Arc::new(LinkRegistry::new(Arc::clone(&caller), home.as_ref())),
-        };
+        let registry = registry.reached_through(&caller);
         let parts = NodeParts {
             me: Peer {
                 node: identity.node.clone(),

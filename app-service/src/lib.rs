@@ -57,5 +57,5 @@ pub mod sync;
 pub mod ticket;
 pub mod user_lane;
 
-pub use app_service::{AppService, AppServiceHandle, RegistryAt, StartError};
+pub use app_service::{AppService, AppServiceHandle, StartError};
 pub use config::AppServiceConfig;

@@ -23,7 +23,9 @@ def arguments() -> argparse.Namespace:
     where.add_argument("--to", metavar="UID", help="chat with this user")
     where.add_argument("--group", metavar="NAME", help="make a group")
     where.add_argument("--conversation", metavar="ID", help="go on with this conversation")
-    parser.add_argument("--with", dest="members", metavar="UID", nargs="*", default=[], help="the group's other members")
+    parser.add_argument(
+        "--with", dest="members", metavar="UID", nargs="*", default=[], help="the group's other members"
+    )
     parser.add_argument(
         "--ready-file",
         type=Path,

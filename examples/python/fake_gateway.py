@@ -108,19 +108,28 @@ class FakeGateway:
         self.node = node
         self.on_request = on_request
         self.heartbeat_ms = 240_000
+        # Those that confirmed.
         self.connections: list[Connection] = []
+        self._open: set[Connection] = set()
         self.key = X25519PrivateKey.generate()
         self._root = root
         self._identity = Ed25519PrivateKey.generate()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(lambda r, w: Connection(self, r, w).serve(), "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self, reader, writer)
+        self._open.add(connection)
+        await connection.serve()
+        self._open.discard(connection)
 
     async def stop(self) -> None:
         self._server.close()
-        for connection in self.connections:
+        for connection in list(self._open):
             connection.cut()
+            await connection.is_over.wait()
 
     def public_key(self) -> bytes:
         return self.key.public_key().public_bytes_raw()

@@ -7,7 +7,7 @@ from typing import Any
 
 import demo_token
 from server import Server
-from whimbrel_client import Client, LoginRefused, NoGateway, Refused, Session, messages
+from whimbrel_client import Client, Code, Ended, LoginRefused, NoGateway, Refused, Session, messages
 from whimbrel_client.errors import Retry
 from whimbrel_client.frames import Frame, Kind
 from whimbrel_client.session import Handlers
@@ -122,7 +122,7 @@ class Chats(LiveServer):
             self.assertEqual([text for _, _, text in await texts(bob, 3)], ["once", "only", "between"])
             with self.assertRaises(Refused) as refused:
                 await alice.send(conversation, "something else", ids=ids[:1])
-            self.assertEqual(refused.exception.code, 307)
+            self.assertEqual(refused.exception.code, Code.OPERATION_MISMATCH)
             self.assertEqual((await alice.pull(conversation)).head_seq, 3)
 
     async def test_history_is_pulled_from_either_end(self) -> None:
@@ -173,7 +173,7 @@ class Chats(LiveServer):
             [accepted] = await alice.send(group, "fly")
             for member in (bob, carol):
                 self.assertEqual(await texts(member, 1), [(accepted.seq, alice_uid, "fly")])
-                await until(lambda: group in member.rows)
+                await until(lambda rows=member.rows: group in rows)
                 self.assertEqual(member.rows[group].name, "birds")
             self.assertEqual(bob.logs[group].entries[1].change.kind, 1)
 
@@ -199,11 +199,14 @@ class Sessions(LiveServer):
         alice_uid, bob_uid = new_uids(2)
         app = self.server.ready["app_key"]
         cases = {
-            "no token at all": ({"token": lambda: ""}, 200),
-            "rubbish": ({"token": lambda: "a.b.c"}, 200),
-            "another secret": ({"token": lambda: demo_token.sign(b"x" * 32, app, alice_uid)}, 200),
-            "another user's": ({"token": lambda: self.server.token(bob_uid)}, 202),
-            "another app": ({"app_key": "nobody"}, 203),
+            "no token at all": ({"token": lambda: ""}, Code.TOKEN_INVALID),
+            "rubbish": ({"token": lambda: "a.b.c"}, Code.TOKEN_INVALID),
+            "another secret": (
+                {"token": lambda: demo_token.sign(b"x" * 32, app, alice_uid)},
+                Code.TOKEN_INVALID,
+            ),
+            "another user's": ({"token": lambda: self.server.token(bob_uid)}, Code.TOKEN_MISMATCH),
+            "another app": ({"app_key": "nobody"}, Code.UNKNOWN_APP),
         }
         for name, (options, code) in cases.items():
             with self.subTest(name), self.assertRaises(LoginRefused) as refused:
@@ -222,7 +225,7 @@ class Sessions(LiveServer):
         [uid] = new_uids(1)
         wrong = "root1zuklg74vn2ktdfh7p63twpmb3tcwdvq2ou4ass34hyngipxf6oval4m2"
         client = self.server.client(uid, root_keys=[wrong])
-        with self.assertRaises(NoGateway):
+        with self.assertRaises(NoGateway), self.assertLogs("whimbrel_client.directory"):
             await client._connect()
 
     async def test_a_ping_is_answered(self) -> None:
@@ -245,6 +248,15 @@ class Sessions(LiveServer):
         self.assertEqual(ended.retry, Retry.NEVER)
         self.assertIn(f"reason {SUPERSEDED}", str(ended))
         self.assertFalse(new.ended.done())
+
+    async def test_a_login_with_an_epoch_that_did_not_grow_is_turned_away(self) -> None:
+        [uid] = new_uids(1)
+        old = await self.open_session(uid, epoch=2)
+        await old.ready()
+        for epoch in (2, 1):
+            with self.subTest(epoch=epoch), self.assertRaisesRegex(Ended, f"reason {SUPERSEDED}"):
+                await (await self.open_session(uid, epoch=epoch)).ready()
+        self.assertFalse(old.ended.done())
 
     async def test_requests_before_ready_are_answered_after_it(self) -> None:
         [uid] = new_uids(1)
@@ -301,7 +313,11 @@ class Sessions(LiveServer):
         session = await self.open_session(uid)
         nowhere = messages.PullRequest(conversation=b"d" + bytes(15))
         rubbish = messages.OpenDirectRequest(uid="\u0001")
-        cases = {101: (9999, nowhere), 301: (3, nowhere), 102: (16, rubbish)}
+        cases = {
+            Code.UNKNOWN_METHOD: (9999, nowhere),
+            Code.UNKNOWN_CONVERSATION: (3, nowhere),
+            Code.INVALID_ARGUMENT: (16, rubbish),
+        }
         for code, (method, request) in cases.items():
             with self.subTest(code=code), self.assertRaises(Refused) as refused:
                 await session.request(method, request, messages.Response)

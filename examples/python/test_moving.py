@@ -3,11 +3,12 @@
 import asyncio
 import unittest
 from typing import Any
+from unittest import mock
 
 from fake_gateway import Connection, FakeGateway, Root
 from whimbrel_client import Client
 from whimbrel_client import messages as m
-from whimbrel_client.errors import LEAVING
+from whimbrel_client.errors import LEAVING, Ended
 from whimbrel_client.frames import VALUE_MAX, Flag, Frame, Kind
 
 WITHIN_S = 10
@@ -24,6 +25,8 @@ class Backend:
         self.syncs = 0
         # Request methods that are swallowed without an answer, once each.
         self.swallow: list[int] = []
+        # Request methods that are left waiting, once each.
+        self.hold: list[int] = []
 
     def append(self, text: str, id_: bytes = b"") -> Any:
         entry = m.Entry(seq=len(self.log) + 1, sender_uid="bob", message={"text": {"text": text}}, client_msg_id=id_)
@@ -46,7 +49,9 @@ class Backend:
             self.syncs += 1
             row = m.ConversationRow(conversation=CONVERSATION, head_seq=len(self.log), member=True)
             body = m.SyncResponse(cursor=b"cursor-%d" % self.syncs, rows=[row])
-        if method in self.swallow:
+        if method in self.hold:
+            self.hold.remove(method)
+        elif method in self.swallow:
             self.swallow.remove(method)
             connection.cut()
         else:
@@ -122,6 +127,19 @@ class Moving(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(self.asked, 1)
             self.assertEqual([frame.numbers[1] for frame in old.of_kind(Kind.REQUEST)], begun)
 
+    async def test_a_request_that_waits_at_a_leaving_gateway_is_sent_elsewhere(self) -> None:
+        async with self.client:
+            [old] = self.first.connections
+            synced = old.of_kind(Kind.REQUEST)[-1].numbers[1]
+            self.backend.hold = [SEND]
+            sending = asyncio.create_task(self.client.send(CONVERSATION, "hello"))
+            await self.until(lambda: not self.backend.hold)
+            old.send(Frame(Kind.GOAWAY, (synced, 3_600_000, 0)))
+            async with asyncio.timeout(WITHIN_S):
+                [accepted] = await sending
+            self.assertEqual((accepted.seq, len(self.backend.log)), (1, 1))
+            self.assertIn(SEND, [frame.numbers[0] for frame in self.second.connections[0].of_kind(Kind.REQUEST)])
+
     async def test_a_send_without_an_answer_is_sent_again_with_its_id(self) -> None:
         async with self.client:
             self.backend.swallow = [SEND]
@@ -143,10 +161,14 @@ class Moving(unittest.IsolatedAsyncioTestCase):
         async with self.client:
             [connection] = self.first.connections
             entries = [self.backend.append(text) for text in ("one", "two", "three")]
-            connection.send(push(entries[0]), push(entries[2]), push(entries[1], entries[2]), push(entries[0]))
+            connection.send(push(entries[0]), push(entries[2]))
+            await self.until(lambda: self.client.logs[CONVERSATION].head_seq == 3)
+            # What the client sends now goes out behind a pull, if it had begun one.
+            self.client._session.ping()
+            await self.until(lambda: connection.of_kind(Kind.PING))
+            connection.send(push(entries[1], entries[2]), push(entries[0]))
             self.assertEqual(await self.shown(3), ["one", "two", "three"])
-            await self.until(lambda: connection.of_kind(Kind.PUSH_ACK))
-            self.assertEqual(connection.of_kind(Kind.PUSH_ACK)[-1].numbers, (4,))
+            await self.until(lambda: Frame(Kind.PUSH_ACK, (4,)) in connection.received)
             self.assertTrue(self.client._shown.empty())
             pulls = [frame for frame in connection.of_kind(Kind.REQUEST) if frame.numbers[0] == PULL]
             self.assertEqual(pulls, [])
@@ -183,6 +205,15 @@ class Moving(unittest.IsolatedAsyncioTestCase):
             await self.until(lambda: connection.of_kind(Kind.REAUTH))
             self.assertEqual(connection.of_kind(Kind.REAUTH), [Frame(Kind.REAUTH, (0,), b"token")])
 
+    async def test_a_token_that_cannot_be_had_is_told_to_who_waits(self) -> None:
+        def no_token() -> str:
+            raise RuntimeError("the server that signs is down")
+
+        self.client._token = no_token
+        with self.assertRaisesRegex(Ended, "that signs is down"):
+            async with asyncio.timeout(WITHIN_S), self.client:
+                pass
+
     async def test_a_silent_client_pings(self) -> None:
         self.first.heartbeat_ms = 50
         async with self.client:
@@ -198,6 +229,7 @@ class Moving(unittest.IsolatedAsyncioTestCase):
                 await self.client.send(CONVERSATION, "too late")
             self.assertEqual(self.second.connections, [])
 
+    @mock.patch("whimbrel_client.client._backoff", lambda _failures: 0.0)
     async def test_a_close_that_says_later_comes_back_no_sooner(self) -> None:
         async with self.client:
             closed_at = asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ import hmac
 import json
 import unittest
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -65,7 +66,9 @@ class HandshakeVectors(unittest.TestCase):
     def test_every_intermediate_value_follows_from_the_page(self) -> None:
         for vector in VECTORS["handshakes"]:
             with self.subTest(vector["name"]):
-                self.assertEqual(list(intermediate_values(vector).items()), [tuple(step.values()) for step in vector["steps"]])
+                self.assertEqual(
+                    list(intermediate_values(vector).items()), [tuple(step.values()) for step in vector["steps"]]
+                )
 
     def test_login_and_its_answer_are_the_messages_of_the_worked_example(self) -> None:
         vector = VECTORS["handshakes"][0]
@@ -83,10 +86,11 @@ class HandshakeVectors(unittest.TestCase):
             self.handshake(vector).finish(raw(vector["message_2"])[:40])
 
     def test_answers_that_are_no_accepts(self) -> None:
-        answers = [parse_answer(v["bytes"][0], v["bytes"][3:]) for v in ({"bytes": raw(a["bytes"])} for a in VECTORS["answers"])]
-        self.assertEqual(
-            answers, [Reject(5, 1500), Reject(1, 0), StaleKey(raw("01000107000108")), Reject(5, 0)]
-        )
+        answers = [
+            parse_answer(v["bytes"][0], v["bytes"][3:])
+            for v in ({"bytes": raw(a["bytes"])} for a in VECTORS["answers"])
+        ]
+        self.assertEqual(answers, [Reject(5, 1500), Reject(1, 0), StaleKey(raw("01000107000108")), Reject(5, 0)])
 
 
 def intermediate_values(vector: dict) -> dict[str, str]:
@@ -119,7 +123,10 @@ def intermediate_values(vector: dict) -> dict[str, str]:
     step("h_after_prologue", mix(raw(vector["prologue"])))
     step("h_after_gateway_key", mix(raw(vector["gateway_public"])))
     step("h_after_client_ephemeral", mix(raw(vector["client_ephemeral_public"])))
-    for half, other, payload in (("es", "gateway_public", "login"), ("ee", "server_ephemeral_public", "login_answer_padded")):
+    for half, other, payload in (
+        ("es", "gateway_public", "login"),
+        ("ee", "server_ephemeral_public", "login_answer_padded"),
+    ):
         if half == "ee":
             step("h_after_server_ephemeral", mix(raw(vector["server_ephemeral_public"])))
         ck, k = hkdf(ck, step(f"dh_{half}", exchange(other)))
@@ -173,11 +180,14 @@ class DescriptorVectors(unittest.TestCase):
         self.assertEqual(descriptor.suites, tuple(statement["suites"]))
         self.assertEqual([key.public.hex() for key in descriptor.keys], [key["public"] for key in statement["keys"]])
         self.assertEqual([key.id.hex() for key in descriptor.keys], [key["key_id"] for key in statement["keys"]])
-        self.assertEqual(
-            [dict(transport=t, endpoint=e) for t, e in descriptor.addresses], statement["addresses"]
-        )
+        self.assertEqual([dict(transport=t, endpoint=e) for t, e in descriptor.addresses], statement["addresses"])
         self.assertEqual(descriptor.tcp_addresses(), [("gateway-1.example.com", 7100)])
         self.assertEqual(descriptor.not_after_ms, statement["not_after_ms"])
+
+    def test_addresses_are_read_and_what_is_none_is_passed_over(self) -> None:
+        endpoints = ["[::1]:7100", "nowhere", ":1", "host:", "host:port", "host:7100"]
+        descriptor = replace(verify(self.raw, self.roots), addresses=tuple((1, endpoint) for endpoint in endpoints))
+        self.assertEqual(descriptor.tcp_addresses(), [("::1", 7100), ("host", 7100)])
 
     def test_another_root_or_a_changed_byte_is_refused(self) -> None:
         with self.assertRaisesRegex(DescriptorError, "no pinned root"):
@@ -281,6 +291,7 @@ class FrameVectors(unittest.TestCase):
             "an unknown critical kind": "022a02",
             "a length over its bound": "8001001f",
             "a length without kind and flags": "0100",
+            "a response to request 0": "03020000",
         }
         for name, frame in bad.items():
             with self.subTest(name), self.assertRaises(FrameError):

@@ -11,11 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use whimbrel_host::{Drain, HostParts, Tasks};
-use whimbrel_link::{Endpoint, Handler, LinkEvent, Uplink};
+use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Uplink};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::descriptor::DescribeError;
-use whimbrel_protocol::ids::NodeId;
-use whimbrel_registry::{LinkRegistry, Registry};
+use whimbrel_registry::{Registry, RegistryAt};
 
 use crate::config::{ConfigError, GatewayConfig};
 use crate::downward::Downward;
@@ -29,18 +28,6 @@ const LEFT_POLL: Duration = Duration::from_millis(20);
 
 /// How long tasks that tell the registry of the last sessions may take at the end.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
-
-/// Where the registry is.
-#[derive(Clone)]
-pub enum RegistryAt {
-    /// In this process, or reached by a way of its own.
-    Here(Arc<dyn Registry>),
-    /// At a router, over this node's own links; with no name, whichever router passes the call on.
-    Linked {
-        /// The router that is its home.
-        home: Option<NodeId>,
-    },
-}
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +74,8 @@ impl Gateway {
         let downward = Arc::new(Downward::default());
         let handler: Arc<dyn Handler> = Arc::<Downward>::clone(&downward);
         let uplink = Uplink::start(endpoint.clone(), events, handler);
-        let registry: Arc<dyn Registry> = match registry {
-            RegistryAt::Here(registry) => registry,
-            RegistryAt::Linked { home } => {
-                Arc::new(LinkRegistry::new(Arc::new(uplink.clone()), home.as_ref()))
-            }
-        };
+        let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
+        let registry = registry.reached_through(&caller);
         let tasks = Tasks::new();
         let cluster = Arc::new(Cluster {
             uplink: uplink.clone(),

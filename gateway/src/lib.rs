@@ -23,5 +23,5 @@ pub use config::{
     ConfigError, DrainConfig, GatewayConfig, HandshakeConfig, LeaseConfig, MemoryConfig, SessionConfig,
 };
 pub use engine::{EngineError, ListenError};
-pub use gateway::{DrainReport, Gateway, GatewayHandle, RegistryAt, StartError};
+pub use gateway::{DrainReport, Gateway, GatewayHandle, StartError};
 pub use keys::GatewayKeys;

@@ -71,6 +71,7 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
                             ready.write(&data.ready_file())?;
                             args.ready_file.as_ref().map_or(Ok(()), |path| ready.write(path))?;
                         } else {
+                            standalone::wait_until(|| all_ready(ports)).await;
                             standalone::say_ready(args, data, &ready)?;
                             told = true;
                         }
@@ -187,11 +188,7 @@ fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) ->
 
 /// The pages of all roles on one: metrics with the label `process`, readiness when all are ready.
 fn page_routes(ports: Ports) -> anyhow::Result<Router> {
-    let client = reqwest::Client::builder()
-        .timeout(PAGE_TIMEOUT)
-        .no_proxy()
-        .build()
-        .context("an HTTP client for the roles' pages")?;
+    let client = http_client().context("an HTTP client for the roles' pages")?;
     let fetch = move |path: &'static str| {
         let client = client.clone();
         async move {
@@ -236,6 +233,27 @@ fn page_routes(ports: Ports) -> anyhow::Result<Router> {
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
         .route("/healthz", get(|| async { "ok\n" })))
+}
+
+/// Whether every role says that it is ready.
+async fn all_ready(ports: Ports) -> bool {
+    let Ok(client) = http_client() else { return false };
+    for role in ROLES {
+        if !matches!(
+            page(&client, page_address(role, ports), "readyz").await,
+            Ok((200, _))
+        ) {
+            return false;
+        }
+    }
+    true
+}
+
+fn http_client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(PAGE_TIMEOUT)
+        .no_proxy()
+        .build()
 }
 
 async fn page(client: &reqwest::Client, address: SocketAddr, path: &str) -> Result<(u16, String), String> {

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::mpsc;
-use whimbrel_app_service::{AppService, RegistryAt};
+use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, init_telemetry, serve_health};
 use whimbrel_lbs::Lbs;
@@ -20,7 +20,7 @@ use whimbrel_protocol::{
     entropy::Entropy as _,
     ids::{Incarnation, NodeId},
 };
-use whimbrel_registry::{LinkRegistry, MemoryRegistry};
+use whimbrel_registry::{LinkRegistry, MemoryRegistry, RegistryAt};
 use whimbrel_router::Router;
 use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Store};
 
@@ -42,7 +42,7 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
     let keys = gateway_identity::read(file.identity.key.expose_secret(), &file.identity.certificate)?;
-    let registry = whimbrel_gateway::RegistryAt::Linked {
+    let registry = RegistryAt::Linked {
         home: file.registry.home()?,
     };
     let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;

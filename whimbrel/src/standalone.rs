@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use whimbrel_app_service::{
-    AppService, RegistryAt,
+    AppService,
     config::{AppConfig, AppServiceConfig, HttpConfig},
 };
 use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
@@ -18,7 +18,7 @@ use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry,
 use whimbrel_lbs::{Lbs, LbsConfig};
 use whimbrel_link::{ClusterSecret, Endpoint};
 use whimbrel_protocol::cluster::Role;
-use whimbrel_registry::MemoryRegistry;
+use whimbrel_registry::{MemoryRegistry, RegistryAt};
 use whimbrel_router::{Router, RouterConfig};
 
 use crate::{
@@ -39,6 +39,10 @@ const LOG: &str = "warn";
 pub(crate) const GOAWAY_WINDOW_MS: u32 = 200;
 /// How long sessions get to leave after that.
 pub(crate) const DRAIN_GRACE_MS: u32 = 2_000;
+
+/// The LBS lists a gateway about a second after it listens; a disk that is slow to replay its journal takes longer.
+const READY_WAIT: Duration = Duration::from_secs(15);
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// A folder that goes when the deployment ends, with `--ephemeral`.
 enum Folder {
@@ -138,11 +142,12 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
         gateway_config(ports),
         identity,
         gateway_links,
-        whimbrel_gateway::RegistryAt::Here(Arc::clone(&registry) as _),
+        RegistryAt::Here(Arc::clone(&registry) as _),
         gateway_host.clone(),
     )?;
     let lbs = Lbs::start(lbs_config(ports), registry, lbs_host.clone()).await?;
 
+    wait_until(|| async { host.health.is_ready() }).await;
     let pid = std::process::id();
     let pids = processes::ROLES
         .iter()
@@ -166,6 +171,19 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     // It ends with the drain; a panic in it has been reported already.
     let _ = health.await;
     Ok(())
+}
+
+/// Waits until everything is ready to serve, so that whoever reads the ready file can log in at once. What takes longer
+/// than [`READY_WAIT`] is said all the same: `/readyz` tells what is missing.
+pub(crate) async fn wait_until<F: Future<Output = bool>>(ready: impl Fn() -> F) {
+    let poll = async {
+        while !ready().await {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    };
+    if tokio::time::timeout(READY_WAIT, poll).await.is_err() {
+        tracing::warn!("not everything is ready after {READY_WAIT:?}: see /readyz");
+    }
 }
 
 fn node(name: &str) -> NodeSection {

@@ -175,7 +175,7 @@ impl Sweeper {
                 );
             }
             if swept.found == swept.done {
-                self.close_life(life, value, swept.found == 0).await?;
+                self.close_life(life, swept.found == 0).await?;
             }
             found += swept.found;
         }
@@ -258,16 +258,17 @@ impl Sweeper {
     }
 
     /// Notes when a life was first found ended, and forgets it once nothing has come from it for long.
-    async fn close_life(
-        &self,
-        life: Incarnation,
-        value: storage::NodeLife,
-        empty: bool,
-    ) -> Result<(), RedoError> {
+    async fn close_life(&self, life: Incarnation, empty: bool) -> Result<(), RedoError> {
         let now_ms = self.parts.env.clock.now_ms();
         let late_ms = self.parts.config.late_hours.saturating_mul(3_600_000);
         let key = keys::node_life(life);
-        let mut batch = Batch::blind();
+        let snapshot = self.parts.store.snapshot().await?;
+        let Some(value) = snapshot.get(&key).await? else {
+            return Ok(());
+        };
+        let value: storage::NodeLife = values::decode(&value)?;
+        // At the snapshot: whoever lives after all may say so at the same moment.
+        let mut batch = Batch::at(&*snapshot);
         if value.ended_ms == 0 {
             batch.put(
                 key,
@@ -281,6 +282,35 @@ impl Sweeper {
         } else {
             return Ok(());
         }
+        self.write_life(batch).await
+    }
+
+    /// Says again that this life goes on, should others have taken it for ended. They do so whenever the registry forgets
+    /// this node for a moment, and without its record nobody would look for the markers of its real end.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    async fn keep_own_life(&self) -> Result<(), RedoError> {
+        let me = self.parts.placement.me();
+        let key = keys::node_life(me.incarnation);
+        let snapshot = self.parts.store.snapshot().await?;
+        let stored = snapshot.get(&key).await?;
+        let stored: Option<storage::NodeLife> = stored.as_ref().map(values::decode).transpose()?;
+        if stored.as_ref().is_some_and(|life| life.ended_ms == 0) {
+            return Ok(());
+        }
+        tracing::info!(life = ?me.incarnation, "others took this node for dead; it goes on");
+        let life = storage::NodeLife {
+            node: me.node.as_str().to_owned(),
+            started_ms: stored.map_or_else(|| self.parts.env.clock.now_ms(), |life| life.started_ms),
+            ended_ms: 0,
+        };
+        let mut batch = Batch::at(&*snapshot);
+        batch.put(key, values::encode(&life));
+        self.write_life(batch).await
+    }
+
+    async fn write_life(&self, batch: Batch) -> Result<(), RedoError> {
         match self.parts.store.commit(batch).await {
             Commit::Refused(error) => Err(error.into()),
             // Not applied, it is found to be needed again at the next look.
@@ -288,12 +318,13 @@ impl Sweeper {
         }
     }
 
-    /// Takes up own markers that were there at the last look already, long ago, and that nobody is known to retry. Such
-    /// are left by commits whose outcome stayed unknown.
+    /// Sees that this life's record is there, and takes up own markers that were there at the last look already, long ago,
+    /// and that nobody is known to retry. Such are left by commits whose outcome stayed unknown.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn look_at_own(&mut self) -> Result<usize, RedoError> {
+        self.keep_own_life().await?;
         let mut noted = BTreeSet::new();
         for range in MarkerKey::ranges_of(self.me()) {
             let mut rest = Some(range);

@@ -148,7 +148,8 @@ impl RowWriter {
             }
         }
         for (user, version) in &versions {
-            if counters.get(user) != Some(version) {
+            // A counter that cannot be read is left as it is: from 0 on, versions would be given twice.
+            if counters.get(user).is_some_and(|before| before != version) {
                 let counter = storage::SyncCounter { version: version.0 };
                 batch.put(
                     UserKeys::new(&user.0, user.1).sync_counter(),

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use whimbrel_app_service::keys::{Consumer, MarkerKey, MarkerSubject, node_life};
+use bytes::Bytes;
+use whimbrel_app_service::keys::{Consumer, MarkerKey, MarkerSubject, UserKeys, node_life};
 use whimbrel_app_service::values::{self, storage};
 use whimbrel_protocol::ids::{Rev, Seq};
 use whimbrel_store::{Batch, Store as _};
@@ -208,4 +209,58 @@ async fn own_markers_nobody_remembers_are_taken_up_after_a_while() {
         (told + 1, 0),
         "told again, and nothing was missed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_living_node_that_the_registry_forgot_for_long_is_still_swept_when_it_dies() {
+    let mut world = World::new(8);
+    world.config.sweep.late_hours = 2;
+    let living = world.start("living").await;
+    let ann = world.device(&living, "ann").await;
+    let bob = world.device(&living, "bob").await;
+    let chat = living.direct(&ann.actor, "bob").await;
+    // Takes the other for dead, and finds nothing of it for longer than the late hours.
+    let other = world.start_alone().await;
+    tokio::time::sleep(Duration::from_secs(5 * 3600)).await;
+
+    world.store.plant(Kindred::Rows, Fate::Hang);
+    living
+        .send(&world, &ann.actor, chat, "acknowledged")
+        .await
+        .unwrap();
+    let (dead, _) = (living.life(), world.kill(living));
+    world.store.heal();
+    // The longest pause between two looks after one life, and some.
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert_eq!(world.markers_of(dead).await, 0);
+    assert_eq!(bob.fresh(&other).await.row(chat).unread, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_counter_that_cannot_be_read_is_not_begun_anew() {
+    let world = World::new(9);
+    let live = world.start_alone().await;
+    let ann = world.device(&live, "ann").await;
+    let bob = world.device(&live, "bob").await;
+    let chat = live.direct(&ann.actor, "bob").await;
+    live.send(&world, &ann.actor, chat, "one").await.unwrap();
+    world.settle(&[live.life()]).await;
+
+    // As written by a version that is newer than this one.
+    let counter = UserKeys::new(&app(), bob.actor.user).sync_counter();
+    let newer = Bytes::from_static(&[2, 8, 1]);
+    let mut batch = Batch::blind();
+    batch.put(counter.clone(), newer.clone());
+    assert!(world.store.commit(batch).await.is_committed());
+    live.send(&world, &ann.actor, chat, "two").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+
+    let snapshot = world.store.snapshot().await.unwrap();
+    assert_eq!(snapshot.get(&counter).await.unwrap(), Some(newer));
+    assert_eq!(
+        world.markers_of(live.life()).await,
+        1,
+        "his row is still owed to him"
+    );
+    assert_eq!(ann.fresh(&live).await.row(chat).head_seq, 2, "the others go on");
 }

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_app_service::auth::TokenRole;
 use whimbrel_app_service::config::{AppConfig, AppServiceConfig, HttpConfig};
-use whimbrel_app_service::{AppService, RegistryAt, StartError};
+use whimbrel_app_service::{AppService, StartError};
 use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_link::{ClusterSecret, Endpoint, Identity, LinkEvent};
 use whimbrel_protocol::cluster::{self, Envelope, Kind, Role, Status};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_registry::RegistryAt;
 use whimbrel_registry::{MemoryRegistry, Registry};
 use whimbrel_store::{Epoch, MemoryStore};
 

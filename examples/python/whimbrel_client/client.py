@@ -1,10 +1,11 @@
 """A device of a user: stays connected, in sync, and sends each thing once (docs/protocol.md, sections 7 and 11).
 
-It keeps everything in memory. One that keeps messages on disk would keep the cursor, the floor and the login epoch
-with them, and acknowledge pushes once they are durable.
+It keeps everything in memory, and pulls whole logs. One that keeps messages on disk would keep the cursor, the floor
+and the login epoch with them, and acknowledge pushes once they are durable.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -35,7 +36,11 @@ PUSH_MESSAGES, PUSH_NOTICE = 1, 2
 
 
 class Client:
-    """One device of one user. `async with` it, then call its methods and read `entries()`."""
+    """One device of one user. `async with` it, then call its methods and read `entries()`.
+
+    Methods raise Refused when the server says no, TimeoutError when nobody answers for a minute (what they asked for
+    may have happened), and what ended the client once no login will help.
+    """
 
     def __init__(
         self,
@@ -68,7 +73,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Client":
-        self._spawn(self._stay_connected())
+        self._spawn(self._stay_connected()).add_done_callback(self._not_connected)
         self._spawn(self._sync_now_and_then())
         try:
             await self._current()
@@ -203,7 +208,9 @@ class Client:
                     if session is self._session:
                         raise ended
             except LoginRefused as refused:
-                self._fail_unless_later(refused)
+                # Every login has a fresh token: one that is refused for more than its age comes from a broken callback.
+                if refused.code != Code.TOKEN_EXPIRED and not is_for_later(refused.code):
+                    return self._fail(refused)
                 failures, retry_after_ms = failures + 1, refused.retry_after_ms
             except Ended as ended:
                 if ended.retry == Retry.NEVER:
@@ -264,10 +271,8 @@ class Client:
         self._move_now.clear()
         if not self._live.is_set():
             self._move_now.set()
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._move_now.wait(), random.uniform(0, window_ms / 1000))
-        except TimeoutError:
-            pass
         try:
             new = await self._connect(refresh, exclude=[old.descriptor.node])
         except WhimbrelError as error:
@@ -279,12 +284,9 @@ class Client:
         await self.sync()
         await old.close()
 
-    def _fail_unless_later(self, refused: LoginRefused) -> None:
-        # The callback gives a fresh token at every login; a refused one would come again only from a broken callback.
-        if refused.code == Code.TOKEN_EXPIRED or is_for_later(refused.code):
-            return
-        self._fail(refused)
-        raise asyncio.CancelledError
+    def _not_connected(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(Ended(f"cannot stay connected: {error!r}", Retry.NEVER))
 
     def _fail(self, error: WhimbrelError) -> None:
         """No login will help; everybody who waits learns it."""

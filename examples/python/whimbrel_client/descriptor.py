@@ -58,10 +58,10 @@ class Descriptor:
     addresses: tuple[tuple[int, str], ...]
 
     def tcp_addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each TCP address."""
+        """Host and port of each TCP address; what is no address is passed over."""
         endpoints = (endpoint for transport, endpoint in self.addresses if transport == TCP)
         parts = (endpoint.rpartition(":") for endpoint in endpoints)
-        return [(host.strip("[]"), int(port)) for host, _, port in parts]
+        return [(host.strip("[]"), int(port)) for host, _, port in parts if host and re.fullmatch(r"[0-9]{1,5}", port)]
 
 
 @dataclass
@@ -177,7 +177,9 @@ def verify(raw: bytes, root_keys: Sequence[bytes], floor_ms: int = 0) -> Descrip
         if not 0 < end_ms - start_ms <= life_max_ms:
             raise DescriptorError(f"the {name} lives {end_ms - start_ms} ms: expected 1 to {life_max_ms}")
         if floor_ms > end_ms + HOUR_MS:
-            raise DescriptorError(f"the {name} of {certified_node} ended at {end_ms} ms, it is later than {floor_ms} ms")
+            raise DescriptorError(
+                f"the {name} of {certified_node} ended at {end_ms} ms, it is later than {floor_ms} ms"
+            )
     if not certified_from_ms - HOUR_MS <= descriptor.not_before_ms <= certified_to_ms + HOUR_MS:
         raise DescriptorError("the statement begins outside its certificate's life")
     return descriptor

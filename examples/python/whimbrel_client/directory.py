@@ -9,6 +9,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Sequence
+from http.client import HTTPException
+from typing import Any
 
 from .descriptor import Descriptor, DescriptorError, Floor, verify
 
@@ -44,7 +46,7 @@ class Directory:
                     log.warning("%s gave no gateways: %s", url, error)
                     retry_after_s = error.headers.get("Retry-After", "")
                     self.retry_after_ms = int(retry_after_s) * 1000 if retry_after_s.isdecimal() else 0
-                except (OSError, ValueError, KeyError, TypeError) as error:
+                except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
                     log.warning("%s gave no gateways: %s", url, error)
         return [gateway for gateway in self._gateways if gateway.node not in set(exclude)]
 
@@ -56,7 +58,7 @@ class Directory:
         """A gateway's newer descriptor takes the place of the one known."""
         self._gateways = [descriptor if known.node == descriptor.node else known for known in self._gateways]
 
-    def _ask(self, url: str, exclude: list[str]) -> dict[str, object]:
+    def _ask(self, url: str, exclude: list[str]) -> dict[str, Any]:
         query = {"app_key": self._app_key} | ({"exclude": ",".join(exclude)} if exclude else {})
         with urllib.request.urlopen(
             f"{url.rstrip('/')}/v1/gateways?{urllib.parse.urlencode(query)}", timeout=TIMEOUT_S
@@ -66,7 +68,7 @@ class Directory:
             raise ValueError("the answer is no JSON object")
         return answer
 
-    def _take(self, answer: dict[str, object]) -> list[Descriptor]:
+    def _take(self, answer: dict[str, Any]) -> list[Descriptor]:
         gateways = []
         for entry in answer["gateways"]:
             try:

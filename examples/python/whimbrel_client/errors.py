@@ -4,14 +4,32 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """Those that this client acts on by name."""
+    """Why a request or a login was refused; there may be others."""
 
+    MALFORMED = 100
+    UNKNOWN_METHOD = 101
+    INVALID_ARGUMENT = 102
+    TOO_LARGE = 103
+    TOO_MANY_REQUESTS = 104
     TOKEN_INVALID = 200
     TOKEN_EXPIRED = 201
     TOKEN_MISMATCH = 202
+    UNKNOWN_APP = 203
+    USER_DISABLED = 204
+    SUPERSEDED_LOGIN = 205
+    UNKNOWN_USER = 300
+    UNKNOWN_CONVERSATION = 301
     NOT_MEMBER = 302
+    NOT_ALLOWED = 303
+    GROUP_FULL = 304
+    UNKNOWN_ENTRY = 305
+    OPERATION_EXPIRED = 306
     OPERATION_MISMATCH = 307
     UNAVAILABLE = 400
+    OVERLOADED = 401
+    DEADLINE_EXCEEDED = 402
+    STORE_READ_ONLY = 403
+    INTERNAL = 500
 
 
 class Retry(IntEnum):
@@ -28,7 +46,7 @@ LEAVING = 14
 
 def is_for_later(code: int) -> bool:
     """Whether the same request may succeed later; otherwise it fails the same way again."""
-    return code == 104 or not 100 <= code <= 399
+    return code == Code.TOO_MANY_REQUESTS or not 100 <= code <= 399
 
 
 class WhimbrelError(Exception):

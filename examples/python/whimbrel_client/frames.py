@@ -133,6 +133,8 @@ def _decode(body: bytes, from_gateway: bool) -> Frame | None:
     for _ in range(form.numbers):
         number, at = _field(body, at)
         numbers.append(number)
+    if kind in (Kind.REQUEST, Kind.RESPONSE) and numbers[-1] == 0:
+        raise FrameError(f"{kind.name} with request id 0")
     affinity = deadline_ms = None
     if flags & Flag.AFFINITY:
         if len(body) < at + 4:

@@ -1,6 +1,7 @@
 """Hello, answer, Noise handshake and sealed records (docs/protocol.md, sections 3 to 5). Bytes in, bytes out."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -18,8 +19,8 @@ PLAINTEXT_FROM_CLIENT_MAX = 16_384
 REKEY_EVERY = 1 << 16
 RECORDS_MAX = 1 << 48
 
-# Suite: Noise's name, AEAD, byte order of the nonce.
-SUITES = {
+# Noise's name, AEAD, byte order of the nonce.
+SUITES: dict[int, tuple[bytes, type[AESGCM] | type[ChaCha20Poly1305], Literal["big", "little"]]] = {
     1: (b"Noise_NK_25519_AESGCM_SHA256", AESGCM, "big"),
     2: (b"Noise_NK_25519_ChaChaPoly_SHA256", ChaCha20Poly1305, "little"),
 }

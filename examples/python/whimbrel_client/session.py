@@ -4,6 +4,7 @@ A `Session` sends and answers; what pushes mean and what comes after its end is 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from . import messages as m
 from .descriptor import Descriptor
-from .errors import LEAVING, Ended, LoginRefused, Refused, Rejected, Retry
+from .errors import LEAVING, Code, Ended, LoginRefused, Refused, Rejected, Retry
 from .frames import VALUE_MAX, Decoder, Flag, Frame, FrameError, Kind
 from .secure import (
     ANSWER_BODY_LEN_MAX,
@@ -38,7 +39,6 @@ REQUEST_DEADLINE_MS = 10_000
 RESPONSE_SLACK_S = 5
 # Acknowledgements are due at most 100 ms after the push; half of that leaves time for the way.
 ACK_AFTER_S = 0.05
-UNKNOWN_METHOD = 101
 
 
 class StaleDescriptor(Exception):
@@ -55,7 +55,7 @@ class Handlers:
 
     push: Callable[[int, bytes], None]
     sync_hint: Callable[[int], None] = field(default=lambda _spread_ms: None)
-    goaway: Callable[[int, bool], None] = field(default=lambda _window_ms, _refresh: None)
+    goaway: Callable[[int, bool], object] = field(default=lambda _window_ms, _refresh: None)
     token: Callable[[], str] | None = None
 
 
@@ -80,7 +80,7 @@ class Session:
         self._outgoing, self._incoming = outgoing, incoming
         self._handlers = handlers
         self._loop = asyncio.get_running_loop()
-        self._next_request_id = 1
+        self._next_request_id, self._gateway_request_id = 1, 0
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
         self._slots = asyncio.Semaphore(max(1, answer.requests_max))
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -93,9 +93,7 @@ class Session:
         self._write(Frame(Kind.CONFIRM))
 
     @classmethod
-    async def open(
-        cls, descriptor: Descriptor, login: Any, handlers: Handlers, suite: int | None = None
-    ) -> "Session":
+    async def open(cls, descriptor: Descriptor, login: Any, handlers: Handlers, suite: int | None = None) -> "Session":
         """Logs in at one gateway. `suite` None takes the gateway's first that is known here."""
         suites = [known for known in descriptor.suites if known in SUITES and suite in (None, known)]
         if VERSION not in descriptor.versions or not suites or not descriptor.keys:
@@ -190,10 +188,8 @@ class Session:
         if not self.ended.done():
             self._write(Frame(Kind.CLOSE, (LEAVING, Retry.NEVER, 0)))
             self._end(Ended("closed by this side", Retry.NEVER))
-        try:
+        with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        except OSError:
-            pass
 
     def _write(self, *frames: Frame) -> None:
         if self.ended.done():
@@ -222,6 +218,10 @@ class Session:
             self._end(Ended(f"the gateway broke a rule: {error}"))
         except (OSError, EOFError) as error:
             self._end(Ended(f"the connection broke: {error}"))
+        except Exception as error:
+            # A handler's fault. It shall be seen, and not leave a session that nobody reads.
+            self._end(Ended(f"a push could not be handled: {error!r}"))
+            raise
 
     def _handle(self, frame: Frame) -> Ended | None:
         match frame.kind:
@@ -239,8 +239,12 @@ class Session:
                     self._tracked += 1
                     self._ack_soon()
             case Kind.REQUEST:
-                unknown = m.Response(code=UNKNOWN_METHOD, message="clients serve no methods")
-                self._write(Frame(Kind.RESPONSE, (frame.numbers[1],), unknown.SerializeToString()))
+                request_id = frame.numbers[1]
+                if request_id % 2 or request_id <= self._gateway_request_id:
+                    return Ended(f"the gateway broke a rule: request id {request_id} after {self._gateway_request_id}")
+                self._gateway_request_id = request_id
+                unknown = m.Response(code=Code.UNKNOWN_METHOD, message="clients serve no methods")
+                self._write(Frame(Kind.RESPONSE, (request_id,), unknown.SerializeToString()))
             case Kind.PING:
                 self._write(Frame(Kind.PONG, frame.numbers))
             case Kind.PONG if self._pong is not None:

@@ -14,7 +14,9 @@ mod addresses;
 mod connection;
 mod listener;
 mod message;
+mod orders;
 mod port;
+mod pushes;
 mod reactor;
 mod serve;
 mod slots;
@@ -31,11 +33,11 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use whimbrel_host::Clock;
-use whimbrel_protocol::cluster::{PushResponse, PushTarget};
+use whimbrel_protocol::cluster::{PushResponse, PushTarget, SessionHandle, SessionRecord};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::keys::KeyRing;
-use crate::session::{Now, SessionLimits};
+use crate::session::{Identity, Now, SessionLimits};
 use addresses::Addresses;
 use port::{Inbox, Port};
 use reactor::Reactor;
@@ -87,6 +89,31 @@ impl Shared {
         Now {
             monotonic_ms: u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX),
             unix_ms: self.clock.now_ms(),
+        }
+    }
+}
+
+impl Shared {
+    /// The registry's record of a session.
+    fn record(&self, identity: &Identity, reactor: u16, place: Place) -> SessionRecord {
+        SessionRecord {
+            app_key: identity.app().to_owned(),
+            user_id: identity.user_id,
+            device_id: identity.device().to_owned(),
+            login_epoch: identity.login_epoch,
+            session: Some(self.handle(reactor, place)),
+            platform: identity.platform().to_owned(),
+        }
+    }
+
+    /// A session's handle: only the one use of the one slot of this life of this gateway fits it.
+    fn handle(&self, reactor: u16, place: Place) -> SessionHandle {
+        SessionHandle {
+            gateway: self.node.as_str().to_owned(),
+            incarnation: self.incarnation.0,
+            reactor: u32::from(reactor),
+            slot: place.slot,
+            generation: place.generation,
         }
     }
 }

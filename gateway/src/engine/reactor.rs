@@ -15,21 +15,20 @@ use std::time::Duration;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use whimbrel_protocol::SystemEntropy;
-use whimbrel_protocol::cluster::{AuthenticateResponse, PushTarget, SessionHandle, SessionRecord};
+use whimbrel_protocol::cluster::AuthenticateResponse;
 
 use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
-use super::message::{Order, PushPart, PushTally};
+use super::orders::Announcement;
 use super::port::{Inbox, Port};
+use super::pushes::Bulk;
 use super::slots::{Place, Slots};
 use super::users::{self, Users};
 use super::wheel::Wheel;
 use super::{Shared, Upstream};
 use crate::keys::KeyRing;
 use crate::metrics::ReactorMetrics;
-use crate::session::{
-    Budget, Context, Event, Fault, Identity, Now, Session, SessionLimits, SpareQueues, Unanswered,
-};
+use crate::session::{Budget, Context, Event, Now, Session, SessionLimits, SpareQueues, Unanswered};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 pub(super) const LISTENER: Token = Token(usize::MAX - 1);
@@ -49,36 +48,11 @@ const READS_PER_TURN: usize = 256;
 /// Replies taken in a turn, about 5 ms of work.
 const REPLIES_PER_TURN: usize = 1024;
 
-/// Pushes taken in a turn.
-const PUSHES_PER_TURN: usize = 256;
-
-/// Targets of a push up to which it is one-to-one or a small group's; a larger one is bulk.
-const DIRECT_TARGETS_MAX: usize = 16;
-
-/// Members of a bulk push served in a turn: 0.5 ms of work.
-const BULK_SLICE: usize = 64;
-
 /// Hellos opened and logins answered in a turn: each is up to 50 us of elliptic curves.
 pub(super) const HANDSHAKES_PER_TURN: usize = 10;
 
 /// Bursts written to one connection in its turn, 32 KiB each.
 const BURSTS_PER_TURN: usize = 4;
-
-/// Connections asked to leave, or announced, in a turn.
-const WALK_PER_TURN: u32 = 256;
-
-/// Sessions in one announcement to the registry.
-const ANNOUNCE_MAX: usize = 500;
-
-/// After an announcement that failed, in milliseconds.
-const ANNOUNCE_AGAIN_MS: u64 = 1_000;
-
-/// How long the clients of re-announced sessions may spread their syncs, in milliseconds: a gateway's worth of syncs at
-/// once would be a storm of its own.
-const RESYNC_SPREAD_MS: u32 = 10_000;
-
-/// What is left unwritten this long after the order to stop is dropped, in milliseconds.
-const STOP_WITHIN_MS: u64 = 1_000;
 
 /// What sessions are lent, call by call.
 pub(super) struct Tools {
@@ -107,19 +81,6 @@ impl Tools {
             events: &mut self.events,
         }
     }
-}
-
-/// A large push under way.
-struct Bulk {
-    part: PushPart,
-    next: usize,
-    tally: PushTally,
-}
-
-/// A walk over all slots, some in each turn.
-#[derive(Debug, Clone, Copy, Default)]
-struct Walk {
-    next: Option<u32>,
 }
 
 /// What a reactor holds at the end of a turn.
@@ -164,18 +125,16 @@ pub(super) struct Reactor {
     /// Judged logins whose answers are to be sealed.
     judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
-    bulk: VecDeque<Bulk>,
+    pub(super) bulk: VecDeque<Bulk>,
     read_buffer: Box<[u8]>,
     burst: Vec<u8>,
     due: Vec<Place>,
     forgive_at_ms: u64,
     pub(super) draining_window_ms: Option<u32>,
-    drain_walk: Walk,
-    announce_walk: Walk,
-    announce_not_before_ms: u64,
-    announcing: bool,
-    stop_at_ms: Option<u64>,
-    report: ReactorReport,
+    pub(super) drain_next: Option<u32>,
+    pub(super) announcement: Announcement,
+    pub(super) stop_at_ms: Option<u64>,
+    pub(super) report: ReactorReport,
 }
 
 impl Reactor {
@@ -229,10 +188,8 @@ impl Reactor {
             due: Vec::new(),
             forgive_at_ms: now.monotonic_ms + FAILURE_HALF_LIFE_MS,
             draining_window_ms: None,
-            drain_walk: Walk::default(),
-            announce_walk: Walk::default(),
-            announce_not_before_ms: 0,
-            announcing: false,
+            drain_next: None,
+            announcement: Announcement::default(),
             stop_at_ms: None,
             report: ReactorReport::default(),
         })
@@ -297,7 +254,7 @@ impl Reactor {
             || !self.dirty.is_empty()
             || self.accept_ready
             || self.inbox.is_woken()
-            || self.drain_walk.next.is_some()
+            || self.drain_next.is_some()
             || self.may_announce();
         if busy {
             return Some(Duration::ZERO);
@@ -306,7 +263,7 @@ impl Reactor {
         let alarms = [
             self.accept_again_at_ms,
             self.stop_at_ms,
-            (self.announce_walk.next.is_some() && !self.announcing).then_some(self.announce_not_before_ms),
+            self.announcement.due_at_ms(),
             (self.index == 0).then_some(self.forgive_at_ms),
         ];
         let alarm = alarms
@@ -494,55 +451,6 @@ impl Reactor {
         self.after(place);
     }
 
-    fn take_orders(&mut self) {
-        while let Ok(order) = self.inbox.orders.try_recv() {
-            match order {
-                Order::Keys(keys) => self.tools.keys = keys,
-                Order::Close { targets, reason } => {
-                    for target in targets {
-                        self.with(place_of(&target), |session, cx| {
-                            let theirs = session
-                                .identity()
-                                .is_some_and(|who| who.user_id == target.user_id);
-                            if theirs {
-                                session.handle_fault(cx, Fault::Ordered { reason });
-                            }
-                        });
-                    }
-                }
-                Order::Announce => self.announce_walk.next = Some(0),
-                Order::Drain { window_ms } => {
-                    self.listener = None;
-                    self.accept_ready = false;
-                    self.accept_again_at_ms = None;
-                    self.draining_window_ms = Some(window_ms);
-                    self.drain_walk.next = Some(0);
-                }
-                Order::Stop if self.stop_at_ms.is_none() => self.stop(),
-                Order::Stop => {}
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        self.listener = None;
-        self.accept_ready = false;
-        self.accept_again_at_ms = None;
-        self.stop_at_ms = Some(self.tools.now.monotonic_ms + STOP_WITHIN_MS);
-        self.report.closed_at_stop = self.slots.len();
-        for slot in 0..self.slots.slot_count() {
-            if let Some(place) = self.slots.place_of(slot) {
-                self.with(place, |session, cx| session.handle_fault(cx, Fault::Draining));
-            }
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.stop_at_ms.is_some_and(|at_ms| {
-            (self.slots.len() == 0 && self.questions == 0) || self.tools.now.monotonic_ms >= at_ms
-        })
-    }
-
     fn take_replies(&mut self) {
         for _ in 0..REPLIES_PER_TURN {
             let Ok((place, reply)) = self.inbox.replies.try_recv() else {
@@ -557,62 +465,6 @@ impl Reactor {
     /// A judged login waits for its turn: sealing its answer costs elliptic curves.
     pub(super) fn queue_judged(&mut self, place: Place, result: Result<AuthenticateResponse, Unanswered>) {
         self.judged.push_back((place, result));
-    }
-
-    fn take_pushes(&mut self) {
-        for _ in 0..PUSHES_PER_TURN {
-            let Ok(part) = self.inbox.pushes.try_recv() else {
-                return;
-            };
-            let mut bulk = Bulk {
-                part,
-                next: 0,
-                tally: PushTally::default(),
-            };
-            if bulk.part.targets.len() > DIRECT_TARGETS_MAX {
-                self.bulk.push_back(bulk);
-            } else {
-                self.serve(&mut bulk, DIRECT_TARGETS_MAX);
-                bulk.part.settle(bulk.tally);
-            }
-        }
-        self.inbox.call_again();
-    }
-
-    /// One slice of the oldest bulk push; then it is the next one's turn.
-    fn serve_bulk(&mut self) {
-        let Some(mut bulk) = self.bulk.pop_front() else {
-            return;
-        };
-        self.serve(&mut bulk, BULK_SLICE);
-        if bulk.next < bulk.part.targets.len() {
-            self.bulk.push_back(bulk);
-        } else {
-            bulk.part.settle(bulk.tally);
-        }
-    }
-
-    fn serve(&mut self, bulk: &mut Bulk, count: usize) {
-        let end = bulk.part.targets.len().min(bulk.next + count);
-        for target in &bulk.part.targets[bulk.next..end] {
-            if self.deliver(target, &bulk.part) {
-                bulk.tally.accepted += 1;
-            } else {
-                bulk.tally.gone.push(*target);
-            }
-        }
-        bulk.next = end;
-    }
-
-    fn take_missed(&mut self) {
-        let mut missed = Vec::new();
-        self.inbox.take_missed(|slot| missed.push(slot));
-        for slot in missed {
-            // Whoever has the slot now may sync once for nothing; nobody is shown anything of anybody else's.
-            if let Some(place) = self.slots.place_of(slot) {
-                self.with(place, |session, cx| session.handle_missed(cx, 0));
-            }
-        }
     }
 
     fn fire_timers(&mut self) {
@@ -638,86 +490,6 @@ impl Reactor {
         if self.index == 0 && self.forgive_at_ms <= now_ms {
             self.forgive_at_ms = now_ms + FAILURE_HALF_LIFE_MS;
             self.shared.addresses.forgive();
-        }
-    }
-
-    /// Goes on with whatever concerns every session.
-    fn walk(&mut self) {
-        if let (Some(from), Some(window_ms)) = (self.drain_walk.next, self.draining_window_ms) {
-            let to = from.saturating_add(WALK_PER_TURN);
-            for slot in from..to.min(self.slots.slot_count()) {
-                let Some(place) = self.slots.place_of(slot) else {
-                    continue;
-                };
-                self.with(place, |session, cx| {
-                    if session.is_unfinished() {
-                        session.handle_fault(cx, Fault::Draining);
-                    } else {
-                        session.handle_drain(cx, window_ms);
-                    }
-                });
-            }
-            self.drain_walk.next = (to < self.slots.slot_count()).then_some(to);
-        }
-        if let Some(from) = self.announce_walk.next
-            && self.may_announce()
-        {
-            self.announce(from);
-        }
-    }
-
-    fn may_announce(&self) -> bool {
-        self.announce_walk.next.is_some()
-            && !self.announcing
-            && self.announce_not_before_ms <= self.tools.now.monotonic_ms
-    }
-
-    fn announce(&mut self, from: u32) {
-        let mut sessions = Vec::new();
-        let mut slot = from;
-        while slot < self.slots.slot_count() && sessions.len() < ANNOUNCE_MAX {
-            if let Some(place) = self.slots.place_of(slot)
-                && let Some(connection) = self.slots.at(place)
-                && connection.registered
-                && let Some(identity) = connection.session.identity()
-            {
-                let record = self.shared.record(identity, self.index, place);
-                sessions.push((place, record));
-            }
-            slot += 1;
-        }
-        self.announce_walk.next = (slot < self.slots.slot_count()).then_some(slot);
-        if sessions.is_empty() {
-            return;
-        }
-        let places = sessions.iter().map(|(place, _)| *place).collect();
-        let nobody = Place {
-            slot: u32::MAX,
-            generation: 0,
-        };
-        let lost = super::Reply::Announced { places, done: false };
-        match self.ask(nobody, lost) {
-            Some(asked) => {
-                self.announcing = true;
-                self.upstream.announce(sessions, asked);
-            }
-            None => self.announce_again(from),
-        }
-    }
-
-    fn announce_again(&mut self, from: u32) {
-        self.announce_not_before_ms = self.tools.now.monotonic_ms + ANNOUNCE_AGAIN_MS;
-        self.announce_walk.next = Some(self.announce_walk.next.map_or(from, |next| next.min(from)));
-    }
-
-    pub(super) fn handle_announced(&mut self, places: &[Place], done: bool) {
-        self.announcing = false;
-        if !done {
-            let from = places.iter().map(|place| place.slot).min().unwrap_or(0);
-            return self.announce_again(from);
-        }
-        for place in places {
-            self.with(*place, |session, cx| session.handle_missed(cx, RESYNC_SPREAD_MS));
         }
     }
 
@@ -751,38 +523,5 @@ impl Reactor {
         connection.session.release(&mut self.tools.lend());
         self.shared.connections.fetch_sub(1, Relaxed);
         tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");
-    }
-}
-
-/// The place a target names.
-pub(super) fn place_of(target: &PushTarget) -> Place {
-    Place {
-        slot: target.slot,
-        generation: target.generation,
-    }
-}
-
-impl Shared {
-    /// The registry's record of a session.
-    pub(super) fn record(&self, identity: &Identity, reactor: u16, place: Place) -> SessionRecord {
-        SessionRecord {
-            app_key: identity.app().to_owned(),
-            user_id: identity.user_id,
-            device_id: identity.device().to_owned(),
-            login_epoch: identity.login_epoch,
-            session: Some(self.handle(reactor, place)),
-            platform: identity.platform().to_owned(),
-        }
-    }
-
-    /// A session's handle: only the one use of the one slot of this life of this gateway fits it.
-    pub(super) fn handle(&self, reactor: u16, place: Place) -> SessionHandle {
-        SessionHandle {
-            gateway: self.node.as_str().to_owned(),
-            incarnation: self.incarnation.0,
-            reactor: u32::from(reactor),
-            slot: place.slot,
-            generation: place.generation,
-        }
     }
 }

@@ -4,20 +4,19 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use mio::Interest;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
-use whimbrel_protocol::cluster::{OpenSessionResponse, PushTarget, SessionRecord};
+use whimbrel_protocol::cluster::{OpenSessionResponse, SessionRecord};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::frame::{Frame, Push};
 
 use super::addresses::TurnedAway;
 use super::connection::Connection;
 use super::listener::ACCEPT_RETRY_AFTER;
-use super::message::{Asked, Migrant, PushPart, Reply, lost};
+use super::message::{Asked, Migrant, Reply, lost};
 use super::port::REPLIES_MAX;
-use super::reactor::{HANDSHAKES_PER_TURN, Reactor, place_of};
+use super::reactor::{HANDSHAKES_PER_TURN, Reactor};
 use super::slots::Place;
 use super::upstream::Authenticate;
 use super::users;
-use crate::session::{Answer, Event, Fault, PushOutcome, Session, Unanswered, UpRequest};
+use crate::session::{Answer, Event, Fault, Session, Unanswered, UpRequest};
 
 /// Connections accepted in a turn: twice what can be served, for most hellos are not there yet.
 const ACCEPTS_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
@@ -311,26 +310,6 @@ impl Reactor {
         if let Some(window_ms) = self.draining_window_ms {
             self.with(place, |session, cx| session.handle_drain(cx, window_ms));
         }
-    }
-
-    /// Delivers a push to the one session it is for, if that is still there.
-    pub(super) fn deliver(&mut self, target: &PushTarget, part: &PushPart) -> bool {
-        let push = Push {
-            method: part.method,
-            tracked: part.tracked,
-            compressed: false,
-            payload: part.payload.clone(),
-        };
-        let outcome = self.with(place_of(target), |session, cx| {
-            session.handle_push(cx, target.user_id, Frame::Push(push))
-        });
-        let delivered = outcome == Some(PushOutcome::Accepted);
-        if delivered {
-            self.metrics.pushes.increment(1);
-        } else {
-            self.metrics.pushes_gone.increment(1);
-        }
-        delivered
     }
 
     pub(super) fn accept_some(&mut self) {

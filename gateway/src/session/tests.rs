@@ -440,6 +440,30 @@ fn an_answer_makes_room_for_the_next_request() {
 }
 
 #[test]
+fn an_error_however_long_its_text_is_told_in_a_frame() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let request = client.request(1, b"");
+    let record = client.seal(&[request]);
+    pair.arrive(&record);
+    let message = "é".repeat(100_000);
+    let refused = Answer::Refused(Unanswered {
+        code: Code::Internal.number(),
+        message,
+        retry_after_ms: 0,
+    });
+    pair.with(|session, cx| session.handle_response(cx, RequestId(1), refused));
+    client.take_in(&pair.transmit());
+    let Some(Frame::Response(told)) = client.next() else {
+        panic!("it is answered")
+    };
+    assert_eq!(
+        ClientResponse::decode(told.payload).unwrap().message,
+        "é".repeat(150)
+    );
+}
+
+#[test]
 fn a_client_with_little_room_gets_no_payload_over_it() {
     let mut pair = Pair::new();
     let small = Login {

@@ -7,27 +7,19 @@ use rand::RngExt as _;
 use tokio::net::TcpStream;
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::client::Login;
-use whimbrel_protocol::client_session::{ClientSession, End, OutgoingRequest};
-use whimbrel_protocol::close::CloseReason;
-use whimbrel_protocol::code::Code;
-use whimbrel_protocol::frame::{Affinity, Retry as CloseRetry};
+use whimbrel_protocol::client_session::{ClientSession, OutgoingRequest};
+use whimbrel_protocol::frame::Affinity;
 use whimbrel_protocol::suite::Suite;
 
 use super::line::Line;
-use super::{Driver, Input, advice};
+use super::{Driver, Input};
 use crate::core::{Now, Pause};
-use crate::error::{Error, ErrorCode, Retry};
+use crate::error::{Error, ErrorCode};
 use crate::events::{ConnectionState, WaitReason};
 use crate::net::dial::dial;
 use crate::net::lbs::{self, LbsError, Listing};
 use crate::net::race::{Action, Attempt, DialError, Race};
 use crate::store::{StoreError, Value};
-
-/// The longest a client stays on a gateway that said good-bye, whatever window it was given.
-const LEAVE_WITHIN_MAX: Duration = Duration::from_secs(30);
-
-/// A session that lost its gateway reconnects after a random part of this: those of one gateway do not all come at once.
-const RECONNECT_SPREAD: Duration = Duration::from_millis(500);
 
 /// How long the token provider may take: it asks the customer's server, perhaps over a bad network.
 const TOKEN_WITHIN: Duration = Duration::from_secs(30);
@@ -37,7 +29,7 @@ const TOKEN_MARGIN_MS: u64 = 10_000;
 
 /// A login that is on its way.
 pub(super) struct LoggingIn {
-    attempt: Attempt,
+    pub(super) attempt: Attempt,
     pub(super) line: Line,
 }
 
@@ -46,28 +38,28 @@ pub(super) struct Connecting {
     /// Not before this time is the next try; `None` when none is wanted.
     wanted_at: Option<Duration>,
     pause: Pause,
-    race: Option<Race>,
+    pub(super) race: Option<Race>,
     next_attempt: u64,
     /// Connected, and waiting for their turn to log in.
     spares: Vec<(Attempt, TcpStream)>,
     pub(super) login: Option<LoggingIn>,
-    token: Option<String>,
-    token_expires_ms: u64,
+    pub(super) token: Option<String>,
+    pub(super) token_expires_ms: u64,
     fetching_token: bool,
     /// The session in use waits for a token.
     reauth: bool,
     /// The token was refused since the last good login: a second time is the provider's fault.
-    token_refused: bool,
+    pub(super) token_refused: bool,
     fetching_directory: bool,
     /// The LBS is to be asked before the next race.
-    directory_first: bool,
+    pub(super) directory_first: bool,
     /// No racing: the server is leaving, or asked for time.
-    one_at_a_time: bool,
+    pub(super) one_at_a_time: bool,
     /// The gateway that is leaving.
-    avoid: Option<String>,
+    pub(super) avoid: Option<String>,
     /// The longest time any gateway asked for in this round, in milliseconds.
-    asked_ms: u32,
-    busy: bool,
+    pub(super) asked_ms: u32,
+    pub(super) busy: bool,
     stopped: bool,
     http: Option<reqwest::Client>,
 }
@@ -403,7 +395,7 @@ impl Driver {
     }
 
     /// The gateway `node` says what time it is; what is proven of it is kept for the next run.
-    fn learn_time(&mut self, node: Option<&str>, server_ms: u64) -> Result<(), StoreError> {
+    pub(super) fn learn_time(&mut self, node: Option<&str>, server_ms: u64) -> Result<(), StoreError> {
         if server_ms == 0 {
             return Ok(());
         }
@@ -432,134 +424,7 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn handle_go_away(&mut self, window_ms: u32, refresh_directory: bool, now: Now) {
-        self.core.handle_offline();
-        if refresh_directory {
-            self.directory.expire();
-            self.connecting.directory_first = true;
-        }
-        self.connecting.one_at_a_time = true;
-        self.connecting.avoid = self.current.as_ref().map(|line| line.node.clone());
-        let window = Duration::from_millis(window_ms.into()).min(LEAVE_WITHIN_MAX);
-        // Somebody waits: the window is for those who have time.
-        let moment = if self.core.has_urgent_work() {
-            Duration::ZERO
-        } else {
-            window.mul_f64(rand::rng().random())
-        };
-        self.connecting.want_at(now.monotonic + moment);
-    }
-
-    /// A login did not become a session.
-    pub(super) fn handle_login_ended(
-        &mut self,
-        login: &LoggingIn,
-        end: Option<End>,
-    ) -> Result<(), StoreError> {
-        let attempt = login.attempt;
-        match end {
-            Some(End::StaleKey { descriptor }) => {
-                let known_time = self.clock.known_time();
-                match self
-                    .directory
-                    .take_current(&login.line.node, descriptor, known_time)
-                {
-                    Ok(()) => {
-                        let kept = self.directory.to_bytes();
-                        self.core.store().set_value(Value::Directory, &kept)?;
-                        if let Some(race) = &mut self.connecting.race {
-                            race.handle_login_mended(attempt);
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(node = %login.line.node, %error, "an answer with a descriptor is not believed");
-                        self.fail_login(attempt);
-                    }
-                }
-            }
-            Some(End::Rejected(reject)) => {
-                self.connecting.busy = true;
-                self.connecting.asked_ms = self.connecting.asked_ms.max(reject.retry_after_ms);
-                self.fail_login(attempt);
-            }
-            Some(End::LoginRefused {
-                refusal,
-                server_time_ms,
-            }) => {
-                self.learn_time(Some(&login.line.node), server_time_ms)?;
-                self.end_race();
-                let error = Error::refused(&refusal);
-                match error.retry {
-                    Retry::Never => self.stop(error),
-                    Retry::NewToken => self.refuse_token(),
-                    Retry::Later => {
-                        self.connecting.one_at_a_time = true;
-                        self.wait(WaitReason::ServerBusy, error.retry_after_ms);
-                    }
-                }
-            }
-            Some(End::Closed { reason, retry }) => {
-                self.end_race();
-                self.obey_close(reason, retry);
-            }
-            end => {
-                tracing::debug!(node = %login.line.node, ?end, "a login came to nothing");
-                self.fail_login(attempt);
-            }
-        }
-        Ok(())
-    }
-
-    /// The session in use is over.
-    pub(super) fn handle_session_ended(&mut self, line: &Line, end: Option<End>) {
-        // A race that is on is the reconnect already.
-        if self.connecting.race.is_some() {
-            self.set_state(ConnectionState::Connecting);
-            return;
-        }
-        match end {
-            Some(End::Closed { reason, retry }) => self.obey_close(reason, retry),
-            end => {
-                if matches!(end, Some(End::Faulty(_))) {
-                    tracing::warn!(node = %line.node, ?end, "the session broke");
-                }
-                self.connecting.avoid = Some(line.node.clone());
-                let now = self.clock.now();
-                let spread = RECONNECT_SPREAD.mul_f64(rand::rng().random());
-                self.connecting.want_at(now.monotonic + spread);
-                self.set_state(ConnectionState::Connecting);
-            }
-        }
-    }
-
-    fn obey_close(&mut self, reason: u32, retry: CloseRetry) {
-        match retry {
-            CloseRetry::Never => self.stop(closed_for_good(reason)),
-            CloseRetry::NewToken => self.refuse_token(),
-            CloseRetry::NewDirectory => {
-                self.directory.expire();
-                self.connecting.directory_first = true;
-                self.wait(WaitReason::ServerBusy, 0);
-            }
-            CloseRetry::After { .. } => {
-                self.connecting.one_at_a_time = true;
-                self.wait(WaitReason::ServerBusy, advice(retry).unwrap_or(0));
-            }
-        }
-    }
-
-    fn refuse_token(&mut self) {
-        self.connecting.token = None;
-        self.connecting.token_expires_ms = 0;
-        if std::mem::replace(&mut self.connecting.token_refused, true) {
-            // A new one was refused as well: asking the provider in a loop helps nobody.
-            self.wait(WaitReason::NoToken, 0);
-        } else {
-            self.connecting.want_now();
-        }
-    }
-
-    fn fail_login(&mut self, attempt: Attempt) {
+    pub(super) fn fail_login(&mut self, attempt: Attempt) {
         if let Some(race) = &mut self.connecting.race {
             race.handle_login_failed(attempt);
         }
@@ -580,7 +445,7 @@ impl Driver {
     }
 
     /// Ends the round; what it dialled is dropped.
-    fn end_race(&mut self) {
+    pub(super) fn end_race(&mut self) {
         if let Some(race) = self.connecting.race.take() {
             self.connecting.next_attempt = race.next_attempt();
         }
@@ -607,28 +472,6 @@ impl Driver {
             }
             None => {}
         }
-    }
-}
-
-/// A CLOSE without return, as an error of the API: with the code a login would be refused with, where there is one.
-fn closed_for_good(reason: u32) -> Error {
-    let (code, words) = match CloseReason::from_number(reason) {
-        Some(CloseReason::Superseded) => (
-            Code::SupersededLogin.number(),
-            "a newer login of this device took over",
-        ),
-        Some(CloseReason::Displaced) => (
-            Code::SupersededLogin.number(),
-            "another device of the user took over",
-        ),
-        Some(CloseReason::LoginRevoked) => (Code::UserDisabled.number(), "the login was revoked"),
-        _ => (reason, "the server closed the session for good"),
-    };
-    Error {
-        code,
-        retry: Retry::Never,
-        retry_after_ms: 0,
-        message: format!("{words} (close reason {reason})"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod commands;
 mod connecting;
+mod ending;
 mod line;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use whimbrel_protocol::client::PullRequest;
 use whimbrel_protocol::client_session::{End, Event as SessionEvent, OutgoingRequest};
-use whimbrel_protocol::frame::{Affinity, Retry as CloseRetry};
+use whimbrel_protocol::frame::Affinity;
 use whimbrel_protocol::ids::ConversationId;
 
 use self::connecting::Connecting;
@@ -529,12 +530,4 @@ fn device_id(store: &mut Store, checked: &Checked) -> Result<String, StoreError>
     store.set_value(Value::DeviceId, made.as_bytes())?;
     store.commit()?;
     Ok(made)
-}
-
-/// What a gateway's advice means for the next connection.
-fn advice(retry: CloseRetry) -> Option<u32> {
-    match retry {
-        CloseRetry::After { ms } => Some(ms),
-        CloseRetry::Never | CloseRetry::NewToken | CloseRetry::NewDirectory => None,
-    }
 }

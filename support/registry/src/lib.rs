@@ -14,6 +14,7 @@
 pub mod conformance;
 mod core;
 mod memory;
+mod place;
 mod remote;
 mod served;
 
@@ -27,6 +28,7 @@ use whimbrel_protocol::ids::{Incarnation, NodeId};
 pub use self::memory::{MemoryRegistry, MonotonicClock};
 pub use self::remote::LinkRegistry;
 pub use self::served::serve;
+pub use crate::place::RegistryAt;
 
 /// Sessions one user can have at once: more devices than a person carries, few enough for one push frame. One more
 /// displaces the session of the oldest login epoch.

@@ -57,6 +57,7 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
         echo: args.plain || !std::io::stdin().is_terminal(),
         unacknowledged: BTreeSet::new(),
         failed: 0,
+        told: None,
     };
     let ended = chat.run().await;
     chat.client.close().await?;
@@ -120,6 +121,8 @@ struct Chat {
     echo: bool,
     unacknowledged: BTreeSet<LocalMessageId>,
     failed: usize,
+    /// What was last said of the connection.
+    told: Option<ConnectionState>,
 }
 
 impl Chat {
@@ -287,7 +290,12 @@ impl Chat {
             Event::Connection(ConnectionState::Stopped { error }) => {
                 return Err(error).context("the connection is over for good");
             }
-            Event::Connection(state) => self.tell(&screen::connection(&state))?,
+            Event::Connection(state) => {
+                if screen::is_news(self.told.as_ref(), &state) {
+                    self.tell(&screen::connection(&state))?;
+                    self.told = Some(state);
+                }
+            }
             Event::MessageChanged { conversation, entry } if !self.plain => {
                 print_line(&format!(
                     "[{conversation} #{}] {}",

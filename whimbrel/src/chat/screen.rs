@@ -72,6 +72,17 @@ fn visible(text: &str) -> String {
         .collect()
 }
 
+/// Whether people want to hear of `state` after they were told of `told`: an outage is said once, not at every try.
+pub(crate) fn is_news(told: Option<&ConnectionState>, state: &ConnectionState) -> bool {
+    match (told, state) {
+        (Some(ConnectionState::Waiting { .. }), ConnectionState::Connecting) => false,
+        (Some(ConnectionState::Waiting { reason: told, .. }), ConnectionState::Waiting { reason, .. }) => {
+            told != reason
+        }
+        _ => true,
+    }
+}
+
 /// What people are told about the connection.
 pub(crate) fn connection(state: &ConnectionState) -> String {
     match state {
@@ -118,6 +129,20 @@ mod tests {
         let line = plain_line(conversation, &said("a\tb\nc\\d\r")).unwrap_or_default();
         assert_eq!(line, format!("{conversation}\t7\talice\ta\\tb\\nc\\\\d\\r"));
         assert_eq!(line.split('\t').count(), 4);
+    }
+
+    #[test]
+    fn an_outage_is_said_once() {
+        let waiting = |reason| ConnectionState::Waiting {
+            reason,
+            retry_in_ms: 300,
+        };
+        let told = waiting(WaitReason::Unreachable);
+        assert!(!is_news(Some(&told), &ConnectionState::Connecting));
+        assert!(!is_news(Some(&told), &waiting(WaitReason::Unreachable)));
+        assert!(is_news(Some(&told), &waiting(WaitReason::NoNetwork)));
+        assert!(is_news(Some(&told), &ConnectionState::Online));
+        assert!(is_news(None, &ConnectionState::Connecting));
     }
 
     #[test]

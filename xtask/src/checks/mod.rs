@@ -162,7 +162,13 @@ fn python_example(name: &str, shell: &Shell) -> anyhow::Result<Outcome> {
         )));
     }
     let server = server.display().to_string();
-    let arguments = ["-m", "unittest", "discover", "--start-directory", plan::PYTHON_TESTS];
+    let arguments = [
+        "-m",
+        "unittest",
+        "discover",
+        "--start-directory",
+        plan::PYTHON_TESTS,
+    ];
     command(
         name,
         shell,

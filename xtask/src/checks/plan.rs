@@ -75,7 +75,10 @@ const MAKE: Need = Need {
 };
 const PYTHON: Need = Need {
     what: "python3, 3.11 or newer,",
-    probe: ("python3", &["-c", "import sys; sys.exit(sys.version_info < (3, 11))"]),
+    probe: (
+        "python3",
+        &["-c", "import sys; sys.exit(sys.version_info < (3, 11))"],
+    ),
     cure: Cure::Apt("python3"),
 };
 const PYTHON_VENV: Need = Need {

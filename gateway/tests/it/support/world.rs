@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
-use whimbrel_gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayKeys, RegistryAt};
+use whimbrel_gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayKeys};
 use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_link::{ClusterSecret, Endpoint, Identity, Link, LinkEvent};
 use whimbrel_protocol::bucket::city_hash;
@@ -27,6 +27,7 @@ use whimbrel_protocol::descriptor::{
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_protocol::keys::StaticPublicKey;
 use whimbrel_protocol::{Suite, SystemEntropy};
+use whimbrel_registry::RegistryAt;
 use whimbrel_registry::{MemoryRegistry, Registry};
 
 use super::client::login;

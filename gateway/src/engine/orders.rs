@@ -1,0 +1,174 @@
+//! What a reactor does when it is told to from outside: new keys, closing, announcing, draining, stopping.
+//!
+//! What concerns every session is done some slots at a time, so that it never stands before anybody's message.
+
+use super::message::Order;
+use super::pushes::place_of;
+use super::reactor::Reactor;
+use super::slots::Place;
+use crate::session::Fault;
+
+/// Connections asked to leave, or announced, in a turn.
+const WALK_PER_TURN: u32 = 256;
+
+/// Sessions in one announcement to the registry.
+const ANNOUNCE_MAX: usize = 500;
+
+/// After an announcement that failed, in milliseconds.
+const ANNOUNCE_AGAIN_MS: u64 = 1_000;
+
+/// How long the clients of re-announced sessions may spread their syncs, in milliseconds: a gateway's worth of syncs at
+/// once would be a storm of its own.
+const RESYNC_SPREAD_MS: u32 = 10_000;
+
+/// What is left unwritten this long after the order to stop is dropped, in milliseconds.
+const STOP_WITHIN_MS: u64 = 1_000;
+
+/// Sessions that are being announced to a registry that lost them.
+#[derive(Debug, Default)]
+pub(super) struct Announcement {
+    /// The first slot that is not announced yet, while there is one.
+    next: Option<u32>,
+    /// After a failure.
+    not_before_ms: u64,
+    /// One chunk is on its way; the next waits for it.
+    under_way: bool,
+}
+
+impl Announcement {
+    /// When there is something to do about it.
+    pub(super) fn due_at_ms(&self) -> Option<u64> {
+        (self.next.is_some() && !self.under_way).then_some(self.not_before_ms)
+    }
+}
+
+impl Reactor {
+    pub(super) fn take_orders(&mut self) {
+        while let Ok(order) = self.inbox.orders.try_recv() {
+            match order {
+                Order::Keys(keys) => self.tools.keys = keys,
+                Order::Close { targets, reason } => {
+                    for target in targets {
+                        self.with(place_of(&target), |session, cx| {
+                            let theirs = session
+                                .identity()
+                                .is_some_and(|who| who.user_id == target.user_id);
+                            if theirs {
+                                session.handle_fault(cx, Fault::Ordered { reason });
+                            }
+                        });
+                    }
+                }
+                Order::Announce => self.announcement.next = Some(0),
+                Order::Drain { window_ms } => {
+                    self.listener = None;
+                    self.accept_ready = false;
+                    self.accept_again_at_ms = None;
+                    self.draining_window_ms = Some(window_ms);
+                    self.drain_next = Some(0);
+                }
+                Order::Stop if self.stop_at_ms.is_none() => self.stop(),
+                Order::Stop => {}
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.listener = None;
+        self.accept_ready = false;
+        self.accept_again_at_ms = None;
+        self.stop_at_ms = Some(self.tools.now.monotonic_ms + STOP_WITHIN_MS);
+        self.report.closed_at_stop = self.slots.len();
+        for slot in 0..self.slots.slot_count() {
+            if let Some(place) = self.slots.place_of(slot) {
+                self.with(place, |session, cx| session.handle_fault(cx, Fault::Draining));
+            }
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.stop_at_ms.is_some_and(|at_ms| {
+            (self.slots.len() == 0 && self.questions == 0) || self.tools.now.monotonic_ms >= at_ms
+        })
+    }
+
+    /// Goes on with whatever concerns every session.
+    pub(super) fn walk(&mut self) {
+        if let (Some(from), Some(window_ms)) = (self.drain_next, self.draining_window_ms) {
+            let to = from.saturating_add(WALK_PER_TURN);
+            for slot in from..to.min(self.slots.slot_count()) {
+                let Some(place) = self.slots.place_of(slot) else {
+                    continue;
+                };
+                self.with(place, |session, cx| {
+                    if session.is_unfinished() {
+                        session.handle_fault(cx, Fault::Draining);
+                    } else {
+                        session.handle_drain(cx, window_ms);
+                    }
+                });
+            }
+            self.drain_next = (to < self.slots.slot_count()).then_some(to);
+        }
+        if let Some(from) = self.announcement.next
+            && self.may_announce()
+        {
+            self.announce(from);
+        }
+    }
+
+    pub(super) fn may_announce(&self) -> bool {
+        self.announcement.next.is_some()
+            && !self.announcement.under_way
+            && self.announcement.not_before_ms <= self.tools.now.monotonic_ms
+    }
+
+    fn announce(&mut self, from: u32) {
+        let mut sessions = Vec::new();
+        let mut slot = from;
+        while slot < self.slots.slot_count() && sessions.len() < ANNOUNCE_MAX {
+            if let Some(place) = self.slots.place_of(slot)
+                && let Some(connection) = self.slots.at(place)
+                && connection.registered
+                && let Some(identity) = connection.session.identity()
+            {
+                let record = self.shared.record(identity, self.index, place);
+                sessions.push((place, record));
+            }
+            slot += 1;
+        }
+        self.announcement.next = (slot < self.slots.slot_count()).then_some(slot);
+        if sessions.is_empty() {
+            return;
+        }
+        let places = sessions.iter().map(|(place, _)| *place).collect();
+        let nobody = Place {
+            slot: u32::MAX,
+            generation: 0,
+        };
+        let lost = super::Reply::Announced { places, done: false };
+        match self.ask(nobody, lost) {
+            Some(asked) => {
+                self.announcement.under_way = true;
+                self.upstream.announce(sessions, asked);
+            }
+            None => self.announce_again(from),
+        }
+    }
+
+    fn announce_again(&mut self, from: u32) {
+        self.announcement.not_before_ms = self.tools.now.monotonic_ms + ANNOUNCE_AGAIN_MS;
+        self.announcement.next = Some(self.announcement.next.map_or(from, |next| next.min(from)));
+    }
+
+    pub(super) fn handle_announced(&mut self, places: &[Place], done: bool) {
+        self.announcement.under_way = false;
+        if !done {
+            let from = places.iter().map(|place| place.slot).min().unwrap_or(0);
+            return self.announce_again(from);
+        }
+        for place in places {
+            self.with(*place, |session, cx| session.handle_missed(cx, RESYNC_SPREAD_MS));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Pushes on their last hop: from the reactor's queue to its sessions.
+//!
+//! One-to-one pushes and those to a few are delivered at once. A large one is served slice by slice, in turn with others
+//! like it, so that a broadcast to thousands never stands before anybody's message.
+
+use whimbrel_protocol::cluster::PushTarget;
+use whimbrel_protocol::frame::{Frame, Push};
+
+use super::message::{PushPart, PushTally};
+use super::reactor::Reactor;
+use super::slots::Place;
+use crate::session::PushOutcome;
+
+/// Pushes taken in a turn.
+const PUSHES_PER_TURN: usize = 256;
+
+/// Targets of a push up to which it is one-to-one or a small group's; a larger one is bulk.
+const DIRECT_TARGETS_MAX: usize = 16;
+
+/// Members of a bulk push served in a turn: 0.5 ms of work.
+const BULK_SLICE: usize = 64;
+
+/// A large push under way.
+#[derive(Debug)]
+pub(super) struct Bulk {
+    part: PushPart,
+    next: usize,
+    tally: PushTally,
+}
+
+impl Reactor {
+    pub(super) fn take_pushes(&mut self) {
+        for _ in 0..PUSHES_PER_TURN {
+            let Ok(part) = self.inbox.pushes.try_recv() else {
+                return;
+            };
+            let mut bulk = Bulk {
+                part,
+                next: 0,
+                tally: PushTally::default(),
+            };
+            if bulk.part.targets.len() > DIRECT_TARGETS_MAX {
+                self.bulk.push_back(bulk);
+            } else {
+                self.serve(&mut bulk, DIRECT_TARGETS_MAX);
+                bulk.part.settle(bulk.tally);
+            }
+        }
+        self.inbox.call_again();
+    }
+
+    /// One slice of the oldest bulk push; then it is the next one's turn.
+    pub(super) fn serve_bulk(&mut self) {
+        let Some(mut bulk) = self.bulk.pop_front() else {
+            return;
+        };
+        self.serve(&mut bulk, BULK_SLICE);
+        if bulk.next < bulk.part.targets.len() {
+            self.bulk.push_back(bulk);
+        } else {
+            bulk.part.settle(bulk.tally);
+        }
+    }
+
+    fn serve(&mut self, bulk: &mut Bulk, count: usize) {
+        let end = bulk.part.targets.len().min(bulk.next + count);
+        for target in &bulk.part.targets[bulk.next..end] {
+            if self.deliver(target, &bulk.part) {
+                bulk.tally.accepted += 1;
+            } else {
+                bulk.tally.gone.push(*target);
+            }
+        }
+        bulk.next = end;
+    }
+
+    pub(super) fn take_missed(&mut self) {
+        let mut missed = Vec::new();
+        self.inbox.take_missed(|slot| missed.push(slot));
+        for slot in missed {
+            // Whoever has the slot now may sync once for nothing; nobody is shown anything of anybody else's.
+            if let Some(place) = self.slots.place_of(slot) {
+                self.with(place, |session, cx| session.handle_missed(cx, 0));
+            }
+        }
+    }
+
+    /// Delivers a push to the one session it is for, if that is still there.
+    fn deliver(&mut self, target: &PushTarget, part: &PushPart) -> bool {
+        let push = Push {
+            method: part.method,
+            tracked: part.tracked,
+            compressed: false,
+            payload: part.payload.clone(),
+        };
+        let outcome = self.with(place_of(target), |session, cx| {
+            session.handle_push(cx, target.user_id, Frame::Push(push))
+        });
+        let delivered = outcome == Some(PushOutcome::Accepted);
+        if delivered {
+            self.metrics.pushes.increment(1);
+        } else {
+            self.metrics.pushes_gone.increment(1);
+        }
+        delivered
+    }
+}
+
+/// The place a target names.
+pub(super) fn place_of(target: &PushTarget) -> Place {
+    Place {
+        slot: target.slot,
+        generation: target.generation,
+    }
+}
