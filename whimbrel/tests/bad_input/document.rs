@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::{requests, sessions, strangers, waits};
+use crate::{requests, sessions, strangers, waits, web};
 
 const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
 
 fn all_that_rows_quote() -> BTreeSet<&'static str> {
-    let of_scenes = [strangers::ROWS, sessions::ROWS, requests::ROWS]
+    let of_scenes = [strangers::ROWS, sessions::ROWS, requests::ROWS, web::ROWS]
         .into_iter()
         .flatten();
     let of_waits = waits::WAITS.iter();

@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use data_encoding::BASE64URL_NOPAD;
 use prost::Message as _;
 use rand::Rng as _;
@@ -24,9 +24,6 @@ use crate::session::Session;
 /// Connections from one address before the next is taken: half of what a gateway forgives one (256 failures), so that
 /// rows are judged by what they say, not by where they come from. One row is about that bound.
 const CONNECTIONS_PER_ADDRESS: u32 = 128;
-/// The LBS looks every second.
-const LISTED_WITHIN: Duration = Duration::from_secs(15);
-const LISTED_POLL: Duration = Duration::from_millis(50);
 /// How long tokens hold, in seconds.
 const TOKEN_TTL_S: u64 = 3600;
 
@@ -57,23 +54,12 @@ pub(crate) fn operation_id(at_ms: u64) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(OperationId::new(at_ms, random).as_bytes())
 }
 
-/// The only descriptor that a deployment's LBS lists. A ready file says that everything listens; the gateway's lease
-/// and the LBS's next look at it may take a moment more.
+/// The only descriptor that a deployment's LBS lists.
 pub(crate) fn descriptor(runtime: &Handle, deployment: &Deployment) -> anyhow::Result<Vec<u8>> {
     let ready = &deployment.ready;
     let url = format!("{}/v1/gateways?app_key={}", ready.lbs, ready.app_key);
-    let deadline = Instant::now() + LISTED_WITHIN;
-    let listing: serde_json::Value = loop {
-        let response = runtime.block_on(reqwest::get(&url))?;
-        if response.status() != reqwest::StatusCode::SERVICE_UNAVAILABLE {
-            break runtime.block_on(response.error_for_status()?.json())?;
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "the LBS lists no gateway within {LISTED_WITHIN:?}"
-        );
-        std::thread::sleep(LISTED_POLL);
-    };
+    let listing: serde_json::Value =
+        runtime.block_on(async { reqwest::get(url).await?.error_for_status()?.json().await })?;
     let text = listing["gateways"][0]["descriptor"].as_str();
     Ok(BASE64URL_NOPAD.decode(text.context("the LBS lists a gateway")?.as_bytes())?)
 }

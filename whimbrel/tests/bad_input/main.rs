@@ -10,6 +10,7 @@
 //! | `strangers` | before a session: hellos, handshakes, tokens |
 //! | `sessions` | with keys: records and frames |
 //! | `requests` | well-formed frames that ask for the wrong thing |
+//! | `web` | nonsense over HTTP |
 //! | `waits` | peers who begin and do not go on |
 //! | `ground` | data folders, ports, configurations |
 //! | `disk` | no room on the disk |
@@ -34,6 +35,7 @@ mod sessions;
 mod strangers;
 mod table;
 mod waits;
+mod web;
 
 use std::path::Path;
 
@@ -68,6 +70,7 @@ fn what_bad_input_on_the_wire_gets() -> anyhow::Result<()> {
     table.play(&scene, strangers::ROWS);
     table.play(&scene, sessions::ROWS);
     table.play(&scene, requests::ROWS);
+    table.play(&scene, web::ROWS);
     table.finish("What bad input on the wire gets")
 }
 

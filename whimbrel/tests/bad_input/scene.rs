@@ -38,7 +38,8 @@ pub(crate) struct Scene {
     pub(crate) door: Door,
     runtime: Handle,
     pub(crate) secret_file: std::path::PathBuf,
-    api: String,
+    pub(crate) lbs: String,
+    pub(crate) api: String,
     api_token: String,
     /// The bystanders' conversation.
     pub(crate) others: ConversationId,
@@ -114,6 +115,7 @@ impl Scene {
         let mut scene = Self {
             runtime: runtime.clone(),
             secret_file: deployment.ready.app_secret_file.clone(),
+            lbs: deployment.ready.lbs.clone(),
             api: deployment.ready.api.clone(),
             api_token,
             others: bystanders.conversation(),

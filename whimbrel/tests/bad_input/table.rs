@@ -41,6 +41,8 @@ pub(crate) enum Gets {
     Close(CloseReason),
     /// A response with a code; the session goes on.
     Code(Code),
+    /// An HTTP status.
+    Status(u16),
     /// Nothing special: it is no harm.
     Served,
     /// The command ends with a failure that names the thing and the cure.
@@ -61,6 +63,7 @@ impl fmt::Display for Gets {
             Self::Refused(code) => write!(f, "login refused {} {code:?}", code.number()),
             Self::Close(reason) => write!(f, "CLOSE {} {reason:?}", reason.number()),
             Self::Code(code) => write!(f, "code {} {code:?}", code.number()),
+            Self::Status(status) => write!(f, "HTTP {status}"),
             Self::Served => f.write_str("served"),
             Self::NoStart => f.write_str("no start, said why"),
             Self::Warning => f.write_str("warned"),
