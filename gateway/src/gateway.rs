@@ -226,9 +226,8 @@ impl Leaving {
         let connections_before = self.reach.connections();
         tracing::info!(connections = connections_before, "gateway is leaving");
         self.draining.cancel();
-        self.reach.order_all(&Order::Drain {
-            window_ms: self.config.drain.window_ms,
-        });
+        let window_ms = self.config.drain.window_ms;
+        self.reach.order_all(&Order::Drain { window_ms }).await;
         let grace = Duration::from_millis(u64::from(self.config.drain.grace_ms));
         let everybody_left = async {
             while self.reach.connections() > 0 {

@@ -61,7 +61,7 @@ impl Lease {
                 changed = routers.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep_until(rotate_at) => {
                     rotate_at += rotation;
-                    self.rotate();
+                    self.rotate().await;
                 }
             }
             self.renew().await;
@@ -73,19 +73,17 @@ impl Lease {
                     sessions = self.reach.sessions(),
                     "the registry has lost everything; announcing again"
                 );
-                self.reach.order_all(&Order::Announce);
+                self.reach.order_all(&Order::Announce).await;
             }
             known_life = seen.or(known_life);
         }
     }
 
-    fn rotate(&mut self) {
+    async fn rotate(&mut self) {
         match self.maker.rotate(self.clock.now_ms(), &mut SystemEntropy) {
             Ok(keys) => {
                 self.keys = keys;
-                if !self.reach.order_all(&Order::Keys(Arc::clone(&self.keys))) {
-                    tracing::error!("a reactor had no room for new keys; it goes on with the old ones");
-                }
+                self.reach.order_all(&Order::Keys(Arc::clone(&self.keys))).await;
             }
             Err(error) => tracing::error!(%error, "the descriptor could not be signed again"),
         }

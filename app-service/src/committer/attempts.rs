@@ -105,7 +105,7 @@ impl<'a> Attempts<'a> {
         };
         let mut plan = match planner.plan(&work).await {
             Ok(plan) => plan,
-            Err(failure) => return self.unreadable(work, &failure),
+            Err(failure) => return self.unplanned(work, &failure),
         };
         if plan.batch.is_empty() {
             self.shared.finish(plan, work);
@@ -175,6 +175,14 @@ impl<'a> Attempts<'a> {
             return Next::Split(work);
         }
         self.fail(work, &error.into())
+    }
+
+    /// No plan could be made. If that is because of what one conversation holds, the others go on without it.
+    fn unplanned(&mut self, work: Vec<LaneWork>, failure: &Failure) -> Next {
+        if failure.code == Code::Internal && work.len() > 1 && self.unknown.is_none() {
+            return Next::Split(work);
+        }
+        self.unreadable(work, failure)
     }
 
     /// The store cannot be read: at once the end, unless a commit of theirs may have been carried out.

@@ -10,6 +10,7 @@ use whimbrel_app_service::log::{Actor, Deadline};
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_store::Batch;
 
 use crate::world::{Fault, Node, World, text, wire};
 
@@ -102,6 +103,29 @@ async fn nobody_is_told_no_when_it_may_be_yes() {
         1
     );
     assert_eq!(world.entries(chat).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_conversation_whose_members_cannot_be_read_does_not_fail_others_of_its_group() {
+    let world = World::new(7);
+    let first = world.node("one").await;
+    let ann = first.user("ann").await;
+    let damaged = first.group(&world, &ann, &["bob"]).await;
+    let fine = first.direct(&world, &ann, "bob").await;
+    let bob = first.user("bob").await;
+    let mut batch = Batch::blind();
+    let roster_item = ConversationKeys::new(&ann.app, damaged).roster_item(bob.user);
+    batch.put(roster_item, vec![1, 0xff]);
+    assert!(world.shared_store().commit(batch).await.is_committed());
+
+    // One that has to read the members.
+    let node = world.node("two").await;
+    let (refused, sent) = tokio::join!(
+        node.say(&world, &ann, damaged, "a"),
+        node.say(&world, &ann, fine, "b")
+    );
+    assert_eq!(refused.unwrap_err().code, Code::Internal);
+    assert_eq!(sent, Ok(1));
 }
 
 #[tokio::test]

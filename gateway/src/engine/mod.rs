@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use whimbrel_host::Clock;
@@ -48,6 +49,9 @@ pub(crate) use message::{Asked, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
 pub(crate) use slots::Place;
 pub(crate) use upstream::{Authenticate, Upstream};
+
+/// The pause before an order is given again to a reactor that had no room for it: some of its turns.
+const ORDER_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// What the whole engine is held to; reactors get equal shares of the bytes.
 #[derive(Debug, Clone)]
@@ -239,8 +243,12 @@ impl Engine {
 
     /// Closes every session and waits for the reactors to end: a second or so. Blocks.
     pub(crate) fn stop(self) -> ReactorReport {
-        let reach = self.reach();
-        reach.order_all(&Order::Stop);
+        for port in self.ports.iter() {
+            // A reactor that never hears of it would keep the process for ever.
+            while !port.order(Order::Stop) {
+                std::thread::sleep(ORDER_AGAIN_AFTER);
+            }
+        }
         self.threads
             .into_iter()
             .fold(ReactorReport::default(), |sum, thread| {
@@ -303,14 +311,13 @@ impl Reach {
         refused == 0
     }
 
-    /// Gives an order to every reactor; says whether all had room for it.
-    pub(crate) fn order_all(&self, order: &Order) -> bool {
-        let refused = self
-            .ports
-            .iter()
-            .filter(|port| !port.order((*order).clone()))
-            .count();
-        refused == 0
+    /// Gives an order to every reactor, once each; waits for those that have no room for it now.
+    pub(crate) async fn order_all(&self, order: &Order) {
+        for port in self.ports.iter() {
+            while !port.order(order.clone()) {
+                tokio::time::sleep(ORDER_AGAIN_AFTER).await;
+            }
+        }
     }
 
     /// Connections in all states.

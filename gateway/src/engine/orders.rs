@@ -50,9 +50,7 @@ impl Reactor {
                 Order::Close { targets, reason } => {
                     for target in targets {
                         self.with(place_of(&target), |session, cx| {
-                            let theirs = session
-                                .identity()
-                                .is_some_and(|who| who.user_id == target.user_id);
+                            let theirs = session.identity().is_some_and(|who| who.may_be(target.user_id));
                             if theirs {
                                 session.handle_fault(cx, Fault::Ordered { reason });
                             }
@@ -110,11 +108,30 @@ impl Reactor {
             }
             self.drain_next = (to < self.slots.slot_count()).then_some(to);
         }
+        if self.tools.owed.is_half_taken() {
+            self.relieve();
+        }
         if let Some(from) = self.announcement.next
             && self.may_announce()
         {
             self.announce(from);
         }
+    }
+
+    /// Half of the bytes that may wait for clients do: closes those who have not caught up for long, so that they cannot
+    /// get everybody else refused.
+    fn relieve(&mut self) {
+        let (from, now) = (self.relieve_next, self.tools.now);
+        let to = from.saturating_add(WALK_PER_TURN).min(self.slots.slot_count());
+        for slot in from..to {
+            if let Some(place) = self.slots.place_of(slot)
+                && let Some(connection) = self.slots.at(place)
+                && let Some(fault) = connection.session.behind(now)
+            {
+                self.with(place, |session, cx| session.handle_fault(cx, fault));
+            }
+        }
+        self.relieve_next = if to < self.slots.slot_count() { to } else { 0 };
     }
 
     pub(super) fn may_announce(&self) -> bool {

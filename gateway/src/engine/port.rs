@@ -164,13 +164,18 @@ impl Port {
             Err(TrySendError::Disconnected(_)) => return,
         };
         if let Some(part) = refused {
-            metrics::counter!(crate::metrics::PUSHES_DEFERRED).increment(part.targets.len() as u64);
-            part.targets
-                .iter()
-                .for_each(|target| self.missed.mark(target.slot));
-            part.settle_all_accepted();
+            self.defer(part);
         }
         self.wake();
+    }
+
+    /// Marks the sessions of a push that finds no room: they will sync.
+    pub(super) fn defer(&self, part: PushPart) {
+        metrics::counter!(crate::metrics::PUSHES_DEFERRED).increment(part.targets.len() as u64);
+        part.targets
+            .iter()
+            .for_each(|target| self.missed.mark(target.slot));
+        part.settle_all_accepted();
     }
 
     /// Hands over a connection.
@@ -185,9 +190,9 @@ impl Port {
         Ok(())
     }
 
-    /// Hands in an order; says whether there was room.
+    /// Hands in an order; says whether there was room. A reactor that has ended has carried out every order.
     pub(crate) fn order(&self, order: Order) -> bool {
-        let taken = self.orders.try_send(order).is_ok();
+        let taken = !matches!(self.orders.try_send(order), Err(TrySendError::Full(_)));
         self.wake();
         taken
     }
@@ -244,6 +249,17 @@ mod tests {
         assert!(inbox.port.order(Order::Announce));
         assert_eq!(wakes(&mut poll), 1);
         assert_eq!(inbox.orders.try_iter().count(), 7);
+    }
+
+    #[test]
+    fn an_order_without_room_is_refused_and_one_to_a_reactor_that_has_ended_is_not_given_for_ever() {
+        let poll = mio::Poll::new().unwrap();
+        let inbox = Inbox::new(&poll, mio::Token(0), 10).unwrap();
+        let port = Arc::clone(&inbox.port);
+        (0..ORDERS_MAX).for_each(|_| assert!(port.order(Order::Announce)));
+        assert!(!port.order(Order::Stop));
+        drop(inbox);
+        assert!(port.order(Order::Stop));
     }
 
     #[test]

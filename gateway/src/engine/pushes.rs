@@ -3,6 +3,8 @@
 //! One-to-one pushes and those to a few are delivered at once. A large one is served slice by slice, in turn with others
 //! like it, so that a broadcast to thousands never stands before anybody's message.
 
+use std::collections::VecDeque;
+
 use whimbrel_protocol::cluster::PushTarget;
 use whimbrel_protocol::frame::{Frame, Push};
 
@@ -20,12 +22,45 @@ const DIRECT_TARGETS_MAX: usize = 16;
 /// Members of a bulk push served in a turn: 0.5 ms of work.
 const BULK_SLICE: usize = 64;
 
+/// Bulk pushes under way at once: to the largest groups, some 2 s of slices. Behind that a sync is cheaper, and without a
+/// bound here the one of the queue they come from would never be felt.
+const BULKS_MAX: usize = 64;
+
 /// A large push under way.
 #[derive(Debug)]
-pub(super) struct Bulk {
+struct Bulk {
     part: PushPart,
     next: usize,
     tally: PushTally,
+}
+
+impl Bulk {
+    fn new(part: PushPart) -> Self {
+        Self {
+            part,
+            next: 0,
+            tally: PushTally::default(),
+        }
+    }
+}
+
+/// Large pushes under way, the one whose turn it is first.
+#[derive(Debug, Default)]
+pub(super) struct Bulks(VecDeque<Bulk>);
+
+impl Bulks {
+    /// Takes on one more, or gives it back when there are too many.
+    fn begin(&mut self, part: PushPart) -> Result<(), PushPart> {
+        if self.0.len() >= BULKS_MAX {
+            return Err(part);
+        }
+        self.0.push_back(Bulk::new(part));
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Reactor {
@@ -34,16 +69,14 @@ impl Reactor {
             let Ok(part) = self.inbox.pushes.try_recv() else {
                 return;
             };
-            let mut bulk = Bulk {
-                part,
-                next: 0,
-                tally: PushTally::default(),
-            };
-            if bulk.part.targets.len() > DIRECT_TARGETS_MAX {
-                self.bulk.push_back(bulk);
+            if part.targets.len() > DIRECT_TARGETS_MAX {
+                if let Err(part) = self.bulks.begin(part) {
+                    self.inbox.port.defer(part);
+                }
             } else {
-                self.serve(&mut bulk, DIRECT_TARGETS_MAX);
-                bulk.part.settle(bulk.tally);
+                let mut push = Bulk::new(part);
+                self.serve(&mut push, DIRECT_TARGETS_MAX);
+                push.part.settle(push.tally);
             }
         }
         self.inbox.call_again();
@@ -51,12 +84,12 @@ impl Reactor {
 
     /// One slice of the oldest bulk push; then it is the next one's turn.
     pub(super) fn serve_bulk(&mut self) {
-        let Some(mut bulk) = self.bulk.pop_front() else {
+        let Some(mut bulk) = self.bulks.0.pop_front() else {
             return;
         };
         self.serve(&mut bulk, BULK_SLICE);
         if bulk.next < bulk.part.targets.len() {
-            self.bulk.push_back(bulk);
+            self.bulks.0.push_back(bulk);
         } else {
             bulk.part.settle(bulk.tally);
         }
@@ -111,5 +144,28 @@ pub(super) fn place_of(target: &PushTarget) -> Place {
     Place {
         slot: target.slot,
         generation: target.generation,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn bulk_pushes_beyond_the_bound_are_given_back() {
+        let part = || {
+            let targets = vec![vec![PushTarget::default(); DIRECT_TARGETS_MAX + 1]];
+            PushPart::split(targets, 1, false, &Bytes::new(), |_| {})
+                .pop()
+                .unwrap()
+        };
+        let mut bulks = Bulks::default();
+        assert!((0..BULKS_MAX).all(|_| bulks.begin(part()).is_ok()));
+        assert!(bulks.begin(part()).is_err());
+        bulks.0.pop_front();
+        assert!(bulks.begin(part()).is_ok());
     }
 }

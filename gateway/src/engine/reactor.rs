@@ -21,7 +21,7 @@ use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
-use super::pushes::Bulk;
+use super::pushes::Bulks;
 use super::slots::{Place, Slots};
 use super::users::{self, Users};
 use super::wheel::Wheel;
@@ -125,13 +125,15 @@ pub(super) struct Reactor {
     /// Judged logins whose answers are to be sealed.
     judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
-    pub(super) bulk: VecDeque<Bulk>,
+    pub(super) bulks: Bulks,
     read_buffer: Box<[u8]>,
     burst: Vec<u8>,
     due: Vec<Place>,
     forgive_at_ms: u64,
     pub(super) draining_window_ms: Option<u32>,
     pub(super) drain_next: Option<u32>,
+    /// The first slot not looked at yet for who is behind, while room is short.
+    pub(super) relieve_next: u32,
     pub(super) announcement: Announcement,
     pub(super) stop_at_ms: Option<u64>,
     pub(super) report: ReactorReport,
@@ -182,13 +184,14 @@ impl Reactor {
             hellos: VecDeque::new(),
             judged: VecDeque::new(),
             dirty: Vec::new(),
-            bulk: VecDeque::new(),
+            bulks: Bulks::default(),
             read_buffer: vec![0; PARTIAL_BYTES + READ_BYTES].into_boxed_slice(),
             burst: Vec::new(),
             due: Vec::new(),
             forgive_at_ms: now.monotonic_ms + FAILURE_HALF_LIFE_MS,
             draining_window_ms: None,
             drain_next: None,
+            relieve_next: 0,
             announcement: Announcement::default(),
             stop_at_ms: None,
             report: ReactorReport::default(),
@@ -250,7 +253,7 @@ impl Reactor {
         let busy = !self.ready.is_empty()
             || !self.hellos.is_empty()
             || !self.judged.is_empty()
-            || !self.bulk.is_empty()
+            || !self.bulks.is_empty()
             || !self.dirty.is_empty()
             || self.accept_ready
             || self.inbox.is_woken()
@@ -520,6 +523,12 @@ impl Reactor {
         let Some(mut connection) = self.slots.remove(place) else {
             return;
         };
+        // Whoever replays a hello and hangs up at the answer has cost as much as one who stays silent.
+        if connection.session.owes_confirm()
+            && let Some(ticket) = &connection.ticket
+        {
+            ticket.fail();
+        }
         connection.session.release(&mut self.tools.lend());
         self.shared.connections.fetch_sub(1, Relaxed);
         tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");

@@ -31,6 +31,9 @@ const MOVES_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
 /// What a client turned away for want of room waits, in milliseconds.
 const RETRY_AFTER_MS: u32 = 2_000;
 
+/// Questions of one reactor that clients' requests may take: the rest is for logins, however many requests nobody answers.
+const REQUESTS_MAX: usize = REPLIES_MAX / 4 * 3;
+
 /// For how long the answer to a login is of use, in milliseconds; a client has moved on by then.
 const AUTHENTICATE_DEADLINE_MS: u32 = 5_000;
 
@@ -60,7 +63,8 @@ impl Reactor {
             Event::Reauthenticate(login) => self.judge_again(place, login),
             Event::Faulted(fault) => {
                 self.metrics.ended(&fault);
-                if matches!(fault, Fault::NotConfirmed)
+                // The ticket is there until the client has confirmed.
+                if fault.leaves_unconfirmed()
                     && let Some(ticket) = self
                         .slots
                         .at(place)
@@ -238,7 +242,11 @@ impl Reactor {
             self.with(place, |session, cx| session.handle_response(cx, id, answer));
             return;
         }
-        let Some(asked) = self.ask(place, Reply::Answered(id, Answer::Refused(lost()))) else {
+        let has_room = self.questions < REQUESTS_MAX;
+        let asked = has_room
+            .then(|| self.ask(place, Reply::Answered(id, Answer::Refused(lost()))))
+            .flatten();
+        let Some(asked) = asked else {
             let answer = refusal(
                 Code::Overloaded,
                 "the gateway has too many unanswered requests",

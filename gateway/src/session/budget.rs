@@ -32,6 +32,17 @@ impl Budget {
         }
     }
 
+    /// Takes `bytes` for one who may not have more than half of the bound: however many strangers never finish their
+    /// hellos, those who are logged in find room, and however many do not read what waits for them, those who do.
+    pub(crate) fn try_take_of_half(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.max / 2 && self.try_take(bytes)
+    }
+
+    /// Whether half is taken.
+    pub(crate) fn is_half_taken(&self) -> bool {
+        self.used.get() >= self.max / 2
+    }
+
     /// Takes `bytes` even over the bound: for what must be said, a CLOSE among it.
     pub(crate) fn take(&self, bytes: usize) {
         self.used.set(self.used.get().saturating_add(bytes));
@@ -70,6 +81,14 @@ mod tests {
         budget.give(4);
         assert!(budget.try_take(4));
         assert_eq!(budget.used(), 10);
+    }
+
+    #[test]
+    fn who_may_have_half_leaves_the_other_half() {
+        let budget = Budget::new(10);
+        assert!(budget.try_take_of_half(5));
+        assert!(!budget.try_take_of_half(1));
+        assert!(budget.try_take(5));
     }
 
     #[test]

@@ -121,6 +121,18 @@ impl Fault {
         }
     }
 
+    /// Whether a client that was answered but has shown no keys ended this way: its hello may have been a replay.
+    pub(crate) const fn leaves_unconfirmed(&self) -> bool {
+        matches!(
+            self,
+            Self::NotConfirmed
+                | Self::Record(_)
+                | Self::Frame(_)
+                | Self::Unexpected { .. }
+                | Self::Unfinished
+        )
+    }
+
     /// Its value of the `reason` label of `whimbrel_gateway_sessions_ended_total`.
     pub(crate) const fn label(&self) -> &'static str {
         match self {

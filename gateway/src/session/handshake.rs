@@ -8,7 +8,7 @@ use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::client::LoginAnswer;
 use whimbrel_protocol::cluster::AuthenticateResponse;
 use whimbrel_protocol::code::{Code, Retry};
-use whimbrel_protocol::handshake::Responder;
+use whimbrel_protocol::handshake::{Responder, ResponderError};
 use whimbrel_protocol::hello::{Hello, HelloStep};
 
 use super::closing::Closing;
@@ -58,7 +58,7 @@ impl ReadingHello {
             Err(error) => {
                 tracing::debug!(%error, "refused a hello");
                 let answer = error.reject().map(HelloAnswer::Reject);
-                return self.refuse(cx, answer.as_ref());
+                return self.refuse_and_count(cx, answer.as_ref());
             }
         };
         if consumed != bytes.len() {
@@ -67,13 +67,19 @@ impl ReadingHello {
                 "refused a hello with bytes behind it"
             );
             let answer = HelloAnswer::Reject(Reject::now(RejectReason::MalformedHello));
-            return self.refuse(cx, Some(&answer));
+            return self.refuse_and_count(cx, Some(&answer));
         }
         let (responder, login) = match Responder::read(&hello, &cx.keys.statics, cx.entropy) {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(%error, "refused a hello");
-                return self.refuse(cx, Some(&error.answer(&cx.keys.descriptor)));
+                let descriptor = cx.keys.descriptor.clone();
+                let answer = error.answer(&descriptor);
+                // After a restart every honest client is for a key of before, a city of them behind one address.
+                return match error {
+                    ResponderError::UnknownKey { .. } => self.refuse(cx, Some(&answer)),
+                    _ => self.refuse_and_count(cx, Some(&answer)),
+                };
             }
         };
         self.release(cx);
@@ -106,7 +112,7 @@ impl ReadingHello {
 
     fn keep(mut self: Box<Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Session {
         let more = bytes.len().saturating_sub(self.taken);
-        if !cx.held.try_take(more) {
+        if !cx.held.try_take_of_half(more) {
             return self.fault(cx, Fault::OutOfMemoryBudget);
         }
         self.taken = self.taken.saturating_add(more);
@@ -114,10 +120,15 @@ impl ReadingHello {
         Session::ReadingHello(self)
     }
 
+    /// Ends with `answer`, or without a word, and counts against the address.
+    fn refuse_and_count(self, cx: &mut Context<'_>, answer: Option<&HelloAnswer<'_>>) -> Session {
+        cx.events.push(Event::HandshakeFailed);
+        self.refuse(cx, answer)
+    }
+
     /// Ends with `answer`, or without a word.
     fn refuse(mut self, cx: &mut Context<'_>, answer: Option<&HelloAnswer<'_>>) -> Session {
         self.release(cx);
-        cx.events.push(Event::HandshakeFailed);
         let Some(answer) = answer else {
             return Session::Ended;
         };
@@ -139,7 +150,11 @@ impl ReadingHello {
         };
         cx.events.push(Event::Faulted(fault));
         let answer = answer.map(|reason| HelloAnswer::Reject(Reject::now(reason)));
-        self.refuse(cx, answer.as_ref())
+        match answer {
+            // The want is ours.
+            Some(answer) => self.refuse(cx, Some(&answer)),
+            None => self.refuse_and_count(cx, None),
+        }
     }
 
     pub(super) fn handle_timer(self: Box<Self>, cx: &mut Context<'_>) -> Session {

@@ -103,6 +103,12 @@ impl Identity {
         self.text(0, self.app_end)
     }
 
+    /// Whether this is the user of that id, as far as is known: one who logs in for the first time has none until the
+    /// session is opened.
+    pub(crate) fn may_be(&self, user_id: u64) -> bool {
+        self.user_id == 0 || self.user_id == user_id
+    }
+
     /// The user, as the customer names them.
     pub(crate) fn uid(&self) -> &str {
         self.text(self.app_end, self.uid_end)

@@ -16,6 +16,10 @@ pub(crate) const DRAIN_WITHIN_MS: u64 = 20_000;
 /// A session that we owe bytes and that took none for this long is closed, in milliseconds.
 pub(crate) const STALL_MAX_MS: u64 = 60_000;
 
+/// When half of all bytes that may wait for clients do, whoever has not caught up for this long is closed, in milliseconds:
+/// a client that reads at all catches up in far less, and one that syncs later is better than all refused.
+pub(crate) const BEHIND_MAX_MS: u64 = 5_000;
+
 /// After REAUTH a client has this long to send a new token, in milliseconds: its app may have to ask its own server.
 pub(crate) const REAUTH_WITHIN_MS: u32 = 30_000;
 

@@ -160,8 +160,9 @@ impl Live {
         cx.events.push(Event::Faulted(fault));
         self.inbound.release(cx.held);
         let Some((reason, retry)) = close else {
+            // Nothing is left to write, but whoever registered the session must still learn whose it was.
             self.release(cx);
-            return Session::Ended;
+            return Closing::sealed(cx, self);
         };
         self.talk.outbound.drop_unsealed(cx.owed);
         self.talk.send(cx, Frame::Close { reason, retry });
@@ -292,7 +293,9 @@ impl Talk {
                 self.refuse(cx, id, Code::TooLarge, message);
             }
             // The same request with the same operation id gets the same answer later.
-            Answer::Passed(_) if cx.owed.is_exhausted() => {
+            Answer::Passed(_)
+                if cx.owed.is_exhausted() || (cx.owed.is_half_taken() && !self.outbound.is_empty()) =>
+            {
                 let message = "too much waits for clients of this gateway".to_owned();
                 let code = Code::Overloaded.number();
                 self.send_refusal(

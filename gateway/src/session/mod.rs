@@ -323,8 +323,10 @@ impl Session {
     /// Whether more may be read from the client now. While it does not take what it is owed, nothing is.
     pub(crate) fn wants_bytes(&self, limits: &SessionLimits) -> bool {
         match self {
-            Self::ReadingHello(_) | Self::AwaitConfirm(_) | Self::Opening(_) => true,
-            Self::Ready(state) => state.live.talk.outbound.owed() <= limits.outbound_collapse_bytes,
+            Self::ReadingHello(_) | Self::AwaitConfirm(_) => true,
+            Self::Opening(_) | Self::Ready(_) => self
+                .live()
+                .is_some_and(|live| live.talk.outbound.owed() <= limits.outbound_collapse_bytes),
             Self::Authenticating(_) | Self::Closing(_) | Self::Ended => false,
         }
     }
@@ -344,6 +346,20 @@ impl Session {
             self,
             Self::ReadingHello(_) | Self::Authenticating(_) | Self::AwaitConfirm(_)
         )
+    }
+
+    /// What the client is closed for while room is short, if it has not caught up for long.
+    pub(crate) fn behind(&self, now: Now) -> Option<Fault> {
+        let outbound = &self.live()?.talk.outbound;
+        let owed = outbound.owed();
+        outbound
+            .is_behind(now.monotonic_ms)
+            .then_some(Fault::SlowConsumer { owed })
+    }
+
+    /// Whether the login was answered and the client has still to show that it holds the keys.
+    pub(crate) fn owes_confirm(&self) -> bool {
+        matches!(self, Self::AwaitConfirm(_))
     }
 
     /// Whether requests and pushes flow.

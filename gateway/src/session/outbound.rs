@@ -41,6 +41,8 @@ pub(crate) struct Queue {
     hinted: bool,
     collapsed_at_ms: Option<u64>,
     progress_at_ms: u64,
+    /// Since when something has been waiting without a break.
+    since_ms: u64,
 }
 
 impl Queue {
@@ -92,6 +94,7 @@ impl Outbound {
         self.queue.get_or_insert_with(|| {
             let mut queue = spares.0.pop().unwrap_or_default();
             queue.progress_at_ms = now_ms;
+            queue.since_ms = now_ms;
             queue
         })
     }
@@ -136,7 +139,14 @@ impl Outbound {
             return Offered::Collapsed;
         }
         let cost = cost(&push);
-        if self.owed().saturating_add(cost) > limits.outbound_collapse_bytes || !owed.try_take(cost) {
+        let fits = self.owed().saturating_add(cost) <= limits.outbound_collapse_bytes;
+        // Whoever has not read the last one yet leaves the rest of the room to those who have.
+        let taken = fits
+            && match &self.queue {
+                Some(_) => owed.try_take_of_half(cost),
+                None => owed.try_take(cost),
+            };
+        if !taken {
             self.collapse(owed, spares, now_ms);
             return Offered::Collapsed;
         }
@@ -238,6 +248,13 @@ impl Outbound {
         if rest.is_empty() && queue.frames.is_empty() {
             spares.keep(self.queue.take());
         }
+    }
+
+    /// Whether the client has been behind for longer than one may be when room is short.
+    pub(crate) fn is_behind(&self, now_ms: u64) -> bool {
+        self.queue
+            .as_ref()
+            .is_some_and(|queue| now_ms.saturating_sub(queue.since_ms) >= limits::BEHIND_MAX_MS)
     }
 
     /// When the client must have taken something, or all.

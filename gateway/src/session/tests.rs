@@ -31,6 +31,8 @@ struct Pair {
     spares: SpareQueues,
     plaintext: Vec<u8>,
     events: Vec<Event>,
+    /// The user id that the login is judged with: 0 for a user who was never here.
+    judged_as: u64,
 }
 
 impl Pair {
@@ -60,6 +62,7 @@ impl Pair {
             spares: SpareQueues::default(),
             plaintext: Vec::new(),
             events: Vec::new(),
+            judged_as: ALICE,
         }
     }
 
@@ -133,7 +136,7 @@ impl Pair {
         self.arrive(&greeting.hello);
         assert!(matches!(self.events()[..], [Event::Claimed { .. }]));
         let judged = AuthenticateResponse {
-            user_id: ALICE,
+            user_id: self.judged_as,
             ..AuthenticateResponse::default()
         };
         self.with(|session, cx| session.handle_authenticated(cx, Ok(judged)));
@@ -563,4 +566,69 @@ proptest! {
         prop_assert_eq!(std::iter::from_fn(|| client.next()).count(), 10);
         pair.assert_nothing_is_kept();
     }
+}
+
+#[test]
+fn a_session_that_ends_without_a_word_still_says_whose_it_was() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let goodbye = client.seal(&[Frame::Close {
+        reason: CloseReason::Leaving.number(),
+        retry: Retry::Never,
+    }]);
+    pair.arrive(&goodbye);
+    assert_eq!(pair.fault(), Some(Fault::ClosedByClient));
+    assert!(pair.session.is_over(), "nothing is left to write");
+    assert_eq!(pair.session.identity().map(Identity::uid), Some("alice"));
+    pair.assert_nothing_is_kept();
+}
+
+#[test]
+fn a_client_whose_session_is_being_opened_is_not_read_while_it_takes_nothing() {
+    let mut pair = Pair::limited(SessionLimits {
+        buckets: NonZeroU32::MIN,
+        outbound_collapse_bytes: 1_000,
+        ..SessionLimits::default()
+    });
+    let mut client = pair.opening();
+    let pings = client.seal(&vec![Frame::Ping { token: 1 }; 20]);
+    pair.arrive(&pings);
+    assert!(!pair.session.wants_bytes(&pair.limits));
+    pair.transmit();
+    assert!(pair.session.wants_bytes(&pair.limits));
+}
+
+#[test]
+fn an_order_may_concern_a_user_whose_first_login_is_being_opened() {
+    let mut pair = Pair::new();
+    pair.judged_as = 0;
+    pair.opening();
+    assert!(pair.session.identity().unwrap().may_be(ALICE));
+    pair.opened();
+    assert!(pair.session.identity().unwrap().may_be(ALICE));
+    assert!(!pair.session.identity().unwrap().may_be(ALICE + 1));
+}
+
+#[test]
+fn when_room_is_short_who_has_read_everything_is_answered_and_who_has_not_comes_again() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let half = (1 << 20) / 2;
+    pair.owed.take(half);
+    let requests: Vec<_> = (0..2).map(|_| client.request(1, b"")).collect();
+    let record = client.seal(&requests);
+    pair.arrive(&record);
+    let mut codes = |ids: [u32; 2]| {
+        for id in ids {
+            let answer = ClientResponse::default().encode_to_vec().into();
+            pair.with(|session, cx| session.handle_response(cx, RequestId(id), Answer::Passed(answer)));
+        }
+        client.take_in(&pair.transmit());
+        [client.next(), client.next()].map(|frame| match frame {
+            Some(Frame::Response(response)) => ClientResponse::decode(response.payload).unwrap().code,
+            other => panic!("an answer was expected, {other:?} came"),
+        })
+    };
+    assert_eq!(codes([1, 3]), [0, Code::Overloaded.number()]);
+    pair.owed.give(half);
 }

@@ -6,4 +6,5 @@ mod chat;
 mod drain;
 mod flow;
 mod handles;
+mod hostile;
 mod support;

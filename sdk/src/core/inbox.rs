@@ -68,6 +68,8 @@ pub(crate) struct Inbox {
     asking: Option<Want>,
     /// The head when it was asked.
     head_asked: u64,
+    /// The rev when it was asked.
+    head_rev_asked: u64,
     pause: Pause,
 }
 
@@ -84,6 +86,7 @@ impl Inbox {
             hole_due: None,
             asking: None,
             head_asked: 0,
+            head_rev_asked: 0,
             pause: Pause::default(),
         }
     }
@@ -230,14 +233,16 @@ impl Inbox {
             return Vec::new();
         }
         self.pause.succeed();
-        if !page.more {
-            self.head_rev = page.head_rev.max(page.next_after_rev);
-        }
         let rev = if page.more {
             page.next_after_rev
         } else {
-            self.head_rev
+            page.head_rev.max(page.next_after_rev)
         };
+        // A rev known before the question that a complete answer does not reach is not the user's to see: asking again
+        // would not end. One learnt since may just be newer than the answer.
+        if !page.more && (rev > self.head_rev || self.head_rev == self.head_rev_asked) {
+            self.head_rev = rev;
+        }
         if let Some(position) = &mut self.position
             && rev > position.rev
         {
@@ -291,6 +296,7 @@ impl Inbox {
             });
         }
         self.head_asked = self.head;
+        self.head_rev_asked = self.head_rev;
         self.asking
     }
 

@@ -224,6 +224,38 @@ fn entries_committed_after_all_changes_taken_in_are_shown_at_once() {
 }
 
 #[test]
+fn a_rev_learnt_while_an_older_answer_was_on_its_way_is_still_reached() {
+    let mut inbox = placed(3);
+    inbox.handle_head(3, 5, true, ms(0));
+    assert_eq!(inbox.poll_want(ms(0)), Some(Want::Changes { after_rev: 0 }));
+    let page = |rev: u64| PullChangesResponse {
+        entries: vec![Entry { rev, ..entry(3) }],
+        next_after_rev: rev,
+        head_rev: rev,
+        more: false,
+    };
+    inbox.handle_head(3, 6, false, ms(1));
+    assert_eq!(inbox.handle_changes(0, page(5), ms(2)).len(), 1);
+    assert_eq!(inbox.poll_want(ms(2)), Some(Want::Changes { after_rev: 5 }));
+    assert_eq!(inbox.handle_changes(5, page(6), ms(3)).len(), 1);
+    assert!(inbox.is_at_head());
+}
+
+#[test]
+fn a_rev_the_user_may_not_see_is_not_asked_for_again_and_again() {
+    let mut inbox = placed(3);
+    inbox.handle_head(3, 6, true, ms(0));
+    assert_eq!(inbox.poll_want(ms(0)), Some(Want::Changes { after_rev: 0 }));
+    let page = PullChangesResponse {
+        next_after_rev: 5,
+        head_rev: 5,
+        ..PullChangesResponse::default()
+    };
+    inbox.handle_changes(0, page, ms(1));
+    assert_eq!(inbox.due(), None);
+}
+
+#[test]
 fn what_is_held_above_a_hole_is_bounded() {
     let mut inbox = placed(0);
     for seq in 2..5_000 {

@@ -113,13 +113,10 @@ impl ListSync {
             self.wanted_at = Some(now);
             return Vec::new();
         }
+        self.drop_known();
         let applied = self.take_chain();
-        if !applied.is_empty() {
-            // What came before the first that fits was in the sync already.
-            self.held.clear();
-        }
         if !self.held.is_empty() {
-            // Older than the sync, in all likelihood; if one is newer, its predecessor is lost. One more sync tells.
+            // Either older than the sync, or newer and its predecessor is late or lost. One more sync tells.
             self.held.clear();
             self.want_at(now.saturating_add(Duration::from_millis(SEQ_HOLE_WAIT_MS)));
         }
@@ -138,6 +135,17 @@ impl ListSync {
     pub(crate) fn handle_lost(&mut self, now: Duration) {
         self.asking = false;
         self.want_at(now);
+    }
+
+    /// Forgets the notices that lead to where we are: what they say is known.
+    fn drop_known(&mut self) {
+        let mut known = self.cursor.clone();
+        while let Some(index) = self.held.iter().position(|held| held.to_cursor == known) {
+            let Some(notice) = self.held.remove(index) else {
+                break;
+            };
+            known = notice.from_cursor;
+        }
     }
 
     fn take_chain(&mut self) -> Vec<NoticePush> {
@@ -227,6 +235,18 @@ mod tests {
             Some(ms(300_003)),
             "the next one is the one without cause"
         );
+    }
+
+    #[test]
+    fn a_notice_behind_a_hole_is_not_forgotten_because_another_went_on_from_the_sync() {
+        let mut list = list();
+        list.want_now(ms(0));
+        assert!(list.poll_want(ms(0)));
+        assert!(list.handle_notice(notice(5, 6), ms(1)).is_empty());
+        // From 6 to 7 is late, or lost.
+        assert!(list.handle_notice(notice(7, 8), ms(2)).is_empty());
+        assert_eq!(list.handle_synced(cursor(5), false, ms(3), 0.5), [notice(5, 6)]);
+        assert_eq!(list.due(), Some(ms(303)), "a sync brings what is behind the hole");
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Core {
 
     fn apply_row(
         &mut self,
-        row: ConversationRow,
+        mut row: ConversationRow,
         certain: bool,
         resync: bool,
         now: Now,
@@ -168,6 +168,11 @@ impl Core {
             0 => self.settings.initial_history,
             _ => self.settings.initial_history.max(LATER_HISTORY),
         };
+        // A row may be from before a read mark that the server has answered since, and reading does not go back; but in a
+        // restored server it may have.
+        if !resync && let Some(before) = self.store.row(&id)? {
+            self.advance_read(id, &mut row, before.read_seq)?;
+        }
         self.store.put_row(&id, &row, self.generation)?;
         let conversation = self.conversation(id);
         conversation

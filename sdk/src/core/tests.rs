@@ -392,6 +392,26 @@ fn read_marks_survive_a_restart_never_go_back_and_show_at_once() {
 }
 
 #[test]
+fn a_row_from_before_a_read_mark_does_not_take_it_back() {
+    let mut sim = Sim::new();
+    let conversation = sim.open_direct("bob");
+    sim.world.say(conversation, "bob", "1");
+    sim.collect_pushes();
+    sim.pushes.clear();
+    sim.quiesce();
+    sim.world.say(conversation, "bob", "2");
+    // The message is read as it comes, and the mark is answered before the notice of the message arrives.
+    sim.collect_pushes();
+    sim.push(0);
+    sim.step(|core, _| core.mark_read(conversation, 2).unwrap());
+    sim.quiesce();
+    assert_eq!(sim.world.read_seq(conversation, ME), 2);
+    sim.push(1);
+    let row = sim.core.conversations().unwrap().remove(0);
+    assert_eq!((row.read_seq, row.unread), (2, 0));
+}
+
+#[test]
 fn after_a_restore_from_backup_the_client_follows_the_servers_log() {
     let mut sim = Sim::new();
     let conversation = sim.open_direct("bob");

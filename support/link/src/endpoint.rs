@@ -24,6 +24,9 @@ use crate::{memory, meter, task, tcp};
 /// The pause after accepting failed: out of descriptors, most likely, and trying at once changes nothing.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// How often a refusal of one kind is logged loudly: whoever reaches the port can cause them without end.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// All links of a node. Clones are the same endpoint. Must be used within a tokio runtime.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -40,6 +43,7 @@ pub(crate) struct Shared {
     peers: Mutex<BTreeMap<NodeId, (LinkId, Incarnation)>>,
     next_link: AtomicU64,
     handshakes: Semaphore,
+    told: Mutex<Told>,
     /// Ends listening, dialling and, after their queues are written, all links.
     stop: CancellationToken,
     /// Ends what is still there after that.
@@ -70,6 +74,7 @@ impl Endpoint {
             peers: Mutex::default(),
             next_link: AtomicU64::new(1),
             handshakes: Semaphore::new(options.handshakes_max),
+            told: Mutex::default(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -197,9 +202,35 @@ impl Shared {
         let _ = self.events.send(LinkEvent::Down(link.id(), reason)).await;
     }
 
+    /// The error's label, if one of its kind was logged a moment ago.
+    fn told_lately(&self, error: &LinkError) -> Option<&'static str> {
+        // Nothing under the lock panics half-way, so a poisoned map is whole.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.lately(error.label(), Instant::now())
+            .then_some(error.label())
+    }
+
     fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, (LinkId, Incarnation)>> {
         // Nothing under the lock panics half-way, so a poisoned map is whole.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When refusals were last logged loudly, by label.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<&'static str, Instant>);
+
+impl Told {
+    /// Whether one of this kind was logged a moment ago; if not, this one is.
+    fn lately(&mut self, label: &'static str, now: Instant) -> bool {
+        let lately = self
+            .0
+            .get(label)
+            .is_some_and(|at| now.saturating_duration_since(*at) < TELL_AGAIN_AFTER);
+        if !lately {
+            self.0.insert(label, now);
+        }
+        lately
     }
 }
 
@@ -265,7 +296,7 @@ async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
             tracing::info!(peer = %admission.link().peer(), %from, "link up");
             tcp::carry(&shared, connection, admission).await;
         }
-        Err(error) => note_refusal(&error, None),
+        Err(error) => note_refusal(&error, shared.told_lately(&error)),
     }
 }
 
@@ -314,5 +345,20 @@ fn note_refusal(error: &LinkError, last: Option<&'static str>) {
         LinkError::AlreadyLinked { .. } => tracing::debug!(%error, "no second link"),
         error if error.is_passing() => tracing::warn!(%error, "no link"),
         error => tracing::error!(%error, "no link"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_one_kind_are_logged_loudly_once_a_second() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let told_at: Vec<u64> = (0..30_u64)
+            .filter(|tenth| !told.lately("not_a_link", start + Duration::from_millis(100 * tenth)))
+            .collect();
+        assert_eq!(told_at, [0, 10, 20]);
+        assert!(!told.lately("wrong_secret", start), "another kind is news");
     }
 }

@@ -1,0 +1,157 @@
+//! What strangers and greedy users may not do to others: use up what is shared, or get innocents turned away.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use prost::Message as _;
+use whimbrel_protocol::SystemEntropy;
+use whimbrel_protocol::client::Response;
+use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::code::Code;
+use whimbrel_protocol::frame::{Frame, Retry};
+use whimbrel_protocol::keys::StaticKey;
+
+use crate::support::client::{Greeting, login};
+use crate::support::socket::{Socket, connect, read_to_end};
+use crate::support::world::{ECHO, IGNORE, LARGE, World, config};
+
+/// The types of the answers to a hello.
+const REJECT: u8 = 2;
+const STALE_KEY: u8 = 3;
+
+#[test]
+fn a_client_that_says_goodbye_leaves_nothing_in_the_registry() {
+    let world = World::new();
+    let mut alice = world.log_in("alice", 1);
+    assert_eq!(world.sessions_of("alice").len(), 1);
+    alice.send(&[Frame::Close {
+        reason: CloseReason::Leaving.number(),
+        retry: Retry::Never,
+    }]);
+    world.until("nobody is there", |world| world.gateway().connections() == 0);
+    world.until("the registry knows", |world| {
+        world.sessions_of("alice").is_empty()
+    });
+}
+
+#[test]
+fn strangers_whose_hellos_never_end_take_no_memory_from_those_who_are_logged_in() {
+    let mut config = config();
+    config.reactors = 1;
+    config.memory.held_bytes_max = 64 * 1024;
+    config.handshake.failed_per_address_max = 1;
+    let world = World::with(config);
+    let mut bob = world.log_in("bob", 1);
+    let strangers: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut stream = connect(world.address);
+            let mut hello = vec![0; 4_000];
+            hello[..7].copy_from_slice(&[0xf7, b'W', b'B', b'L', 1, 0x0f, 0xf9]);
+            stream.write_all(&hello).unwrap();
+            stream
+        })
+        .collect();
+    world.until("half of the memory is taken", |world| {
+        let gateway = world.gateway();
+        (gateway.held_bytes(), gateway.unfinished_handshakes()) == (32_000, 8)
+    });
+    let request = bob.client.request(ECHO, &[7; 12_000]);
+    let record = bob.client.seal(&[request]);
+    let (head, tail) = record.split_at(10_000);
+    bob.send_bytes(head);
+    world.until("his half record is held", |world| {
+        world.gateway().held_bytes() >= 42_000
+    });
+    bob.send_bytes(tail);
+    let Some(Frame::Response(answer)) = bob.next() else {
+        panic!("he is served")
+    };
+    assert_eq!(Response::decode(answer.payload).unwrap().body.len(), 12_000);
+    // Those turned away for want of memory are not held against their address.
+    world.log_in("carol", 1);
+    drop(strangers);
+}
+
+#[test]
+fn a_city_that_knows_only_the_key_of_before_a_restart_is_not_turned_away() {
+    let mut config = config();
+    config.handshake.failed_per_address_max = 1;
+    let world = World::with(config);
+    let earlier = StaticKey::generate(&mut SystemEntropy).public();
+    for _ in 0..5 {
+        let mut stream = connect(world.address);
+        let greeting = Greeting::new(&earlier, &login("alice", "good", 1));
+        stream.write_all(&greeting.hello).unwrap();
+        assert_eq!(read_to_end(&mut stream).first(), Some(&STALE_KEY));
+    }
+    world.log_in("alice", 1);
+}
+
+#[test]
+fn who_hangs_up_at_the_answer_counts_like_one_who_never_confirms() {
+    let mut config = config();
+    config.handshake.failed_per_address_max = 2;
+    let world = World::with(config);
+    for _ in 0..3 {
+        let (replayed, _) = Socket::greet(world.address, &world.key, &login("alice", "good", 1));
+        drop(replayed);
+        world.until("it is gone", |world| world.gateway().connections() == 0);
+    }
+    let mut stream = connect(world.address);
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    // Reject 6: too many handshakes of this address failed.
+    assert_eq!((answer[0], answer[4]), (REJECT, 6));
+}
+
+#[test]
+fn requests_that_nobody_answers_leave_room_for_logins() {
+    let mut config = config();
+    config.reactors = 1;
+    config.session.requests_max = 9_000;
+    config.session.request_deadline_ms = 30_000;
+    let world = World::with(config);
+    let mut alice = world.log_in("alice", 1);
+    // More than a reactor asks at once.
+    for _ in 0..83 {
+        let requests: Vec<_> = (0..100).map(|_| alice.client.request(IGNORE, b"")).collect();
+        alice.send(&requests);
+    }
+    let Some(Frame::Response(refused)) = alice.next() else {
+        panic!("one too many is refused")
+    };
+    let refused = Response::decode(refused.payload).unwrap();
+    let told = "the gateway has too many unanswered requests";
+    assert_eq!(
+        (refused.code, &refused.message[..]),
+        (Code::Overloaded.number(), told)
+    );
+    assert_eq!(world.log_in("bob", 1).client.tracked, 0);
+}
+
+#[test]
+fn who_does_not_read_is_closed_before_others_are_refused_for_it() {
+    let mut config = config();
+    config.reactors = 1;
+    config.session.requests_max = 2_000;
+    config.session.outbound_close_bytes = 64 << 20;
+    config.memory.owed_bytes_max = 2 << 20;
+    let (world, clock) = World::on_manual_clock(config);
+    let (mut bob, mut hog) = (world.log_in("bob", 1), world.log_in("hog", 1));
+    // More than the kernel's buffers and half of the room together hold.
+    for _ in 0..4 {
+        let requests: Vec<_> = (0..50).map(|_| hog.client.request(LARGE, b"")).collect();
+        hog.send(&requests);
+    }
+    world.until("half of the room is taken", |world| {
+        world.gateway().owed_bytes() >= 1 << 20
+    });
+    assert_eq!(bob.ask(LARGE, b"").code, 0, "who reads is served");
+    clock.advance(Duration::from_secs(6));
+    world.until("the room is free again", |world| {
+        world.gateway().owed_bytes() < 1 << 17
+    });
+    assert_eq!(hog.close_reason(), Some(CloseReason::SlowConsumer.number()));
+    assert_eq!(bob.ask(LARGE, b"").code, 0);
+}
