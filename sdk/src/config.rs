@@ -72,6 +72,14 @@ impl ClientConfig {
                 "lbs_urls is empty: give at least one, like http://127.0.0.1:7000".to_owned(),
             ));
         }
+        for url in &self.lbs_urls {
+            let is_http = |url: reqwest::Url| matches!(url.scheme(), "http" | "https");
+            if !reqwest::Url::parse(url).is_ok_and(is_http) {
+                return Err(wrong(format!(
+                    "lbs_urls: {url:?} is no URL: expected one like http://127.0.0.1:7000"
+                )));
+            }
+        }
         if self.root_keys.is_empty() {
             return Err(wrong(
                 "root_keys is empty: give the deployment's root key".to_owned(),

@@ -102,10 +102,14 @@ pub enum WaitReason {
     Unreachable,
     /// Nobody said which gateways there are.
     NoDirectory,
+    /// The LBS named no gateway that one of the pinned root keys vouches for.
+    NoTrustedGateway,
     /// The server asked to come back later.
     ServerBusy,
     /// The token provider failed.
     NoToken,
+    /// The server refused the provider's token, and the next one too.
+    TokenRefused,
     /// The local database failed.
     Storage,
 }

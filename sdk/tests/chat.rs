@@ -473,7 +473,7 @@ async fn a_false_root_is_never_connected_to() {
         _ => None,
     })
     .await;
-    assert_eq!(reason, WaitReason::NoDirectory);
+    assert_eq!(reason, WaitReason::NoTrustedGateway);
     assert!(server.with(|shared| shared.logins.is_empty()));
 }
 
@@ -486,6 +486,13 @@ async fn wrong_configurations_and_folders_in_use_are_named() {
         (
             ClientConfig {
                 lbs_urls: vec![],
+                ..good.clone()
+            },
+            "lbs_urls",
+        ),
+        (
+            ClientConfig {
+                lbs_urls: vec!["127.0.0.1:7000".into()],
                 ..good.clone()
             },
             "lbs_urls",

@@ -47,7 +47,7 @@ pub(crate) struct StandaloneArgs {
     #[arg(long, value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
     pub(crate) data: PathBuf,
     /// Keep nothing: messages in memory, keys in a temporary folder.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data")]
     pub(crate) ephemeral: bool,
     /// First port: LBS N, HTTP N+1, metrics N+2, gateway N+100, links from N+200. 0 finds free ports.
     #[arg(long, value_name = "N", default_value_t = PORT_BASE_DEFAULT)]

@@ -63,5 +63,33 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 
 #[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
 fn complain(error: &anyhow::Error) {
-    eprintln!("whimbrel: {error:#}");
+    eprintln!("whimbrel: {}", whole_story(error));
+}
+
+/// The error and its causes, but for those whose words an error above them has already quoted.
+fn whole_story(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |story, cause| {
+        let words = cause.to_string();
+        if story.contains(&words) {
+            story
+        } else {
+            format!("{story}: {words}")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = anyhow::anyhow!("no such file");
+        let quoted = cause.context("a.toml cannot be read (no such file); give another");
+        let error = quoted.context("the gateway does not start");
+        assert_eq!(
+            whole_story(&error),
+            "the gateway does not start: a.toml cannot be read (no such file); give another"
+        );
+    }
 }

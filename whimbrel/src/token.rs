@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use whimbrel_app_service::auth::{AppSecret, TokenRole, mint};
 use whimbrel_protocol::ids::{AppKey, Uid};
@@ -15,9 +15,19 @@ use crate::{cli::TokenArgs, deployment::Deployment};
 /// A chat's tokens are asked for at every login; an hour outlasts any clock's fault between two processes here.
 const CHAT_TOKEN_TTL: Duration = Duration::from_secs(3600);
 
+/// Tokens count whole seconds.
+const TTL_MIN: Duration = Duration::from_secs(1);
+
 /// `whimbrel token`.
 #[expect(clippy::print_stdout, reason = "a command's answer to its user")]
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
+    let ttl: Duration = args.ttl.into();
+    if ttl < TTL_MIN {
+        bail!(
+            "--ttl {}: a token that ends as it begins opens nothing; give at least 1s",
+            args.ttl
+        );
+    }
     let deployment = Deployment::new(&args.deployment)?;
     let role = if args.server {
         TokenRole::Server
@@ -29,7 +39,7 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
         &deployment.app_key(),
         &args.uid,
         role,
-        args.ttl.into(),
+        ttl,
     )?;
     println!("{}", signer.sign()?);
     Ok(())

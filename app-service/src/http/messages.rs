@@ -157,6 +157,20 @@ pub(super) async fn list(
     })))
 }
 
+/// Names as people write them: "invited", not the schema's constant.
+fn change_json(change: &client::GroupChange) -> Value {
+    let bare = |name: &str, prefix| name.trim_start_matches(prefix).to_ascii_lowercase();
+    let mut json = json!({
+        "kind": bare(change.kind().as_str_name(), "CHANGE_KIND_"),
+        "uids": change.uids,
+        "name": change.name,
+    });
+    if change.kind() == client::ChangeKind::RoleSet {
+        json["role"] = bare(change.role().as_str_name(), "ROLE_").into();
+    }
+    json
+}
+
 fn entry_json(entry: &client::Entry) -> Value {
     let mut json = json!({"seq": entry.seq, "time_ms": entry.time_ms, "sender": entry.sender_uid});
     let body = match &entry.body {
@@ -171,7 +185,7 @@ fn entry_json(entry: &client::Entry) -> Value {
         ),
         Some(entry::Body::Change(change)) => (
             "change",
-            json!({"kind": change.kind().as_str_name(), "uids": change.uids, "name": change.name}),
+            change_json(change),
         ),
         Some(entry::Body::RecalledByUid(uid)) => ("recalled_by", json!(uid)),
         // Written by a newer version.

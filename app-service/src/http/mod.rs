@@ -76,7 +76,7 @@ impl Api {
                 post(conversations::change_members),
             )
             .route("/v1/conversations/{conversation}/messages", get(messages::list))
-            .fallback(async || ApiError::not_found("no such path: see the API's documentation under /v1"))
+            .fallback(async || ApiError::not_found("no such path: docs/http-api.md lists those there are"))
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .layer(DefaultBodyLimit::max(body_len_max))
             .with_state(Self(Arc::new(parts)))

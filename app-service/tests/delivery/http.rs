@@ -146,6 +146,11 @@ async fn a_server_makes_users_and_groups_and_sends_and_reads() {
         (&info["member_count"], &info["owner"], &info["name"]),
         (&json!(2), &json!("ann"), &json!("team"))
     );
+    let (_, page) = server.get(&format!("/v1/conversations/{group}/messages")).await;
+    assert_eq!(
+        page["entries"][1]["change"],
+        json!({"kind": "invited", "uids": ["cleo"], "name": ""})
+    );
 }
 
 #[tokio::test]

@@ -261,7 +261,11 @@ impl Driver {
     pub(super) fn handle_listed(&mut self, result: Result<Listing, LbsError>) -> Result<(), StoreError> {
         self.connecting.fetching_directory = false;
         let now = self.clock.now();
-        let no_network = matches!(result, Err(LbsError::NoNetwork { .. }));
+        let reason = match result {
+            Ok(_) => WaitReason::NoTrustedGateway,
+            Err(LbsError::NoNetwork { .. }) => WaitReason::NoNetwork,
+            Err(_) => WaitReason::NoDirectory,
+        };
         let taken = result.map_err(|error| error.to_string()).and_then(|listing| {
             self.clock.hear_ms(listing.server_time_ms);
             let known_time = self.clock.known_time();
@@ -284,14 +288,7 @@ impl Driver {
                 // What is known is used for as long as it can be trusted.
                 self.connecting.directory_first = false;
                 if self.directory.is_empty() && self.current.is_none() {
-                    self.wait(
-                        if no_network {
-                            WaitReason::NoNetwork
-                        } else {
-                            WaitReason::NoDirectory
-                        },
-                        0,
-                    );
+                    self.wait(reason, 0);
                 }
             }
         }

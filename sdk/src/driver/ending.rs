@@ -144,7 +144,7 @@ impl Driver {
         self.connecting.token_expires_ms = 0;
         if std::mem::replace(&mut self.connecting.token_refused, true) {
             // A new one was refused as well: asking the provider in a loop helps nobody.
-            self.wait(WaitReason::NoToken, 0);
+            self.wait(WaitReason::TokenRefused, 0);
         } else {
             self.connecting.want_now();
         }

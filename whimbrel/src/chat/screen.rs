@@ -92,9 +92,15 @@ pub(crate) fn connection(state: &ConnectionState) -> String {
             let reason = match reason {
                 WaitReason::NoNetwork => "no network",
                 WaitReason::Unreachable => "no gateway can be reached",
-                WaitReason::NoDirectory => "the LBS does not answer",
+                WaitReason::NoDirectory => "the LBS gives no list of gateways",
+                WaitReason::NoTrustedGateway => {
+                    "the LBS names no gateway that the root key vouches for (is it this deployment's?)"
+                }
                 WaitReason::ServerBusy => "the server is busy",
-                WaitReason::NoToken => "no token",
+                WaitReason::NoToken => "no token can be made",
+                WaitReason::TokenRefused => {
+                    "the token is refused (is it this user's, this app's, and signed with the app's secret?)"
+                }
                 WaitReason::Storage => "the local database failed",
             };
             format!(
