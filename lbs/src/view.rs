@@ -115,6 +115,9 @@ pub(crate) async fn refresh(
     let mut ticks = tokio::time::interval(config.refresh_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
+    // An LBS that has never had a gateway to name is of no use yet; one that has lost them all is not made better by
+    // being taken out of service.
+    let mut listed = false;
     loop {
         tokio::select! {
             () = host.drain.started() => return,
@@ -132,7 +135,13 @@ pub(crate) async fn refresh(
                     *view = Arc::new(view.after(now, life, &leases, config.registry_loss_grace));
                 });
                 metrics::gauge!("whimbrel_lbs_gateways").set(count(publish.borrow().gateways.len()));
-                host.health.set_ready(COMPONENT, Readiness::Ready);
+                listed |= !publish.borrow().gateways.is_empty();
+                let readiness = if listed {
+                    Readiness::Ready
+                } else {
+                    Readiness::NotReady("no gateway is in the registry yet".to_owned())
+                };
+                host.health.set_ready(COMPONENT, readiness);
                 None
             }
             Ok(Err(error)) => Some(error.to_string()),

@@ -9,6 +9,10 @@ use whimbrel_protocol::descriptor::KnownTime;
 
 use crate::core::Now;
 
+/// A time that is certainly past wherever this code runs: 2026-11-21. Raised with each release, it keeps descriptors that
+/// ended before from a client that has never logged in.
+const BUILT_MS: u64 = 1_795_219_200_000;
+
 /// Both clocks. See the module.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -16,22 +20,26 @@ pub(crate) struct Clock {
     device_ms_at_start: u64,
     /// Server time minus the device's.
     offset_ms: i64,
-    /// A login of this run said what time it is.
+    /// A login of this run said what time it is, within its gateway's proven life.
     known: bool,
-    /// The newest server time of any login before, 0 for none.
+    /// The newest time that any login has proven, and not before this client was built.
     floor_ms: u64,
+    /// What an LBS said the time is. For this run only: nothing vouches for it.
+    heard_ms: u64,
 }
 
 impl Clock {
-    /// From what was kept of earlier runs.
-    pub(crate) fn start(offset_ms: i64, floor_ms: u64) -> Self {
+    /// From what was kept of earlier runs, on a device whose clock is `device_off_ms` off (0, but in tests).
+    pub(crate) fn start(offset_ms: i64, floor_ms: u64, device_off_ms: i64) -> Self {
         let device = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let device_ms = u64::try_from(device.as_millis()).unwrap_or(u64::MAX);
         Self {
             started: Instant::now(),
-            device_ms_at_start: u64::try_from(device.as_millis()).unwrap_or(u64::MAX),
+            device_ms_at_start: device_ms.saturating_add_signed(device_off_ms),
             offset_ms,
             known: false,
-            floor_ms,
+            floor_ms: floor_ms.max(BUILT_MS),
+            heard_ms: 0,
         }
     }
 
@@ -58,23 +66,34 @@ impl Clock {
         self.started + monotonic.min(Duration::from_secs(365 * 86_400))
     }
 
-    /// A login said what time it is; gives the new offset.
-    pub(crate) fn set_server_ms(&mut self, server_ms: u64) -> i64 {
+    /// An LBS said what time it is.
+    pub(crate) fn hear_ms(&mut self, lbs_ms: u64) {
+        self.heard_ms = self.heard_ms.max(lbs_ms);
+    }
+
+    /// A login said what time it is, of which its gateway's descriptor vouches for `proven_ms`; gives the new offset. A
+    /// gateway that names a time past its own descriptor's end is not believed in it: whoever plays one with a stolen key
+    /// could otherwise name a far future, and shut the client off from all honest ones.
+    pub(crate) fn set_server_ms(&mut self, server_ms: u64, proven_ms: u64) -> i64 {
         let device_ms = self.device_ms(self.started.elapsed());
         let difference = i128::from(server_ms) - i128::from(device_ms);
         self.offset_ms = i64::try_from(difference).unwrap_or(0);
-        self.floor_ms = self.floor_ms.max(server_ms);
-        self.known = true;
+        self.floor_ms = self.floor_ms.max(proven_ms);
+        self.known = server_ms <= proven_ms;
         self.offset_ms
+    }
+
+    /// The newest time that is proven to be past, to be kept for the next run.
+    pub(crate) fn floor_ms(&self) -> u64 {
+        self.floor_ms
     }
 
     /// What may be said about the time when descriptors are judged: the device's clock is no knowledge.
     pub(crate) fn known_time(&self) -> KnownTime {
-        match (self.known, self.floor_ms) {
-            (true, _) => KnownTime::Exactly(self.now().server_ms),
-            (false, 0) => KnownTime::Unknown,
-            (false, floor_ms) => KnownTime::AtLeast(floor_ms),
+        if self.known {
+            return KnownTime::Exactly(self.now().server_ms);
         }
+        KnownTime::AtLeast(self.floor_ms.max(self.heard_ms))
     }
 }
 
@@ -84,21 +103,39 @@ mod tests {
 
     #[test]
     fn a_login_corrects_a_clock_that_is_years_off() {
-        let mut clock = Clock::start(0, 0);
-        assert_eq!(clock.known_time(), KnownTime::Unknown);
-        let ten_years_ms = 10 * 365 * 86_400_000_u64;
-        let server_ms = clock.device_ms(Duration::ZERO) + ten_years_ms;
-        let offset_ms = clock.set_server_ms(server_ms);
+        let ten_years_ms = 10 * 365 * 86_400_000_i64;
+        let mut clock = Clock::start(0, 0, -ten_years_ms);
+        assert_eq!(clock.known_time(), KnownTime::AtLeast(BUILT_MS));
+        let server_ms = clock.device_ms(Duration::ZERO) + ten_years_ms.unsigned_abs();
+        let offset_ms = clock.set_server_ms(server_ms, server_ms);
         assert!(clock.now().server_ms.abs_diff(server_ms) < 5_000);
         assert!(matches!(clock.known_time(), KnownTime::Exactly(_)));
-        let next_run = Clock::start(offset_ms, server_ms);
+        let next_run = Clock::start(offset_ms, clock.floor_ms(), -ten_years_ms);
         assert!(next_run.now().server_ms.abs_diff(server_ms) < 5_000);
         assert_eq!(next_run.known_time(), KnownTime::AtLeast(server_ms));
     }
 
     #[test]
     fn time_never_goes_back_behind_what_a_server_said() {
-        let clock = Clock::start(-1_000_000_000_000, 1_800_000_000_000);
+        let clock = Clock::start(-1_000_000_000_000, 1_800_000_000_000, 0);
         assert_eq!(clock.now().server_ms, 1_800_000_000_000);
+    }
+
+    #[test]
+    fn a_gateway_is_not_believed_in_a_time_past_its_own_descriptor() {
+        let mut clock = Clock::start(0, 0, 0);
+        let (end_ms, far_ms) = (BUILT_MS + 172_800_000, BUILT_MS * 2);
+        clock.set_server_ms(far_ms, end_ms);
+        assert_eq!(clock.known_time(), KnownTime::AtLeast(end_ms));
+        assert_eq!(clock.floor_ms(), end_ms);
+    }
+
+    #[test]
+    fn what_an_lbs_says_is_a_floor_for_this_run_only() {
+        let mut clock = Clock::start(0, 0, 0);
+        clock.hear_ms(BUILT_MS + 1);
+        clock.hear_ms(5);
+        assert_eq!(clock.known_time(), KnownTime::AtLeast(BUILT_MS + 1));
+        assert_eq!(clock.floor_ms(), BUILT_MS);
     }
 }

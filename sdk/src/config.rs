@@ -41,6 +41,9 @@ pub struct ClientConfig {
     pub sync_interval_ms: u64,
     /// What this runs on, for the operator's statistics.
     pub platform: String,
+    /// For tests: how far the device's clock is to seem off, in milliseconds.
+    #[doc(hidden)]
+    pub device_clock_off_ms: i64,
 }
 
 impl ClientConfig {
@@ -58,6 +61,7 @@ impl ClientConfig {
             request_timeout_ms: REQUEST_TIMEOUT_MS,
             sync_interval_ms: SYNC_INTERVAL_MS,
             platform: std::env::consts::OS.to_owned(),
+            device_clock_off_ms: 0,
         }
     }
 

@@ -98,6 +98,9 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     };
     let (gateway_host, router_host, app_host, lbs_host) = (of_role(), of_role(), of_role(), of_role());
 
+    // What can be wrong in the data folder is found before anything in it is written.
+    let key = secret_file::read(&data.identity_key(), "identity key")?;
+    let identity = gateway_identity::read(&key, &data.identity_certificate())?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
     let store = roles::open_store(&store_section(args, data), false).await?;
@@ -135,10 +138,9 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
         app_host.clone(),
     )
     .await?;
-    let key = secret_file::read(&data.identity_key(), "identity key")?;
     let gateway = Gateway::start(
         gateway_config(ports),
-        gateway_identity::read(&key, &data.identity_certificate())?,
+        identity,
         gateway_links,
         RegistryAt::Here(Arc::clone(&registry) as _),
         gateway_host.clone(),

@@ -412,6 +412,30 @@ fn a_row_from_before_a_read_mark_does_not_take_it_back() {
 }
 
 #[test]
+fn a_row_that_was_written_before_a_mark_was_taken_does_not_take_it_back() {
+    let mut sim = Sim::new();
+    let conversation = sim.open_direct("bob");
+    sim.world.say(conversation, "bob", "1");
+    sim.quiesce();
+    sim.pushes.clear();
+    sim.world.say(conversation, "bob", "2");
+    sim.collect_pushes();
+    sim.step(|core, _| core.mark_read(conversation, 1).unwrap());
+    sim.poll();
+    sim.serve(0);
+    // The answer to the mark overtakes the notice of the message before it.
+    sim.answer(0);
+    for index in 0..sim.pushes.len() {
+        sim.push(index);
+        let row = sim.core.conversations().unwrap().remove(0);
+        assert_eq!(row.read_seq, 1, "after {index}");
+    }
+    sim.quiesce();
+    let row = sim.core.conversations().unwrap().remove(0);
+    assert_eq!((row.head_seq, row.read_seq, row.unread), (2, 1, 1));
+}
+
+#[test]
 fn after_a_restore_from_backup_the_client_follows_the_servers_log() {
     let mut sim = Sim::new();
     let conversation = sim.open_direct("bob");

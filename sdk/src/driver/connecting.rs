@@ -267,6 +267,7 @@ impl Driver {
             Err(_) => WaitReason::NoDirectory,
         };
         let taken = result.map_err(|error| error.to_string()).and_then(|listing| {
+            self.clock.hear_ms(listing.server_time_ms);
             let known_time = self.clock.known_time();
             self.directory
                 .take_list(
@@ -379,19 +380,27 @@ impl Driver {
 
     pub(super) fn handle_connected(
         &mut self,
+        line: u64,
         server_ms: u64,
         token_expires_ms: u64,
     ) -> Result<(), StoreError> {
-        if server_ms > 0 {
-            let offset_ms = self.clock.set_server_ms(server_ms);
-            self.core.store().set_number(Value::ClockOffsetMs, offset_ms)?;
-            self.core
-                .store()
-                .set_number(Value::ServerTimeMs, i64::try_from(server_ms).unwrap_or(i64::MAX))?;
-        }
+        let node = self.line(line).map(|line| line.node.clone());
+        self.learn_time(node.as_deref(), server_ms)?;
         self.connecting.token_expires_ms = token_expires_ms;
         self.connecting.token_refused = false;
         Ok(())
+    }
+
+    /// The gateway `node` says what time it is; what is proven of it is kept for the next run.
+    pub(super) fn learn_time(&mut self, node: Option<&str>, server_ms: u64) -> Result<(), StoreError> {
+        if server_ms == 0 {
+            return Ok(());
+        }
+        let proven_ms = node.and_then(|node| self.directory.proven_time_ms(node, server_ms));
+        let offset_ms = self.clock.set_server_ms(server_ms, proven_ms.unwrap_or(0));
+        let floor_ms = i64::try_from(self.clock.floor_ms()).unwrap_or(i64::MAX);
+        self.core.store().set_number(Value::ClockOffsetMs, offset_ms)?;
+        self.core.store().set_number(Value::ServerTimeMs, floor_ms)
     }
 
     /// The session that was logging in is the one in use from here on.

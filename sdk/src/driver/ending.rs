@@ -77,10 +77,7 @@ impl Driver {
                 refusal,
                 server_time_ms,
             }) => {
-                if server_time_ms > 0 {
-                    let offset_ms = self.clock.set_server_ms(server_time_ms);
-                    self.core.store().set_number(Value::ClockOffsetMs, offset_ms)?;
-                }
+                self.learn_time(Some(&login.line.node), server_time_ms)?;
                 self.end_race();
                 let error = Error::refused(&refusal);
                 match error.retry {

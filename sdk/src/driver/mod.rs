@@ -125,7 +125,8 @@ impl Driver {
         let floor_ms = store
             .number(Value::ServerTimeMs)
             .map_err(|error| storage(&error))?;
-        let clock = Clock::start(offset_ms, u64::try_from(floor_ms).unwrap_or(0));
+        let floor_ms = u64::try_from(floor_ms).unwrap_or(0);
+        let clock = Clock::start(offset_ms, floor_ms, config.device_clock_off_ms);
         let mut directory = Directory::new(checked.root_keys.clone());
         if let Some(kept) = store.value(Value::Directory).map_err(|error| storage(&error))? {
             directory.restore(&kept, clock.known_time());
@@ -316,7 +317,7 @@ impl Driver {
                     token_expires_ms,
                     ..
                 } => {
-                    self.handle_connected(server_time_ms, token_expires_ms)?;
+                    self.handle_connected(number, server_time_ms, token_expires_ms)?;
                 }
                 SessionEvent::Ready => self.promote(now)?,
                 SessionEvent::Response { id, result } => {

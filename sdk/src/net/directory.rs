@@ -178,6 +178,13 @@ impl Directory {
         known.descriptor.choose(preferred)
     }
 
+    /// How much of what `node` says the time is its descriptor vouches for.
+    pub(crate) fn proven_time_ms(&self, node: &str, server_ms: u64) -> Option<u64> {
+        let of_node = |known: &&Known| known.descriptor.statement.node.as_str() == node;
+        let known = self.gateways.iter().find(of_node)?;
+        Some(known.descriptor.proven_time_ms(server_ms))
+    }
+
     /// The list to be kept on disk.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -24,6 +24,8 @@ const ANSWER_LEN_MAX: usize = 512 * 1024;
 pub(crate) struct Listing {
     pub(crate) descriptors: Vec<Bytes>,
     pub(crate) refresh_after_ms: u64,
+    /// What the LBS says the time is, 0 when it does not.
+    pub(crate) server_time_ms: u64,
 }
 
 /// Why there is no listing.
@@ -68,6 +70,8 @@ struct Answer {
     gateways: Vec<Gateway>,
     #[serde(default)]
     refresh_after_s: u64,
+    #[serde(default)]
+    server_time_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +145,7 @@ fn parse(url: &str, body: &[u8]) -> Result<Listing, LbsError> {
     Ok(Listing {
         descriptors,
         refresh_after_ms: answer.refresh_after_s.saturating_mul(1000),
+        server_time_ms: answer.server_time_ms,
     })
 }
 
@@ -176,6 +181,7 @@ mod tests {
         let listing = parse("u", body).unwrap();
         assert_eq!(listing.descriptors, [&[1_u8, 2, 3][..], &[0xff, 0xef]]);
         assert_eq!(listing.refresh_after_ms, 300_000);
+        assert_eq!(listing.server_time_ms, 5);
     }
 
     #[test]

@@ -1,0 +1,342 @@
+//! What a deployment stands on: its data folder, its ports, its configuration. Beside one that runs, others are started
+//! on ground that does not carry.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use crate::deployment::{Deployment, ended, whimbrel};
+use crate::table::{Gets, Row};
+
+/// A refusal is quick; this is for a debug build on a busy machine.
+const REFUSED_WITHIN: Duration = Duration::from_secs(20);
+const REPEATS: u32 = 4;
+
+/// A running deployment with a data folder, and copies of such a folder to spoil.
+pub(crate) struct Ground {
+    data: PathBuf,
+    port_base: String,
+    /// A data folder in which there were messages, and which nobody uses.
+    seed: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Ground {
+    /// `data` is the running deployment's folder; `seed` one that was left in order.
+    pub(crate) fn new(running: &Deployment, data: &Path, seed: &Path) -> anyhow::Result<Self> {
+        let port_base = running
+            .ready
+            .lbs
+            .rsplit(':')
+            .next()
+            .context("a URL with a port")?;
+        Ok(Self {
+            data: data.to_owned(),
+            port_base: port_base.to_owned(),
+            seed: seed.to_owned(),
+            scratch: tempfile::tempdir()?,
+        })
+    }
+
+    /// A copy of the seed.
+    fn copy(&self) -> anyhow::Result<tempfile::TempDir> {
+        let copy = tempfile::tempdir_in(self.scratch.path())?;
+        copy_tree(&self.seed, copy.path())?;
+        Ok(copy)
+    }
+
+    /// Runs a command that must end by itself, with a failure, soon; gives what it said.
+    fn refused(&self, args: &[&OsStr]) -> anyhow::Result<String> {
+        let log = self.scratch.path().join("log");
+        let mut child = whimbrel(self.scratch.path(), args)
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()?;
+        let status = ended(&mut child, REFUSED_WITHIN);
+        if status.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        let said = fs::read_to_string(&log)?;
+        let status = status.with_context(|| format!("it said {said:?}"))?;
+        ensure!(
+            status.code() == Some(1),
+            "it ended with {status} and said {said:?}"
+        );
+        ensure!(!said.contains("panicked"), "it panicked: {said}");
+        Ok(said)
+    }
+
+    /// A standalone over `folder` must refuse to start, and say all of `expected`.
+    fn refuses_folder(&self, folder: &Path, expected: &[&str]) -> anyhow::Result<Gets> {
+        let args = ["standalone", "--port-base", "0", "--data"].map(OsStr::new);
+        let said = self.refused(&[&args[..], &[folder.as_os_str()]].concat())?;
+        says(&said, expected)?;
+        Ok(Gets::NoStart)
+    }
+
+    /// A copy of the seed, spoiled by `spoil`, is refused and left as it was.
+    fn refuses_spoiled(
+        &self,
+        expected: &[&str],
+        spoil: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Gets> {
+        let copy = self.copy()?;
+        spoil(copy.path())?;
+        let before = content(copy.path())?;
+        let got = self.refuses_folder(copy.path(), expected)?;
+        let after = content(copy.path())?;
+        ensure!(
+            before == after,
+            "the folder was changed from {before:?} to {after:?}"
+        );
+        Ok(got)
+    }
+
+    /// A gateway with this configuration must refuse to start; gives what it said.
+    fn refused_config(&self, toml: &str) -> anyhow::Result<String> {
+        let file = self.scratch.path().join("gateway.toml");
+        fs::write(&file, toml)?;
+        self.refused(&[OsStr::new("gateway"), OsStr::new("--config"), file.as_os_str()])
+    }
+}
+
+fn says(said: &str, expected: &[&str]) -> anyhow::Result<()> {
+    for expected in expected {
+        ensure!(
+            said.contains(expected),
+            "it says {said:?}, expected {expected:?} in it"
+        );
+    }
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir_all(&target)?;
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files and their lengths, but for locks.
+fn content(folder: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name() != "lock" {
+                found.push((entry.path(), entry.metadata()?.len()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+const NEWER: &str = "use the version of Whimbrel that made it";
+
+pub(crate) const ROWS: &[Row<Ground>] = &[
+    Row {
+        name: "a data folder in use by another process",
+        attack: |ground| ground.refuses_folder(&ground.data, &["in use by another process", "--data"]),
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a data folder of a newer version",
+        attack: |ground| {
+            ground.refuses_spoiled(&["whimbrel-data 9", NEWER], |folder| {
+                Ok(fs::write(folder.join("format"), "whimbrel-data 9\n")?)
+            })
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a store of a newer version",
+        attack: |ground| {
+            ground.refuses_spoiled(
+                &[
+                    "format 9",
+                    "knows formats up to 1",
+                    "run the version that wrote it",
+                ],
+                |folder| {
+                    let format = folder.join("store/current/format");
+                    let text = fs::read_to_string(&format)?.replace("whimbrel-store 1", "whimbrel-store 9");
+                    Ok(fs::write(format, text)?)
+                },
+            )
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a folder of something else",
+        attack: |ground| {
+            let folder = tempfile::tempdir_in(ground.scratch.path())?;
+            fs::write(folder.path().join("thesis.tex"), "three years")?;
+            let got = ground.refuses_folder(folder.path(), &["thesis.tex", "--data"])?;
+            ensure!(!folder.path().join("keys").exists(), "it left keys there");
+            Ok(got)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a corrupt store: its format file",
+        attack: |ground| {
+            ground.refuses_spoiled(
+                &["cannot be read", "current/format", "restore a backup"],
+                |folder| {
+                    Ok(fs::write(
+                        folder.join("store/current/format"),
+                        [0xff, 0xfe, 0, 1],
+                    )?)
+                },
+            )
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a corrupt store: its trees are gone",
+        attack: |ground| {
+            ground.refuses_spoiled(&["cannot be read", "restore a backup"], |folder| {
+                Ok(fs::remove_dir_all(folder.join("store/current/db/keyspaces"))?)
+            })
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a corrupt key",
+        attack: |ground| {
+            ground.refuses_spoiled(&["identity.key", "copy"], |folder| {
+                let key = folder.join("keys/identity.key");
+                let text = fs::read_to_string(&key)?;
+                let cut = text.trim().len() / 2;
+                Ok(fs::write(key, text.get(..cut).unwrap_or_default())?)
+            })
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a corrupt app secret",
+        attack: |ground| {
+            ground.refuses_spoiled(&["app secret", "4 bytes", "at least 32"], |folder| {
+                Ok(fs::write(folder.join("apps/demo.secret"), "shh!")?)
+            })
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "an occupied port",
+        attack: |ground| {
+            let folder = tempfile::tempdir_in(ground.scratch.path())?;
+            let args = ["standalone", "--port-base", &ground.port_base, "--data"].map(OsStr::new);
+            let said = ground.refused(&[&args[..], &[folder.path().as_os_str()]].concat())?;
+            says(
+                &said,
+                &[
+                    "cannot listen on 127.0.0.1:",
+                    "taken by another process",
+                    "--port-base",
+                ],
+            )?;
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config typo in a key",
+        attack: |ground| {
+            // The gateway goes on past a typo, to the first thing that it cannot do without.
+            let said = ground.refused_config(
+                "[node]\nname = \"g\"\n[gateway.sesion]\nheartbeat_ms = 1000\n[gateway]\nlissten = \"127.0.0.1:0\"\n",
+            )?;
+            says(
+                &said,
+                &[
+                    "`gateway.sesion`",
+                    "did you mean `gateway.session`?",
+                    "`gateway.lissten`",
+                    "did you mean `gateway.listen`?",
+                ],
+            )?;
+            Ok(Gets::Warning)
+        },
+        gets: Gets::Warning,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config value of the wrong kind",
+        attack: |ground| {
+            let said = ground.refused_config("[gateway]\nreactors = \"many\"\n")?;
+            says(&said, &["gateway.toml", "`gateway.reactors`", "many"])?;
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config that is not TOML",
+        attack: |ground| {
+            let said = ground.refused_config("[gateway\nreactors = 1\n")?;
+            says(&said, &["gateway.toml:1:", "not TOML"])?;
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config value that cannot work",
+        attack: |ground| {
+            let seed = ground.seed.join("keys");
+            let toml = format!(
+                "[node]\nname = \"gateway-1\"\n[links]\nsecret_file = {:?}\nrouters = [\"127.0.0.1:1\"]\n[identity]\nkey_file = {:?}\ncertificate = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\n[gateway.lease]\nttl_ms = 10\n",
+                seed.join("cluster.secret"),
+                seed.join("identity.key"),
+                seed.join("identity.cert"),
+            );
+            let said = ground.refused_config(&toml)?;
+            says(
+                &said,
+                &["lease.ttl_ms is 10", "at least three times lease.renew_ms"],
+            )?;
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+];

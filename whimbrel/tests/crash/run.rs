@@ -1,0 +1,306 @@
+//! The story of a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use whimbrel_sdk::{ConversationId, NewGroup};
+
+use crate::checker::{Violation, check};
+use crate::cluster::{Cluster, Target};
+use crate::device::{self, Device};
+use crate::history::{History, Talk, User};
+use crate::ledger::{Ledger, Tally};
+use crate::load::Load;
+use crate::support::Mode;
+
+/// Users of a run.
+const USERS: usize = 12;
+/// So many of them have two devices.
+const SECOND_DEVICES: usize = 3;
+/// Whom each user chats with, counted from them.
+const PEERS: [usize; 2] = [1, 4];
+/// Every so-manieth user owns a group,
+const OWNER_EVERY: usize = 3;
+/// with these, counted from them.
+const MEMBERS: [usize; 4] = [1, 2, 5, 7];
+/// Messages acknowledged between two kills, at least.
+const ACKNOWLEDGED_BETWEEN: u64 = 2_000;
+/// The longest a kill waits for that; what takes longer hangs.
+const TRAFFIC_WITHIN: Duration = Duration::from_secs(60);
+/// A kill comes within this time after that, milliseconds, so that it hits anything.
+const KILL_JITTER_MS: u64 = 200;
+/// How long everything begun may take to be answered once nobody begins anything: a restart, a reconnect, some retries.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+/// How long devices may take to be up to date after that: a dead node's lease (9 s) and two looks for its markers (10 s
+/// each), and all of the load's reading on a slow machine.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks whether they are.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Violations printed of an invariant; the rest are like them.
+const PRINTED_MAX: usize = 10;
+
+/// Kills what `kills` says, each under load; panics when a promise was broken.
+pub(crate) async fn run(mode: Mode, kills: &[Target]) {
+    let seed = match std::env::var("WHIMBREL_CRASH_SEED") {
+        Ok(seed) => seed.parse().expect("WHIMBREL_CRASH_SEED is a number"),
+        Err(_) => rand::random(),
+    };
+    let started = Instant::now();
+    let say = |what: &str| progress(started, what);
+    say(&format!("{mode:?}, seed {seed}"));
+    let mut rng = StdRng::seed_from_u64(seed);
+    // Kept unless all is well, for whoever looks into it.
+    let folder = tempfile::tempdir().expect("a folder for the deployment").keep();
+    say(&format!("data and server.log are in {}", folder.display()));
+    let mut cluster = Cluster::start(&folder, mode).await;
+
+    let ledger = Arc::new(Ledger::new());
+    let devices = start_devices(&cluster, &ledger);
+    let (stop, stopped) = watch::channel(false);
+    let mut load = Load {
+        ledger: Arc::clone(&ledger),
+        stop: stopped,
+        tasks: JoinSet::new(),
+        rng: StdRng::seed_from_u64(rng.random()),
+    };
+    begin(&cluster, &devices, &mut load).await;
+    say("everybody chats");
+
+    let kill_rng = StdRng::seed_from_u64(rng.random());
+    kill_all(&mut cluster, kills, (&ledger, &devices), &stop, (kill_rng, &say)).await;
+    finish(&mut load, &say).await;
+
+    let mut violations = settle(&ledger, &devices).await;
+    say("devices that were there have settled");
+    let mut everywhere = devices;
+    if violations.is_empty() {
+        everywhere.extend(fresh_devices(&cluster, &ledger));
+        violations = settle(&ledger, &everywhere).await;
+        say("new devices have read everything");
+    }
+    for device in &everywhere {
+        // Closed already is as good.
+        let _ = device.client.close().await;
+    }
+    report(&violations);
+    assert!(
+        violations.is_empty(),
+        "{} violations, see above; {}",
+        violations.len(),
+        folder.display()
+    );
+    drop(cluster);
+    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
+    say("no promise was broken");
+}
+
+/// Kills one after the other under full load, and lets nobody begin anything after the last.
+async fn kill_all(
+    cluster: &mut Cluster,
+    kills: &[Target],
+    (ledger, devices): (&Ledger, &[Arc<Device>]),
+    stop: &watch::Sender<bool>,
+    (mut rng, say): (StdRng, &impl Fn(&str)),
+) {
+    let mut tally = ledger.tally();
+    for (number, target) in kills.iter().enumerate() {
+        let before = *tally.borrow();
+        let Some(now) = traffic(&mut tally, before.acknowledged + ACKNOWLEDGED_BETWEEN).await else {
+            let (now, standings) = (*tally.borrow(), standings(devices).await);
+            panic!("{now:?} after {before:?} and {TRAFFIC_WITHIN:?}: {standings:#?}");
+        };
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..KILL_JITTER_MS))).await;
+        let now = in_flight(&mut tally, now).await;
+        if number + 1 == kills.len() {
+            // Nothing new comes after the last kill: what it left behind must be found without.
+            stop.send_replace(true);
+        }
+        let killed = Instant::now();
+        cluster.kill(*target).await;
+        say(&format!(
+            "kill {} of {}, {target:?}: {} acknowledged since the last, {} in flight; back after {:?}",
+            number + 1,
+            kills.len(),
+            now.acknowledged - before.acknowledged,
+            now.pending,
+            killed.elapsed(),
+        ));
+    }
+}
+
+/// Waits until what was begun is answered. What is not by then the checker names.
+async fn finish(load: &mut Load, say: &impl Fn(&str)) {
+    let mut tally = load.ledger.tally();
+    let answered = async {
+        while let Some(ended) = load.tasks.join_next().await {
+            ended.expect("a task of the load panicked");
+        }
+        let none_pending = tally.wait_for(|tally| tally.pending == 0).await;
+        none_pending.map(|_| ()).expect("the ledger outlives the run");
+    };
+    let answered = tokio::time::timeout(ANSWERED_WITHIN, answered).await;
+    let tally = *load.ledger.tally().borrow();
+    say(&format!("all answered: {}; {tally:?}", answered.is_ok()));
+}
+
+fn user(number: usize) -> User {
+    User::new(&format!("user{:02}", number % USERS))
+}
+
+fn start_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
+    let phones = (0..USERS).map(|number| (number, "phone"));
+    let desks = (0..SECOND_DEVICES).map(|number| (number, "desk"));
+    let all = phones.chain(desks);
+    all.map(|(number, kind)| {
+        let user = user(number);
+        Device::start(
+            cluster.running.client(&user.0),
+            &format!("{user}'s {kind}"),
+            true,
+            ledger,
+        )
+    })
+    .collect()
+}
+
+/// A device of each user that has never been here.
+fn fresh_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
+    let users = (0..USERS).map(user);
+    users
+        .map(|user| {
+            let client = cluster.running.client(&user.0);
+            Device::start(client, &format!("{user}'s new one"), false, ledger)
+        })
+        .collect()
+}
+
+/// Opens all conversations, waits until everybody has them, and lets everybody chat.
+async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
+    let mut members: BTreeMap<ConversationId, Vec<User>> = BTreeMap::new();
+    let mut talks = BTreeMap::new();
+    for (number, device) in devices.iter().take(USERS).enumerate() {
+        for peer in PEERS.map(|peer| user(number + peer)) {
+            let opened = device.client.open_direct(&peer.0).await;
+            let id = opened.expect("a direct conversation");
+            let pair = [user(number), peer];
+            members.insert(id, pair.to_vec());
+            talks.insert(id, Talk::Direct(pair));
+        }
+    }
+    let mut groups = Vec::new();
+    for (nth, number) in (0..USERS).step_by(OWNER_EVERY).enumerate() {
+        let others = MEMBERS.map(|member| user(number + member)).to_vec();
+        let open_history = nth % 2 == 0;
+        let group = NewGroup {
+            name: format!("{}'s", user(number)),
+            member_uids: others.iter().map(|user| user.0.to_string()).collect(),
+            history_for_newcomers: open_history,
+        };
+        let id = devices[number].client.create_group(group).await.expect("a group");
+        talks.insert(id, Talk::Group { open_history });
+        members.insert(id, others.iter().cloned().chain([user(number)]).collect());
+        groups.push((number, id, others));
+    }
+    load.ledger.set_up(|history| history.conversations = talks);
+    let started = Instant::now();
+    loop {
+        let without = device::without_row(
+            devices,
+            &groups
+                .iter()
+                .map(|(_, id, _)| (*id, members[id].clone()))
+                .collect(),
+        );
+        if without.is_empty() {
+            break;
+        }
+        assert!(
+            started.elapsed() < ANSWERED_WITHIN,
+            "not in their lists: {without:?}"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+
+    for device in devices {
+        for (id, _) in members.iter().filter(|(_, users)| users.contains(&device.user)) {
+            load.chat(device, *id);
+        }
+    }
+    let token = cluster.running.token("customer", &["--server"]);
+    let ids = members.iter().filter(|(_, users)| users.contains(&user(0)));
+    let ids = ids
+        .map(|(id, _)| *id)
+        .filter(|id| groups.iter().all(|(owner, group, _)| group != id || *owner == 0));
+    load.call_api(&cluster.running.said("api"), token, &user(0), ids.collect());
+    for (owner, id, others) in groups {
+        load.govern(&devices[owner], id, others);
+    }
+}
+
+/// Waits for so many; `None` when they take too long.
+async fn traffic(tally: &mut watch::Receiver<Tally>, acknowledged: u64) -> Option<Tally> {
+    let enough = tally.wait_for(|tally| tally.acknowledged >= acknowledged);
+    let in_time = tokio::time::timeout(TRAFFIC_WITHIN, enough).await.ok()?;
+    Some(*in_time.expect("the ledger outlives the run"))
+}
+
+/// What each client says of its connection and its queue.
+async fn standings(devices: &[Arc<Device>]) -> Vec<String> {
+    let mut standings = Vec::new();
+    for device in devices {
+        let unsent = device.client.unsent().await.map(|unsent| unsent.len());
+        standings.push(format!(
+            "{}: {:?}, unsent {unsent:?}",
+            device.name,
+            device.client.connection().await
+        ));
+    }
+    standings
+}
+
+async fn in_flight(tally: &mut watch::Receiver<Tally>, since: Tally) -> Tally {
+    let now = tally.wait_for(|tally| tally.pending > 0 && tally.acknowledged >= since.acknowledged);
+    *now.await.expect("the ledger outlives the run")
+}
+
+/// Waits until nothing is wrong; gives what still is after the longest it may take.
+async fn settle(ledger: &Ledger, devices: &[Arc<Device>]) -> Vec<Violation> {
+    let started = Instant::now();
+    loop {
+        let history = History {
+            views: device::views(devices),
+            ..ledger.history()
+        };
+        let violations = check(&history);
+        if violations.is_empty() || started.elapsed() > SETTLED_WITHIN {
+            return violations;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a long test says how it goes")]
+fn progress(started: Instant, what: &str) {
+    eprintln!("[{:6.2} s] {what}", started.elapsed().as_secs_f64());
+}
+
+#[expect(clippy::print_stderr, reason = "a failed test says why")]
+fn report(violations: &[Violation]) {
+    if violations.is_empty() {
+        return;
+    }
+    let mut counts = BTreeMap::new();
+    for violation in violations {
+        let count: &mut usize = counts.entry(violation.invariant).or_default();
+        *count += 1;
+        if *count <= PRINTED_MAX {
+            eprintln!("{violation}");
+        }
+    }
+    eprintln!("in all: {counts:?}");
+}

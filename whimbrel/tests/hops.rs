@@ -1,0 +1,146 @@
+//! A message really passes every tier: counted by the frames on the links of a running deployment.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use whimbrel_sdk::{Client, Event};
+
+use support::{Mode, Standalone};
+
+/// Between two readings of the counters: longer than a user's rows wait to be written together.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a message's traces may take to end.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Frames by way, such as `gateway>router`, kind and direction.
+type Frames = BTreeMap<(String, String, String), u64>;
+
+/// From the metrics page.
+async fn frames(metrics: &str) -> Frames {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let page = client.get(format!("{metrics}/metrics")).send().await.unwrap();
+    let page = page.text().await.unwrap();
+    let samples = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("whimbrel_link_frames_total{"));
+    let mut frames = Frames::new();
+    for sample in samples {
+        let (labels, count) = sample.split_once("} ").unwrap();
+        let label = |name: &str| {
+            let of_name = |label: &str| Some(label.strip_prefix(name)?.strip_prefix("=\"")?.to_owned());
+            let label = labels.split(',').find_map(of_name).unwrap();
+            label.trim_end_matches('"').to_owned()
+        };
+        let way = format!("{}>{}", label("from_role"), label("to_role"));
+        let key = (way, label("kind"), label("direction"));
+        *frames.entry(key).or_default() += count.parse::<u64>().unwrap();
+    }
+    frames
+}
+
+/// The frames of a kind that were counted on a way; `kind` decides.
+fn count(frames: &Frames, way: &str, direction: &str, kind: impl Fn(&str) -> bool) -> u64 {
+    let of = frames
+        .iter()
+        .filter(|((w, k, d), _)| w == way && d == direction && kind(k));
+    of.map(|(_, count)| count).sum()
+}
+
+/// Each link, there and back.
+const WAYS: [(&str, &str); 4] = [
+    ("gateway>router", "router>gateway"),
+    ("router>gateway", "gateway>router"),
+    ("router>app-service", "app-service>router"),
+    ("app-service>router", "router>app-service"),
+];
+
+/// What tells of messages: requests and pushes, and for each way how many more requests than answers there were.
+fn traces(frames: &Frames) -> (Frames, Vec<i128>) {
+    let (request, response) = (|kind: &str| kind != "response", |kind: &str| kind == "response");
+    let mut asked = frames.clone();
+    asked.retain(|(_, kind, _), count| *count > 0 && kind != "probe" && kind != "response");
+    let unanswered = WAYS.iter().map(|(there, back)| {
+        i128::from(count(frames, there, "out", request)) - i128::from(count(frames, back, "in", response))
+    });
+    (asked, unanswered.collect())
+}
+
+/// The counters once two readings tell the same of messages.
+async fn settled(metrics: &str) -> (Frames, Vec<i128>) {
+    let started = Instant::now();
+    let mut before = traces(&frames(metrics).await);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = traces(&frames(metrics).await);
+        if before == now {
+            return now;
+        }
+        assert!(started.elapsed() < SETTLED_WITHIN, "frames never stop: {now:?}");
+        before = now;
+    }
+}
+
+async fn receives(events: &whimbrel_sdk::EventStream, text: &str) {
+    let received = async {
+        while let Some(event) = events.next().await {
+            let Event::MessageReceived { entry, .. } = event else {
+                continue;
+            };
+            if entry.body == whimbrel_sdk::EntryBody::Text(text.to_owned()) {
+                return;
+            }
+        }
+        panic!("the client ended before {text:?} came");
+    };
+    tokio::time::timeout(SETTLED_WITHIN, received).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_passes_each_hop_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0).await;
+    let metrics = standalone.said("metrics");
+    let [alice, bob] = ["alice", "bob"].map(|uid| {
+        let (config, token) = standalone.client(uid);
+        Client::start(config, token).unwrap()
+    });
+    let events = bob.events();
+    let chat = alice.open_direct("bob").await.unwrap();
+    alice
+        .send_and_wait(chat, "the first, for what happens once")
+        .await
+        .unwrap();
+    receives(&events, "the first, for what happens once").await;
+
+    let (before, unanswered_before) = settled(&metrics).await;
+    alice.send_and_wait(chat, "hello").await.unwrap();
+    receives(&events, "hello").await;
+    let (after, unanswered_after) = settled(&metrics).await;
+
+    let mut passed = Frames::new();
+    for (key, count) in after {
+        let count = count - before.get(&key).copied().unwrap_or(0);
+        if count > 0 {
+            passed.insert(key, count);
+        }
+    }
+    // One request upwards. Downwards one frame with the message, for all its receivers are on one gateway, and a notice to
+    // each of the two users. Each is counted where it leaves and where it arrives.
+    let hop = |way: &str, kind: &str, count: u64| {
+        ["in", "out"].map(|direction| ((way.to_owned(), kind.to_owned(), direction.to_owned()), count))
+    };
+    let expected = [
+        hop("gateway>router", "client_request", 1),
+        hop("router>app-service", "client_request", 1),
+        hop("app-service>router", "push", 3),
+        hop("router>gateway", "push", 3),
+    ];
+    assert_eq!(passed, expected.into_iter().flatten().collect::<Frames>());
+    assert_eq!(
+        unanswered_before, unanswered_after,
+        "each frame is answered once, on the way it came"
+    );
+}
