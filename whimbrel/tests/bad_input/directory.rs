@@ -140,7 +140,7 @@ async fn decision(client: &Client) -> anyhow::Result<Gets> {
             match events.next().await.context("the client has closed")? {
                 Event::Connection(ConnectionState::Online) => return Ok(Gets::Served),
                 Event::Connection(ConnectionState::Waiting {
-                    reason: WaitReason::NoDirectory,
+                    reason: WaitReason::NoTrustedGateway,
                     ..
                 }) => {
                     return Ok(Gets::NoGateway);
