@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Gateway(RoleArgs),
     /// Run a router: spreads requests over service nodes, passes pushes on.
     Router(RoleArgs),
-    /// Run a service node: messages, conversations, sync, server API.
+    /// Run a service node: messages, conversations, sync, HTTP API.
     AppService(RoleArgs),
     /// Run an LBS: tells clients which gateways they may use.
     Lbs(RoleArgs),
@@ -131,7 +131,7 @@ pub(crate) struct TokenArgs {
     /// How long it holds, such as 12h or 30days.
     #[arg(long, default_value = "24h")]
     pub(crate) ttl: humantime_serde::re::humantime::Duration,
-    /// A token for the server API instead of a user's.
+    /// A token for the HTTP API instead of a user's.
     #[arg(long)]
     pub(crate) server: bool,
     #[command(flatten)]

@@ -21,7 +21,7 @@ pub(crate) struct ReadyFile {
     pub(crate) pids: BTreeMap<String, u32>,
     /// Base URL of the LBS.
     pub(crate) lbs: String,
-    /// Base URL of the server API.
+    /// Base URL of the HTTP API.
     pub(crate) api: String,
     /// Base URL of metrics and health.
     pub(crate) metrics: String,

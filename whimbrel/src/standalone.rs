@@ -294,7 +294,7 @@ Whimbrel {version} runs: {how}, {kept}, pid {pid}
 
   clients ask       {lbs}   (LBS: which gateways may I use?)
   gateway           {gateway}          (Noise over TCP)
-  server API        {api}   (app {app}, tokens signed with {secret})
+  HTTP API          {api}   (app {app}, tokens signed with {secret})
   metrics, health   {metrics}/metrics, /healthz, /readyz
 
 Start a chat, in two more terminals:
