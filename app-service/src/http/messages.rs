@@ -183,10 +183,7 @@ fn entry_json(entry: &client::Entry) -> Value {
             "custom",
             json!({"type": custom.r#type, "data": BASE64.encode(&custom.data)}),
         ),
-        Some(entry::Body::Change(change)) => (
-            "change",
-            change_json(change),
-        ),
+        Some(entry::Body::Change(change)) => ("change", change_json(change)),
         Some(entry::Body::RecalledByUid(uid)) => ("recalled_by", json!(uid)),
         // Written by a newer version.
         Some(entry::Body::Message(_)) | None => ("unknown", json!(true)),
