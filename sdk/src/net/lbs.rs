@@ -135,12 +135,17 @@ fn parse(url: &str, body: &[u8]) -> Result<Listing, LbsError> {
     };
     let answer: Answer = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
     let mut descriptors = Vec::new();
+    let mut garbled = None;
     for gateway in answer.gateways.iter().take(GATEWAYS_MAX) {
         let text = gateway.descriptor.trim_end_matches('=');
-        let bytes = data_encoding::BASE64URL_NOPAD
-            .decode(text.as_bytes())
-            .map_err(|error| malformed(format!("a descriptor is not base64url: {error}")))?;
-        descriptors.push(bytes.into());
+        match data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()) {
+            Ok(bytes) => descriptors.push(bytes.into()),
+            Err(error) => garbled = Some(error),
+        }
+    }
+    // One garbled descriptor says nothing against the others: each is believed for its own signatures.
+    if let (true, Some(error)) = (descriptors.is_empty(), garbled) {
+        return Err(malformed(format!("no descriptor is base64url: {error}")));
     }
     Ok(Listing {
         descriptors,
@@ -182,6 +187,12 @@ mod tests {
         assert_eq!(listing.descriptors, [&[1_u8, 2, 3][..], &[0xff, 0xef]]);
         assert_eq!(listing.refresh_after_ms, 300_000);
         assert_eq!(listing.server_time_ms, 5);
+    }
+
+    #[test]
+    fn one_garbled_descriptor_does_not_hide_the_others() {
+        let body = br#"{"gateways":[{"descriptor":"%%"},{"descriptor":"AQID"}]}"#;
+        assert_eq!(parse("u", body).unwrap().descriptors, [&[1_u8, 2, 3][..]]);
     }
 
     #[test]
