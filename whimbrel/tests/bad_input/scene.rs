@@ -141,7 +141,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// What the server API says of a user; `None` when there is none.
+    /// What the HTTP API says of a user; `None` when there is none.
     pub(crate) fn user(&self, uid: &str) -> anyhow::Result<Option<Value>> {
         let request = reqwest::Client::new()
             .get(format!("{}/v1/users/{uid}", self.api))

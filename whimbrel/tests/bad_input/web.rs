@@ -1,4 +1,4 @@
-//! Nonsense over HTTP: to the LBS, which anybody may ask, and to the server API.
+//! Nonsense over HTTP: to the LBS, which anybody may ask, and to the HTTP API.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -43,14 +43,14 @@ pub(crate) const ROWS: &[Row<Scene>] = &[
         says: &[],
     },
     Row {
-        name: "HTTP: the server API without a token",
+        name: "HTTP: the HTTP API without a token",
         attack: |scene| get(&scene.api, "/v1/users/alice", ""),
         gets: Gets::Status(401),
         repeats: REPEATS,
         says: &[],
     },
     Row {
-        name: "HTTP: the server API with a user's token",
+        name: "HTTP: the HTTP API with a user's token",
         attack: |scene| {
             let authorization = format!("authorization: Bearer {}\r\n", scene.door.token("mallory")?);
             get(&scene.api, "/v1/users/alice", &authorization)
@@ -60,14 +60,14 @@ pub(crate) const ROWS: &[Row<Scene>] = &[
         says: &[],
     },
     Row {
-        name: "HTTP: a body that is no JSON, to the server API",
+        name: "HTTP: a body that is no JSON, to the HTTP API",
         attack: |scene| post(scene, b"{\"sender\": \"ali"),
         gets: Gets::Status(400),
         repeats: REPEATS,
         says: &[],
     },
     Row {
-        name: "HTTP: a body over its bound, to the server API",
+        name: "HTTP: a body over its bound, to the HTTP API",
         attack: |scene| post(scene, &vec![b' '; HUGE]),
         gets: Gets::Status(413),
         repeats: REPEATS,
