@@ -143,4 +143,6 @@ async fn a_message_passes_each_hop_once() {
         unanswered_before, unanswered_after,
         "each frame is answered once, on the way it came"
     );
+    let printed = standalone.printed();
+    assert!(!printed.contains("panicked"), "a server panicked: {printed}");
 }

@@ -1,13 +1,13 @@
-//! How long to leave something alone after it failed: a random part of a bound that doubles, and at least as long as the
-//! server asked.
+//! How long to leave something alone after it failed: between half and all of a bound that doubles, and at least as long
+//! as the server asked.
+//!
+//! At least half, because a few short draws in a row would double the bound within one short outage, and the next pause
+//! could last many times as long as the outage did. So a pause is at most four times what was waited before.
 
 use std::time::Duration;
 
 /// The first pause, in milliseconds: long enough for a node's place to be taken by another.
 const FIRST_MS: u64 = 500;
-
-/// The shortest pause, in milliseconds: whatever chance says, nothing is tried in a loop.
-const SHORTEST_MS: u64 = 100;
 
 /// The longest pause, in milliseconds: what a user who waits will bear, and what a server can bear from all of them.
 const LONGEST_MS: u64 = 60_000;
@@ -27,10 +27,11 @@ impl Pause {
             .min(LONGEST_MS);
         self.failures = self.failures.saturating_add(1);
         let asked = Duration::from_millis(retry_after_ms.into());
-        let own = Duration::from_millis(doubled).mul_f64(jitter.clamp(0.0, 1.0));
+        let jitter = jitter.clamp(0.0, 1.0);
+        let own = Duration::from_millis(doubled).mul_f64((1.0 + jitter) / 2.0);
         // The jitter also spreads those whom the server told the same time.
-        let spread = asked + Duration::from_millis(FIRST_MS).mul_f64(jitter.clamp(0.0, 1.0));
-        let pause = own.max(spread).max(Duration::from_millis(SHORTEST_MS));
+        let spread = asked + Duration::from_millis(FIRST_MS).mul_f64(jitter);
+        let pause = own.max(spread);
         self.until = now.saturating_add(pause);
         pause
     }
@@ -67,14 +68,23 @@ mod tests {
             assert!(next >= last);
             last = next;
         }
-        assert_eq!(last, Duration::from_millis(LONGEST_MS / 2));
-        assert!(!pause.is_over(Duration::from_secs(29)));
-        assert!(pause.is_over(Duration::from_secs(30)));
+        assert_eq!(last, Duration::from_millis(LONGEST_MS * 3 / 4));
+        assert!(!pause.is_over(Duration::from_secs(44)));
+        assert!(pause.is_over(Duration::from_secs(45)));
         pause.succeed();
         assert_eq!(
             pause.fail(Duration::ZERO, 0, 0.0),
-            Duration::from_millis(SHORTEST_MS)
+            Duration::from_millis(FIRST_MS / 2)
         );
+    }
+
+    #[test]
+    fn whatever_chance_says_a_pause_is_no_longer_than_four_times_what_was_waited_before() {
+        for failures in 1..12 {
+            let mut pause = Pause::default();
+            let waited: Duration = (0..failures).map(|_| pause.fail(Duration::ZERO, 0, 0.0)).sum();
+            assert!(pause.fail(Duration::ZERO, 0, 1.0) <= waited * 4, "{failures}");
+        }
     }
 
     #[test]

@@ -43,7 +43,12 @@ impl Cluster {
         match target {
             Target::Whole => {
                 let port_base = self.port_base();
-                self.running.kill();
+                let ended = self.running.kill();
+                assert_eq!(
+                    ended, None,
+                    "it ended by itself; see {:?}/server.log",
+                    self.folder
+                );
                 self.running = Standalone::start(&self.folder, self.mode, port_base).await;
             }
             Target::Role(role) => {

@@ -94,6 +94,8 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
         violations.len(),
         folder.display()
     );
+    let printed = cluster.running.printed();
+    assert!(!printed.contains("panicked"), "a server panicked: {printed}");
     drop(cluster);
     std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
     say("no promise was broken");
@@ -112,7 +114,10 @@ async fn kill_all(
         let before = *tally.borrow();
         let Some(now) = traffic(&mut tally, before.acknowledged + ACKNOWLEDGED_BETWEEN).await else {
             let (now, standings) = (*tally.borrow(), standings(devices).await);
-            panic!("{now:?} after {before:?} and {TRAFFIC_WITHIN:?}: {standings:#?}");
+            let ended = cluster.running.kill();
+            panic!(
+                "{now:?} after {before:?} and {TRAFFIC_WITHIN:?}; ended by itself: {ended:?}; {standings:#?}"
+            );
         };
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..KILL_JITTER_MS))).await;
         let now = in_flight(&mut tally, now).await;

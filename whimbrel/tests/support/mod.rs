@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,11 +116,19 @@ impl Standalone {
         (ClientConfig::new(&lbs, &root, &app, uid), Arc::new(token))
     }
 
-    /// Ends it by SIGKILL and waits until it is gone; with `--processes` its roles go with it.
-    pub(crate) fn kill(&mut self) {
+    /// Ends it by SIGKILL and waits until it is gone; with `--processes` its roles go with it. Gives its status if it had
+    /// ended by itself before.
+    pub(crate) fn kill(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.try_wait().ok().flatten();
         // Gone already is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        ended
+    }
+
+    /// What it printed, over all its starts in this folder.
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(self.folder.join("server.log")).expect("the log in the test's folder")
     }
 }
 
