@@ -263,11 +263,21 @@ fn leaf_links(
     if routers.is_empty() {
         bail!("`links.routers` is empty: name every router as \"host:port\"");
     }
+    if let Some(router) = routers.iter().find(|router| !is_host_and_port(router)) {
+        bail!("`links.routers` names {router:?}: expected \"host:port\", such as \"127.0.0.1:7200\"");
+    }
     let (endpoint, events) = Endpoint::new(identity(node, role)?, cluster_secret(secret)?);
     for router in routers {
         endpoint.dial(router.clone());
     }
     Ok((endpoint, events))
+}
+
+/// Whether it can be dialled; whether somebody is there shows later.
+fn is_host_and_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 async fn listen_for_links(
@@ -310,6 +320,28 @@ pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyh
                 tokio::time::sleep(PREDECESSOR_POLL).await;
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host_and_port;
+
+    #[test]
+    fn a_router_is_named_by_host_and_port() {
+        for good in ["127.0.0.1:7200", "[::1]:7200", "router-1.example.com:7200"] {
+            assert!(is_host_and_port(good), "{good}");
+        }
+        for bad in [
+            "nonsense",
+            ":7200",
+            "host:",
+            "host:0",
+            "host:70000",
+            "http://host",
+        ] {
+            assert!(!is_host_and_port(bad), "{bad}");
         }
     }
 }
