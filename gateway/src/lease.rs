@@ -1,7 +1,8 @@
 //! The gateway's lease in the registry, and its word to probes and health checks.
 //!
 //! One task: renews the lease with load and descriptor, makes new keys when they are due, and has every session announced
-//! again when the registry turns out to have lost them.
+//! again when the registry has lost them: all of them with its own life, ours with our lease when that had ended, as it
+//! does while this process is stopped or cut off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub(crate) struct Lease {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) maker: KeyMaker,
     pub(crate) keys: Arc<KeyRing>,
+    /// When the last renewal that the registry took was sent.
+    pub(crate) renewed_at: Option<Instant>,
     /// Cancelled when the gateway starts to leave.
     pub(crate) draining: CancellationToken,
     /// Cancelled when it is gone.
@@ -64,14 +67,15 @@ impl Lease {
                     self.rotate().await;
                 }
             }
-            self.renew().await;
+            let had_ended = self.renew().await;
             let seen = *life.borrow_and_update();
-            if let (Some(known), Some(seen)) = (known_life, seen)
-                && known != seen
-            {
+            let has_lost_all = matches!((known_life, seen), (Some(known), Some(seen)) if known != seen);
+            if has_lost_all || had_ended {
                 tracing::warn!(
                     sessions = self.reach.sessions(),
-                    "the registry has lost everything; announcing again"
+                    has_lost_all,
+                    had_ended,
+                    "the registry has lost our sessions; announcing again"
                 );
                 self.reach.order_all(&Order::Announce).await;
             }
@@ -89,7 +93,9 @@ impl Lease {
         }
     }
 
-    async fn renew(&self) {
+    /// Whether the lease may have ended before this renewal: then the registry has dropped our sessions.
+    async fn renew(&mut self) -> bool {
+        let sent_at = Instant::now();
         let draining = self.draining.is_cancelled();
         let load_permille = self.reach.load_permille();
         let lease = NodeLease {
@@ -110,6 +116,12 @@ impl Lease {
         if let Err(RegistryError::Superseded { .. }) = &put {
             tracing::error!(node = %self.identity.node, "another process has taken this gateway's name; end one of them");
         }
+        let ttl = Duration::from_millis(u64::from(self.config.lease.ttl_ms));
+        let had_ended = put.is_ok()
+            && self
+                .renewed_at
+                .replace(sent_at)
+                .is_some_and(|before| before.elapsed() > ttl);
         let reason = if draining {
             Some("draining".to_owned())
         } else if *self.uplink.routers().borrow() == 0 {
@@ -128,5 +140,6 @@ impl Lease {
             load_permille,
             draining,
         });
+        had_ended
     }
 }

@@ -1,7 +1,8 @@
 //! Pushes under load, tokens that run out, and a registry that forgets.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -126,7 +127,7 @@ fn a_token_that_runs_out_is_asked_for_again_and_a_new_one_goes_on() {
         payload: Bytes::from(until(120)),
     }]);
     world.until("it is judged", |world| {
-        world.asked.authenticate.load(std::sync::atomic::Ordering::SeqCst) == 2
+        world.asked.authenticate.load(Ordering::SeqCst) == 2
     });
     assert_eq!(alice.ask(ECHO, b"after").code, 0);
     clock.advance(Duration::from_secs(40));
@@ -158,10 +159,11 @@ fn a_new_token_that_is_no_good_closes_the_session() {
     assert_eq!(alice.close_reason(), Some(CloseReason::TokenExpired.number()));
 }
 
-/// A registry that can lose everything.
+/// A registry that can lose everything, and that can be out of reach of renewals.
 struct Forgetful {
     inner: watch::Sender<Arc<MemoryRegistry>>,
     life: watch::Sender<Option<Incarnation>>,
+    takes_no_lease: AtomicBool,
 }
 
 impl Forgetful {
@@ -169,6 +171,7 @@ impl Forgetful {
         Self {
             inner: watch::channel(Arc::new(MemoryRegistry::new(Incarnation(1)))).0,
             life: watch::channel(Some(Incarnation(1))).0,
+            takes_no_lease: AtomicBool::new(false),
         }
     }
 
@@ -186,6 +189,12 @@ impl Forgetful {
 #[async_trait]
 impl Registry for Forgetful {
     async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+        if self.takes_no_lease.load(Ordering::Relaxed) {
+            return Err(RegistryError::Unavailable {
+                reason: "cut off by the test".to_owned(),
+                retry_after_ms: 10,
+            });
+        }
         self.now().put_node(lease).await
     }
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {
@@ -225,4 +234,26 @@ fn a_registry_that_lost_everything_is_told_again_and_the_clients_sync() {
     }
     assert_eq!(sockets[0].ask(TELL, b"user-1\0found again").code, 0);
     assert_eq!(sockets[1].next_push(), b"found again");
+}
+
+#[test]
+fn a_gateway_whose_lease_had_ended_announces_its_sessions_again() {
+    let registry = Arc::new(Forgetful::new());
+    let mut config = config();
+    config.lease.renew_ms = 50;
+    config.lease.ttl_ms = 200;
+    let world = World::over(config, Arc::<Forgetful>::clone(&registry));
+    let mut alice = world.log_in("alice", 1);
+    registry.takes_no_lease.store(true, Ordering::Relaxed);
+    let patience = Instant::now() + Duration::from_secs(10);
+    while !world.sessions_of("alice").is_empty() {
+        assert!(
+            Instant::now() < patience,
+            "the registry keeps sessions of a gateway without a lease"
+        );
+        std::thread::yield_now();
+    }
+    registry.takes_no_lease.store(false, Ordering::Relaxed);
+    assert!(matches!(alice.next(), Some(Frame::SyncHint { .. })));
+    assert_eq!(world.sessions_of("alice").len(), 1);
 }
