@@ -41,6 +41,9 @@ pub(crate) struct RoomLimits {
     /// Deliveries that those stand for: about two seconds of a core that does nothing else. Whoever would come behind
     /// them is better told to come later. A single broadcast may be larger.
     pub(crate) deliveries: usize,
+    /// Deliveries that a user bucket can save up: two seconds' worth of its fair share, or sixteen broadcasts to a crowded
+    /// one.
+    pub(crate) tokens: u64,
 }
 
 impl Default for RoomLimits {
@@ -50,6 +53,7 @@ impl Default for RoomLimits {
             memberships: 1_000_000,
             broadcasts: 256,
             deliveries: 150_000,
+            tokens: 512,
         }
     }
 }

@@ -9,9 +9,6 @@ use crate::engine::Place;
 /// Tokens a bucket gets, per millisecond.
 const TOKENS_PER_MS: u64 = 2;
 
-/// Tokens it can save up: two seconds' worth of its fair share, or sixteen broadcasts to a crowded bucket.
-pub(super) const TOKENS_MAX: u64 = 512;
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Tokens {
     left: u64,
@@ -23,29 +20,40 @@ struct Tokens {
 pub(crate) struct PacedBy(pub(crate) u32);
 
 /// The token buckets of one reactor.
-#[derive(Debug, Default)]
-pub(super) struct Pace(Vec<Tokens>);
+#[derive(Debug)]
+pub(super) struct Pace {
+    buckets: Vec<Tokens>,
+    tokens_max: u64,
+}
 
 impl Pace {
+    /// Buckets that can save up so many tokens.
+    pub(super) fn new(tokens_max: u64) -> Self {
+        Self {
+            buckets: Vec::new(),
+            tokens_max,
+        }
+    }
+
     /// Makes sure that a bucket is there; a new one is full.
     pub(super) fn open(&mut self, bucket: PacedBy, now_ms: u64) {
         let len = bucket.0 as usize + 1;
-        if self.0.len() < len {
+        if self.buckets.len() < len {
             let full = Tokens {
-                left: TOKENS_MAX,
+                left: self.tokens_max,
                 at_ms: now_ms,
             };
-            self.0.resize(len, full);
+            self.buckets.resize(len, full);
         }
     }
 
     /// Takes a token, if there is one.
     pub(super) fn take(&mut self, bucket: PacedBy, now_ms: u64) -> bool {
-        let Some(tokens) = self.0.get_mut(bucket.0 as usize) else {
+        let Some(tokens) = self.buckets.get_mut(bucket.0 as usize) else {
             return true;
         };
         let gained = now_ms.saturating_sub(tokens.at_ms).saturating_mul(TOKENS_PER_MS);
-        tokens.left = tokens.left.saturating_add(gained).min(TOKENS_MAX);
+        tokens.left = tokens.left.saturating_add(gained).min(self.tokens_max);
         tokens.at_ms = now_ms.max(tokens.at_ms);
         match tokens.left.checked_sub(1) {
             Some(left) => {
@@ -70,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_bucket_runs_dry_and_fills_at_its_rate_and_no_further_than_its_bound() {
-        let (mut pace, bucket, other) = (Pace::default(), PacedBy(3), PacedBy(2));
+        let (mut pace, bucket, other) = (Pace::new(512), PacedBy(3), PacedBy(2));
         pace.open(bucket, 1_000);
         let taken = |pace: &mut Pace, now_ms| (0..10_000).take_while(|_| pace.take(bucket, now_ms)).count();
         assert_eq!(taken(&mut pace, 1_000), 512);

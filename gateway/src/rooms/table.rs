@@ -120,7 +120,7 @@ impl<B> Rooms<B> {
             turns: VecDeque::new(),
             broadcasts: 0,
             deliveries: 0,
-            pace: Pace::default(),
+            pace: Pace::new(limits.tokens),
             drops: Drops::default(),
             changed: BTreeSet::new(),
         }

@@ -140,7 +140,11 @@ impl Device {
                     lane.window.add_permits(1);
                 }
             }
-            Event::Connection(_) | Event::ConversationRemoved { .. } | Event::Synced => {}
+            Event::Connection(_)
+            | Event::ConversationRemoved { .. }
+            | Event::RoomMessageReceived { .. }
+            | Event::RoomLost { .. }
+            | Event::Synced => {}
         }
     }
 
