@@ -3,7 +3,7 @@
 use prost::Message as _;
 use whimbrel_protocol::cluster::room_order_response::Outcome;
 use whimbrel_protocol::cluster::{
-    Kind, PushTarget, RoomBroadcast, RoomBroadcastResponse, RoomKey, RoomOrder, RoomOrderResponse,
+    Kind, PushTarget, RoomBroadcast, RoomBroadcastResponse, RoomKey, RoomOrder, RoomOrderResponse, Status,
 };
 use whimbrel_protocol::frame::Frame;
 
@@ -225,4 +225,57 @@ fn a_message_to_one_overtakes_a_broadcast_under_way() {
         b"to all",
         "the whole broadcast stood before a message to one"
     );
+}
+
+#[test]
+fn nonsense_about_rooms_is_refused_with_what_is_wrong() {
+    let world = World::new();
+    let _alice = world.log_in("alice", 1);
+    let whole = RoomOrder {
+        app_key: "demo".to_owned(),
+        room: "hall".to_owned(),
+        session: Some(world.target("alice")),
+        gateway_incarnation: LIFE,
+        leave: false,
+    };
+    let orders = [
+        RoomOrder {
+            session: None,
+            ..whole.clone()
+        },
+        RoomOrder {
+            room: String::new(),
+            ..whole.clone()
+        },
+        RoomOrder {
+            room: "x".repeat(65),
+            ..whole.clone()
+        },
+        RoomOrder {
+            app_key: String::new(),
+            ..whole
+        },
+    ];
+    let large = RoomBroadcast {
+        app_key: "demo".to_owned(),
+        room: "hall".to_owned(),
+        payload: vec![0; 64 * 1024 + 1].into(),
+        gateway_incarnation: LIFE,
+        ..RoomBroadcast::default()
+    };
+    let nameless = RoomBroadcast {
+        gateway_incarnation: LIFE,
+        ..RoomBroadcast::default()
+    };
+    let bad = orders
+        .map(|order| (Kind::RoomOrder, order.encode_to_vec()))
+        .into_iter()
+        .chain([large, nameless].map(|broadcast| (Kind::RoomBroadcast, broadcast.encode_to_vec())))
+        .chain([Kind::RoomOrder, Kind::RoomBroadcast].map(|kind| (kind, vec![0xff; 9])));
+    for (kind, body) in bad {
+        let answer = world.send_raw(kind, &body);
+        assert_eq!(answer.status(), Status::BadRequest, "{kind:?} {body:?}");
+        assert!(!answer.detail.is_empty());
+    }
+    assert_eq!(world.counted("hall"), 0);
 }

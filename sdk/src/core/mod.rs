@@ -190,6 +190,7 @@ impl Core {
         self.events.clear();
         self.replies.clear();
         self.online = false;
+        self.forget_joins();
         self.restore_conversations()?;
         self.restore_lanes()?;
         self.restore_marks()

@@ -74,6 +74,13 @@ impl Core {
         }
     }
 
+    /// Whatever was under way is forgotten.
+    pub(super) fn forget_joins(&mut self) {
+        for room in self.rooms.values_mut() {
+            *room = Room::default();
+        }
+    }
+
     pub(super) fn poll_rooms(&mut self, now: Now) {
         let waiting = |room: &Room| !room.joined && !room.in_flight && room.pause.is_over(now.monotonic);
         let ready: Vec<RoomId> = self
@@ -151,8 +158,151 @@ impl Core {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use whimbrel_protocol::client::{Content, Text, content};
+    use whimbrel_protocol::client_session::Refusal;
+    use whimbrel_protocol::code::Code;
+
     use super::*;
+    use crate::core::{Request, Settings};
+    use crate::store::Store;
+    use crate::types::EntryBody;
+
+    fn core() -> Core {
+        let settings = Settings {
+            initial_history: 50,
+            sync_interval: Duration::from_secs(300),
+            uid: "alice".into(),
+        };
+        Core::open(Store::open(None).unwrap(), settings, [1; 32]).unwrap()
+    }
+
+    fn now(ms: u64) -> Now {
+        Now {
+            monotonic: Duration::from_millis(ms),
+            server_ms: 1_800_000_000_000 + ms,
+        }
+    }
+
+    fn room(id: &str) -> RoomId {
+        RoomId::new(id).unwrap()
+    }
+
+    /// The joins that are asked for now.
+    fn joins(core: &mut Core, ms: u64) -> Vec<Request> {
+        let asked = core.poll_requests(now(ms)).unwrap();
+        asked
+            .into_iter()
+            .filter(|request| request.method == Method::JoinRoom)
+            .collect()
+    }
+
+    fn refused(code: Code) -> Failure {
+        Failure::Refused(Refusal {
+            code: code.number(),
+            message: "no".to_owned(),
+            retry_after_ms: 1_000,
+        })
+    }
+
+    fn push(id: u8, in_room: &str) -> Bytes {
+        let text = Text {
+            text: "hi".to_owned(),
+        };
+        let push = RoomPush {
+            room: in_room.to_owned(),
+            sender_uid: "bob".to_owned(),
+            client_msg_id: vec![id; 16].into(),
+            time_ms: 5,
+            content: Some(Content {
+                content: Some(content::Content::Text(text)),
+            }),
+        };
+        push.encode_to_vec().into()
+    }
+
+    fn events(core: &mut Core) -> Vec<Event> {
+        core.begin(false).unwrap();
+        core.commit().unwrap()
+    }
+
+    #[test]
+    fn every_new_session_joins_the_rooms_again_until_it_is_in_them() {
+        let mut core = core();
+        core.handle_online(now(0));
+        core.keep_room(room("hall"));
+        assert_eq!(
+            joins(&mut core, 0),
+            [],
+            "the app's own call does it the first time"
+        );
+        core.handle_offline();
+        core.handle_online(now(10));
+        let asked = joins(&mut core, 10);
+        assert_eq!(asked.len(), 1);
+        let request = JoinRoomRequest::decode(asked[0].payload.clone()).unwrap();
+        assert_eq!(request.room, "hall");
+        assert_eq!(joins(&mut core, 11), [], "it is on its way");
+        core.handle_response(asked[0].tag, Err(refused(Code::Overloaded)), now(20))
+            .unwrap();
+        assert_eq!(joins(&mut core, 900), []);
+        let again = joins(&mut core, 3_000);
+        assert_eq!(again.len(), 1);
+        core.handle_response(again[0].tag, Ok(Bytes::new()), now(3_001))
+            .unwrap();
+        assert_eq!(joins(&mut core, 60_000), []);
+        core.forget_room(&room("hall"));
+        core.handle_offline();
+        core.handle_online(now(70_000));
+        assert_eq!(joins(&mut core, 70_000), []);
+    }
+
+    #[test]
+    fn a_join_lost_with_its_connection_is_made_on_the_next() {
+        let mut core = core();
+        core.keep_room(room("hall"));
+        core.handle_online(now(0));
+        let lost = joins(&mut core, 0);
+        core.handle_offline();
+        core.handle_lost(lost[0].tag, now(5)).unwrap();
+        core.handle_online(now(10));
+        assert_eq!(joins(&mut core, 10).len(), 1);
+    }
+
+    #[test]
+    fn a_room_that_does_not_let_the_device_in_again_is_told_as_lost() {
+        let mut core = core();
+        core.keep_room(room("hall"));
+        core.handle_online(now(0));
+        let asked = joins(&mut core, 0);
+        core.handle_response(asked[0].tag, Err(refused(Code::RoomFull)), now(1))
+            .unwrap();
+        assert!(matches!(&events(&mut core)[..], [Event::RoomLost { room, .. }] if room == "hall"));
+        assert_eq!(joins(&mut core, 60_000), []);
+    }
+
+    #[test]
+    fn a_rooms_message_is_shown_once_and_only_while_the_app_is_in_it() {
+        let mut core = core();
+        core.keep_room(room("hall"));
+        let method = whimbrel_protocol::method::PushMethod::Room.number();
+        for payload in [push(1, "hall"), push(1, "hall"), push(2, "bar"), push(3, "hall")] {
+            core.handle_push(method, payload, now(0)).unwrap();
+        }
+        let shown = events(&mut core);
+        assert_eq!(shown.len(), 2);
+        let Event::RoomMessageReceived { message, .. } = &shown[0] else {
+            unreachable!("a message was shown")
+        };
+        assert_eq!(
+            (&message.sender_uid[..], &message.body),
+            ("bob", &EntryBody::Text("hi".into()))
+        );
+        core.forget_room(&room("hall"));
+        core.handle_push(method, push(4, "hall"), now(0)).unwrap();
+        assert_eq!(events(&mut core), []);
+    }
 
     #[test]
     fn a_message_is_new_once_and_memory_is_bounded() {
