@@ -113,3 +113,58 @@ fn a_row_that_was_written_before_a_mark_was_taken_does_not_take_it_back() {
     let row = sim.core.conversations().unwrap().remove(0);
     assert_eq!((row.head_seq, row.read_seq, row.unread), (2, 1, 1));
 }
+
+#[test]
+fn history_from_before_a_recall_that_was_taken_in_meanwhile_is_asked_for_again() {
+    let mut sim = Sim::new();
+    let conversation = sim.open_direct("bob");
+    for n in 1..=60 {
+        sim.world.say(conversation, "bob", &n.to_string());
+    }
+    // A new device shows the last fifty.
+    let unseen = Entry {
+        seq: 10,
+        rev: 0,
+        time_ms: 0,
+        sender_uid: String::new(),
+        local_id: None,
+        body: EntryBody::Unknown,
+    };
+    sim.shown.insert(conversation, vec![unseen]);
+    sim.quiesce();
+    let request = HistoryRequest {
+        conversation,
+        before_seq: 11,
+        limit: 7,
+    };
+    let asked = sim.core.local_history(request).unwrap().rest.unwrap();
+    let before = sim
+        .world
+        .handle(ME, Method::Pull.number(), &asked.encode_to_vec())
+        .body;
+    let recall = whimbrel_protocol::client::RecallRequest {
+        conversation: Bytes::copy_from_slice(conversation.as_bytes()),
+        seq: 10,
+        ..Default::default()
+    };
+    sim.world
+        .handle("bob", Method::Recall.number(), &recall.encode_to_vec());
+    sim.disconnect();
+    sim.connect();
+    sim.quiesce();
+    let stale = sim.step(|core, _| core.handle_history(&asked, conversation, before).unwrap());
+    assert!(stale.is_none());
+    let now = sim
+        .world
+        .handle(ME, Method::Pull.number(), &asked.encode_to_vec())
+        .body;
+    let page = sim.step(|core, _| core.handle_history(&asked, conversation, now).unwrap());
+    let page = page.unwrap().unwrap();
+    assert!(
+        matches!(page[0].body, EntryBody::Recalled { .. }),
+        "{:?}",
+        page[0]
+    );
+    let kept = sim.core.local_history(request).unwrap();
+    assert_eq!(kept.entries, page);
+}
