@@ -29,8 +29,10 @@ pub(crate) enum Fault {
 pub(crate) enum Target {
     /// The process that was started, and everything with it.
     Whole,
-    /// The process of one role.
+    /// The process of one role; of its first node, if it has several.
     Role(&'static str),
+    /// The process of the second gateway.
+    SecondGateway,
 }
 
 /// The deployment. See the module.
@@ -61,13 +63,9 @@ impl Cluster {
     /// Stops the processes of `target`, and lets them go on after `length`.
     async fn stop(&self, target: Target, length: Duration) {
         let pids = match target {
-            Target::Role(role) => vec![self.pid(role)],
-            // The roles before the one that looks after them, or it would take their silence for theirs alone.
-            Target::Whole => ROLES
-                .iter()
-                .map(|role| self.pid(role))
-                .chain([self.whole()])
-                .collect(),
+            Target::Role(role) => vec![self.pid(role, 0)],
+            Target::SecondGateway => vec![self.pid("gateway", 1)],
+            Target::Whole => self.everybody(),
         };
         for pid in &pids {
             kill_process(*pid, Signal::STOP).expect("a process can be stopped");
@@ -91,30 +89,49 @@ impl Cluster {
                 );
                 self.running = Standalone::start(&self.folder, self.mode, port_base).await;
             }
-            Target::Role(role) => {
-                let killed = self.pid(role);
-                kill_process(killed, Signal::KILL).expect("a role's process can be killed");
-                let started = Instant::now();
-                while self.pid(role) == killed {
-                    assert!(
-                        started.elapsed() < BACK_WITHIN,
-                        "the {role} process is not back after {BACK_WITHIN:?}; see {:?}/server.log",
-                        self.folder
-                    );
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            }
+            Target::Role(role) => self.kill_one(role, 0).await,
+            Target::SecondGateway => self.kill_one("gateway", 1).await,
         }
     }
 
-    fn pid(&self, role: &str) -> Pid {
-        let ready = self.running.ready();
-        as_pid(&ready["pids"][role]).unwrap_or_else(|| panic!("no process of the {role} in {ready}"))
+    async fn kill_one(&self, role: &str, nth: usize) {
+        let killed = self.pid(role, nth);
+        kill_process(killed, Signal::KILL).expect("a role's process can be killed");
+        let started = Instant::now();
+        while self.pid(role, nth) == killed {
+            assert!(
+                started.elapsed() < BACK_WITHIN,
+                "the {role} process is not back after {BACK_WITHIN:?}; see {:?}/server.log",
+                self.folder
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
-    fn whole(&self) -> Pid {
+    fn pid(&self, role: &str, nth: usize) -> Pid {
+        let pids = self.pids(role);
+        *pids
+            .get(nth)
+            .unwrap_or_else(|| panic!("{role} {nth} is not among {pids:?}"))
+    }
+
+    /// All processes of a role: one, or a list.
+    fn pids(&self, role: &str) -> Vec<Pid> {
         let ready = self.running.ready();
-        as_pid(&ready["pid"]).unwrap_or_else(|| panic!("no process in {ready}"))
+        let said = &ready["pids"][role];
+        let listed = said
+            .as_array()
+            .map_or_else(|| vec![said], |list| list.iter().collect());
+        let pids = listed.into_iter().map(as_pid).collect::<Option<_>>();
+        pids.unwrap_or_else(|| panic!("no process of the {role} in {ready}"))
+    }
+
+    /// The roles before the process that looks after them, or it would start again those that stand still.
+    fn everybody(&self) -> Vec<Pid> {
+        let mut all: Vec<_> = ROLES.iter().flat_map(|role| self.pids(role)).collect();
+        let ready = self.running.ready();
+        all.push(as_pid(&ready["pid"]).unwrap_or_else(|| panic!("no process in {ready}")));
+        all
     }
 
     /// The LBS listens on the first port.

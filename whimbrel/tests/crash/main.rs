@@ -21,11 +21,14 @@ mod run;
 use std::time::Duration;
 
 use cluster::Fault::{Kill, Stop};
-use cluster::Target::{self, Role};
+use cluster::Target::{self, Role, SecondGateway};
 use support::Mode;
 
 /// Two runs at once would share what processors there are, and each would be told of the other's timeouts.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// What one sends another crosses from one gateway to the other for about half of them.
+const TWO_GATEWAYS: Mode = Mode::Processes { gateways: 2 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_one_process_breaks_no_promise() {
@@ -41,7 +44,7 @@ async fn killing_any_role_breaks_no_promise() {
         Kill(Role("gateway")),
         Kill(Role("router")),
         Kill(Role("lbs")),
-        Kill(Role("gateway")),
+        Kill(SecondGateway),
         Kill(Role("app-service")),
         Kill(Role("router")),
         Kill(Target::Whole),
@@ -50,7 +53,7 @@ async fn killing_any_role_breaks_no_promise() {
         // The last: pushes and rows of its last commits are made by nobody but the markers.
         Kill(Role("app-service")),
     ];
-    run::run(Mode::Processes, &kills).await;
+    run::run(TWO_GATEWAYS, &kills).await;
 }
 
 /// Shorter than any lease (9 s), so that only those who wait notice.
@@ -81,10 +84,10 @@ async fn stopping_any_role_breaks_no_promise() {
         Stop(Role("lbs"), SHORT),
         Stop(Role("router"), LONG),
         Kill(Role("router")),
-        Stop(Role("gateway"), SHORT),
+        Stop(SecondGateway, SHORT),
         Stop(Target::Whole, LONG),
         // The last: it owes pushes and rows of what it committed, to those who took it for dead.
         Stop(Role("app-service"), LONG),
     ];
-    run::run(Mode::Processes, &faults).await;
+    run::run(TWO_GATEWAYS, &faults).await;
 }
