@@ -73,6 +73,7 @@ impl Node {
             config.rows.push_queue_max,
             Arc::clone(&registry),
             Arc::clone(&caller),
+            Arc::clone(&env.clock),
         );
         env.spawner.spawn("fanout", Box::pin(fanout_task.run()));
         let rooms = Rooms::new(Arc::clone(&registry), Arc::clone(&caller), env.clone());

@@ -29,7 +29,7 @@ pub(super) struct Room {
     /// This session is in it, or the app's own call is about to put it there.
     joined: bool,
     in_flight: bool,
-    pause: Pause,
+    pub(super) pause: Pause,
 }
 
 /// The last ids of room messages.
