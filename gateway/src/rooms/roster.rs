@@ -89,11 +89,6 @@ impl Roster {
     pub(super) fn finish(&mut self) {
         (self.served, self.cursor, self.end) = (0, 0, 0);
     }
-
-    #[cfg(test)]
-    pub(super) fn members(&self) -> &[Member] {
-        &self.members
-    }
 }
 
 /// Moves the member at `from` into the hole at `to`.

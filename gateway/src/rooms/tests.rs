@@ -11,7 +11,7 @@ use super::table::{JoinError, Offered, Rooms};
 use super::{ROOMS_PER_SESSION_MAX, RoomLimits, RoomName};
 use crate::engine::Place;
 
-fn name(room: impl ToString) -> Arc<RoomName> {
+fn name(room: &(impl ToString + ?Sized)) -> Arc<RoomName> {
     Arc::new(RoomName {
         app: "demo".into(),
         room: room.to_string().into_boxed_str(),
@@ -118,14 +118,14 @@ proptest! {
             match op {
                 Op::Join { slot, room } => {
                     // Few buckets, so that tokens run out.
-                    let joined = rooms.join(&name(room), model.place(slot), PacedBy(slot % 2), now_ms);
+                    let joined = rooms.join(&name(&room), model.place(slot), PacedBy(slot % 2), now_ms);
                     let next = model.next_membership;
                     model.members.entry((slot, room)).or_insert(next);
                     model.next_membership += 1;
                     prop_assert_eq!(joined, Ok(model.count(room)));
                 }
                 Op::Leave { slot, room } => {
-                    rooms.leave(&name(room), model.place(slot));
+                    rooms.leave(&name(&room), model.place(slot));
                     model.members.remove(&(slot, room));
                 }
                 Op::End { slot } => {
@@ -136,7 +136,7 @@ proptest! {
                 Op::Offer { room } => {
                     let broadcast = u32::try_from(model.offered.len()).unwrap();
                     prop_assert_eq!(
-                        rooms.offer(&name(room), broadcast, now_ms),
+                        rooms.offer(&name(&room), broadcast, now_ms),
                         Offered::Taken(model.count(room))
                     );
                     let there = model.members.iter().filter(|((_, of), _)| *of == room);
@@ -146,7 +146,7 @@ proptest! {
                 Op::Pass { ms } => now_ms += ms,
             }
             for room in 0..3 {
-                prop_assert_eq!(rooms.members(&name(room)), model.count(room));
+                prop_assert_eq!(rooms.members(&name(&room)), model.count(room));
             }
             prop_assert_eq!(rooms.memberships(), model.members.len());
         }
@@ -257,22 +257,22 @@ fn memberships_are_bounded_per_session_per_room_and_in_all() {
     };
     let mut rooms = Rooms::new(limits);
     for room in 0..ROOMS_PER_SESSION_MAX {
-        assert_eq!(join(&mut rooms, &name(room), 1), Ok(1));
+        assert_eq!(join(&mut rooms, &name(&room), 1), Ok(1));
     }
     assert_eq!(join(&mut rooms, &name("more"), 1), Err(JoinError::TooManyRooms));
     assert_eq!(
-        join(&mut rooms, &name(0), 1),
+        join(&mut rooms, &name(&0), 1),
         Ok(1),
         "where it is already it stays"
     );
-    assert_eq!(join(&mut rooms, &name(0), 2), Ok(2));
-    assert_eq!(join(&mut rooms, &name(0), 3), Err(JoinError::RoomFull));
+    assert_eq!(join(&mut rooms, &name(&0), 2), Ok(2));
+    assert_eq!(join(&mut rooms, &name(&0), 3), Err(JoinError::RoomFull));
     rooms.take_changes();
-    (1..4).for_each(|room| assert_eq!(join(&mut rooms, &name(room), 4), Ok(2)));
-    assert_eq!(join(&mut rooms, &name(9), 4), Err(JoinError::Full));
+    (1..4).for_each(|room| assert_eq!(join(&mut rooms, &name(&room), 4), Ok(2)));
+    assert_eq!(join(&mut rooms, &name(&9), 4), Err(JoinError::Full));
     rooms.end(place(1));
     assert_eq!(rooms.memberships(), 4);
-    assert_eq!(join(&mut rooms, &name(9), 4), Ok(1));
+    assert_eq!(join(&mut rooms, &name(&9), 4), Ok(1));
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_request_that_failed_is_made_again_with_the_numbers_of_then_and_its_waiters_
 fn a_registry_that_lost_everything_is_told_everything() {
     let mut ledger = Ledger::new(1);
     for room in ["bar", "hall"] {
-        ledger.handle_join(&name(room), 0, 2, 1);
+        ledger.handle_join(&name(&room), 0, 2, 1);
     }
     poll(&mut ledger, 0);
     ledger.handle_lost();

@@ -65,6 +65,7 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
 }
 
 /// Where lines go.
+#[derive(Clone)]
 enum Wanted {
     Nowhere,
     User(String),
@@ -138,15 +139,29 @@ impl Chat {
     async fn run(&mut self) -> anyhow::Result<()> {
         let mut lines = input::lines()?;
         let mut input = Input::Open;
+        // Kept from one event to the next: in a busy room there is always another before the answer.
+        let mut under_way: Option<Opening> = None;
         while !matches!(input, Input::Ended { .. } if self.unacknowledged.is_empty()) {
             // Lines wait until it is known where they go: opening a conversation needs the server.
             let opening = self.target.is_none() && !matches!(self.wanted, Wanted::Nowhere);
+            if opening && under_way.is_none() {
+                under_way = Some(Box::pin(open_target(self.client.clone(), self.wanted.clone())));
+            }
+            let opened = async {
+                match &mut under_way {
+                    Some(opening) => opening.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(event) => self.show(event)?,
                     None => break,
                 },
-                opened = open_target(&self.client, &self.wanted), if opening => self.opened(opened)?,
+                opened = opened => {
+                    under_way = None;
+                    self.opened(opened)?;
+                }
                 line = lines.recv(), if matches!(input, Input::Open) && !opening => match line {
                     Some(line) => if !self.take(line).await? { break },
                     None => input = Input::over(self.target.as_ref()),
@@ -381,13 +396,15 @@ impl Chat {
     }
 }
 
-async fn open_target(client: &Client, wanted: &Wanted) -> Result<Target, whimbrel_sdk::Error> {
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Target, whimbrel_sdk::Error>>>>;
+
+async fn open_target(client: Client, wanted: Wanted) -> Result<Target, whimbrel_sdk::Error> {
     match wanted {
-        Wanted::User(uid) => client.open_direct(uid).await.map(Target::Conversation),
-        Wanted::Group(id) => Ok(Target::Conversation(*id)),
+        Wanted::User(uid) => client.open_direct(&uid).await.map(Target::Conversation),
+        Wanted::Group(id) => Ok(Target::Conversation(id)),
         Wanted::Room(room) => {
-            client.join_room(room).await?;
-            Ok(Target::Room(room.clone()))
+            client.join_room(&room).await?;
+            Ok(Target::Room(room))
         }
         Wanted::Nowhere => std::future::pending().await,
     }
