@@ -182,7 +182,7 @@ impl Rooms {
         let answer = self
             .call(envelope, ORDER_TIMEOUT, deadline)
             .await
-            .map_err(unanswered)?;
+            .map_err(|error| unanswered(&error))?;
         let answer = RoomOrderResponse::decode(answer.body).map_err(|error| {
             Failure::new(
                 Code::Internal,
@@ -393,12 +393,14 @@ impl Rooms {
 }
 
 /// Why a gateway did not carry an order out. It is safe to repeat.
-fn unanswered(error: CallError) -> Failure {
+fn unanswered(error: &CallError) -> Failure {
     let message = format!("the session's gateway did not answer: {error}");
     match error {
-        CallError::Overloaded { retry_after_ms } => Failure::later(Code::Overloaded, message, retry_after_ms),
+        CallError::Overloaded { retry_after_ms } => {
+            Failure::later(Code::Overloaded, message, *retry_after_ms)
+        }
         CallError::Unavailable { retry_after_ms } => {
-            Failure::later(Code::Unavailable, message, retry_after_ms)
+            Failure::later(Code::Unavailable, message, *retry_after_ms)
         }
         CallError::Lost | CallError::Deadline | CallError::UnknownNode => {
             Failure::new(Code::Unavailable, message)

@@ -1,5 +1,7 @@
 //! Rooms, over sockets: who gets what, who does not, and what never waits for a broadcast.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 use whimbrel_protocol::cluster::room_order_response::Outcome;
 use whimbrel_protocol::cluster::{
@@ -7,8 +9,9 @@ use whimbrel_protocol::cluster::{
 };
 use whimbrel_protocol::frame::Frame;
 
+use crate::flow::Forgetful;
 use crate::support::socket::Socket;
-use crate::support::world::{ECHO, World, target_of};
+use crate::support::world::{ECHO, World, config, target_of};
 
 /// The push method of rooms.
 const ROOM: u32 = 3;
@@ -178,6 +181,20 @@ fn the_registry_knows_of_a_room_before_its_first_join_is_answered_and_forgets_it
     world.until("one is counted", |world| world.counted("hall") == 1);
     drop(bob);
     world.until("nobody is counted", |world| world.counted("hall") == 0);
+}
+
+#[test]
+fn a_registry_that_lost_everything_is_told_of_the_rooms_again() {
+    let registry = Arc::new(Forgetful::new());
+    let world = World::over(config(), Arc::<Forgetful>::clone(&registry));
+    let _sessions = ["alice", "bob"].map(|uid| {
+        let session = world.log_in(uid, 1);
+        world.join("hall", uid);
+        session
+    });
+    world.until("both are counted", |world| world.counted("hall") == 2);
+    registry.forget();
+    world.until("both are counted again", |world| world.counted("hall") == 2);
 }
 
 #[test]
