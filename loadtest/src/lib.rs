@@ -3,4 +3,15 @@
 //! It stands outside: it knows the protocol and nothing of a server's inside.
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod deployment;
+pub mod directory;
+pub mod engine;
+pub mod latency;
+pub mod listing;
+pub mod procfs;
 pub mod record;
+pub mod schedule;
+pub mod stamp;
+pub mod tally;
+pub mod token;
