@@ -87,6 +87,10 @@ impl Service {
             Method::TransferOwnership => {
                 body(log.transfer_ownership(actor, &parse(payload)?, deadline).await)
             }
+            Method::JoinRoom | Method::LeaveRoom | Method::SendRoom | Method::CountRoom => Err(Failure::new(
+                Code::UnknownMethod,
+                format!("method {} is not served by this version", method.number()),
+            )),
         }
     }
 }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use whimbrel_protocol::bucket::user_bucket;
 use whimbrel_protocol::close::CloseReason;
-use whimbrel_protocol::cluster::{NodeLease, Role, SessionRecord, UserKey};
+use whimbrel_protocol::cluster::{
+    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
+};
 use whimbrel_protocol::frame::{Frame, Retry};
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, Uid};
 use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
@@ -214,6 +216,12 @@ impl Registry for Forgetful {
     }
     async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
         self.now().announce(records).await
+    }
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
+        self.now().put_rooms(counts).await
+    }
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        self.now().look_up_room(room).await
     }
     fn life(&self) -> watch::Receiver<Option<Incarnation>> {
         self.life.subscribe()

@@ -64,7 +64,7 @@ impl Core {
                 }
                 None => Ok(()),
             },
-            None => Ok(()),
+            Some(PushMethod::Room) | None => Ok(()),
         }
     }
 
