@@ -118,9 +118,9 @@ impl Deployment {
             lbs,
             app_key,
             secret: read_secret(&secret_file)?,
-            root: root
-                .parse()
-                .with_context(|| format!("the root key {root:?} is not one (--root-key, or `root_key` of the ready file)"))?,
+            root: root.parse().with_context(|| {
+                format!("the root key {root:?} is not one (--root-key, or `root_key` of the ready file)")
+            })?,
             pids: ready.map(|ready| ready.pids).unwrap_or_default(),
         })
     }
@@ -213,14 +213,23 @@ mod tests {
                 },
                 "--root-key KEY",
             ),
-            (with(|args, _| args.lbs = Some("127.0.0.1:7000".into()), &empty), "http://"),
-            (with(|args, _| args.root_key = Some("nonsense".into()), &empty), "nonsense"),
+            (
+                with(|args, _| args.lbs = Some("127.0.0.1:7000".into()), &empty),
+                "http://",
+            ),
+            (
+                with(|args, _| args.root_key = Some("nonsense".into()), &empty),
+                "nonsense",
+            ),
             (
                 with(|args, path| args.app_secret_file = Some(path.to_owned()), &empty),
                 "one line of text",
             ),
             (
-                with(|args, path| args.ready_file = Some(path.join("nowhere")), folder.path()),
+                with(
+                    |args, path| args.ready_file = Some(path.join("nowhere")),
+                    folder.path(),
+                ),
                 "whimbrel standalone",
             ),
             (

@@ -54,7 +54,9 @@ pub enum DirectoryError {
         why: DescriptorError,
     },
     /// They are who they say, and cannot be talked to.
-    #[error("none of the {count} gateways has an address of the form IP:PORT and speaks a protocol of this build")]
+    #[error(
+        "none of the {count} gateways has an address of the form IP:PORT and speaks a protocol of this build"
+    )]
     NothingSpoken {
         /// How many there were.
         count: usize,
@@ -103,7 +105,11 @@ impl Directory {
             (true, None) => return Err(DirectoryError::NothingSpoken { count }),
         }
         for gateway in &mut gateways {
-            if let Some(before) = self.gateways.iter().find(|known| known.target.node == gateway.target.node) {
+            if let Some(before) = self
+                .gateways
+                .iter()
+                .find(|known| known.target.node == gateway.target.node)
+            {
                 gateway.aside_until = before.aside_until;
                 // A list may be older than what the gateway itself has told since.
                 if before.made_ms > gateway.made_ms {
@@ -123,7 +129,10 @@ impl Directory {
     pub fn take_current(&mut self, bytes: &[u8]) -> Result<(), DescriptorError> {
         let descriptor = verify_chain(bytes, std::slice::from_ref(&self.root), KnownTime::Unknown)?;
         if let Some(current) = self.known(&descriptor)
-            && let Some(known) = self.gateways.iter_mut().find(|known| known.target.node == current.target.node)
+            && let Some(known) = self
+                .gateways
+                .iter_mut()
+                .find(|known| known.target.node == current.target.node)
             && known.made_ms <= current.made_ms
         {
             *known = current;

@@ -61,7 +61,10 @@ impl Latency {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "an hour of microseconds is far below 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "an hour of microseconds is far below 2^53"
+)]
 fn ms_of(us: u64) -> f64 {
     us as f64 / 1_000.0
 }

@@ -58,7 +58,8 @@ pub trait Show {
 /// Knows all processes of a run: adds their seconds up, and looks at the server when they pass from phase to phase.
 pub struct Conductor {
     processes: usize,
-    roles: Vec<RoleProcess>,
+    /// Asked anew each time: a deployment that was started again has other processes.
+    roles: Box<dyn Fn() -> Vec<RoleProcess>>,
     show: Box<dyn Show>,
     /// Seconds that some processes have told.
     open: BTreeMap<u64, (usize, Second)>,
@@ -72,7 +73,6 @@ impl std::fmt::Debug for Conductor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Conductor")
             .field("processes", &self.processes)
-            .field("roles", &self.roles)
             .finish_non_exhaustive()
     }
 }
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Conductor {
 impl Conductor {
     /// Of so many processes, against a server of these.
     #[must_use]
-    pub fn new(processes: usize, roles: Vec<RoleProcess>, show: Box<dyn Show>) -> Self {
+    pub fn new(processes: usize, roles: Box<dyn Fn() -> Vec<RoleProcess>>, show: Box<dyn Show>) -> Self {
         Self {
             processes,
             roles,
@@ -108,9 +108,9 @@ impl Conductor {
 
     /// All processes reached `phase`.
     pub fn reach(&mut self, phase: Phase) {
-        let usage = self.roles.iter().filter_map(|role| {
+        let usage = (self.roles)().into_iter().filter_map(|role| {
             let usage = procfs::usage(role.pid)?;
-            Some((role.role.clone(), (role.pid, usage)))
+            Some((role.role, (role.pid, usage)))
         });
         let sample = Sample {
             at: clock::now(),
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_second_counts_once_all_processes_have_told_it() {
-        let mut conductor = Conductor::new(2, Vec::new(), Box::new(Quiet));
+        let mut conductor = Conductor::new(2, Box::new(Vec::new), Box::new(Quiet));
         let second = |at_s, acked| Second {
             at_s,
             acked,
@@ -167,11 +167,13 @@ mod tests {
 
     #[test]
     fn a_phase_samples_the_servers_processes() {
-        let role = RoleProcess {
-            role: "gateway".into(),
-            pid: std::process::id(),
+        let roles = || {
+            vec![RoleProcess {
+                role: "gateway".into(),
+                pid: std::process::id(),
+            }]
         };
-        let mut solo = Solo(Conductor::new(1, vec![role], Box::new(Quiet)));
+        let mut solo = Solo(Conductor::new(1, Box::new(roles), Box::new(Quiet)));
         assert!(solo.pass(Phase::Begun).is_some());
         assert!(solo.0.samples[&Phase::Begun].usage.contains_key("gateway"));
     }

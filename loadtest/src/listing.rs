@@ -164,13 +164,19 @@ mod tests {
     #[test]
     fn a_listing_is_read_with_what_later_versions_add() {
         let body = r#"{"gateways":[{"node":"g1","descriptor":"AQID","later":1},{"descriptor":"%%"}],"refresh_after_s":300}"#;
-        assert_eq!(parse(body).unwrap(), [Bytes::from_static(&[1, 2, 3]), Bytes::new()]);
+        assert_eq!(
+            parse(body).unwrap(),
+            [Bytes::from_static(&[1, 2, 3]), Bytes::new()]
+        );
         assert!(parse("<html>").is_err());
     }
 
     #[test]
     fn an_absent_lbs_is_named_with_the_time_it_was_given() {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let deployment = Deployment {
             lbs: format!("http://{nobody}"),
             app_key: "demo".into(),
@@ -179,6 +185,9 @@ mod tests {
             pids: std::collections::BTreeMap::new(),
         };
         let error = format!("{:#}", first(&deployment, Duration::ZERO).unwrap_err());
-        assert!(error.contains(&nobody.to_string()) && error.contains("--lbs"), "{error}");
+        assert!(
+            error.contains(&nobody.to_string()) && error.contains("--lbs"),
+            "{error}"
+        );
     }
 }

@@ -73,7 +73,8 @@ pub fn usage(pid: u32) -> Option<Usage> {
 fn parse_stat(stat: &str, ticks_per_s: u64) -> Option<(Duration, u64)> {
     let (_, fields) = stat.rsplit_once(')')?;
     // The first of these is field 3; utime is 14, stime 15, starttime 22.
-    let field = |number: usize| -> Option<u64> { fields.split_ascii_whitespace().nth(number - 3)?.parse().ok() };
+    let field =
+        |number: usize| -> Option<u64> { fields.split_ascii_whitespace().nth(number - 3)?.parse().ok() };
     let ticks = field(14)?.checked_add(field(15)?)?;
     let us = ticks.checked_mul(1_000_000)?.checked_div(ticks_per_s)?;
     Some((Duration::from_micros(us), field(22)?))
@@ -81,7 +82,9 @@ fn parse_stat(stat: &str, ticks_per_s: u64) -> Option<(Duration, u64)> {
 
 /// The bytes of a line such as `Rss:   123 kB`.
 fn parse_rollup(rollup: &str, name: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -124,7 +127,11 @@ mod tests {
 
     #[test]
     fn roles_of_one_process_are_one_row() {
-        let pids = |list: &[(&str, u32)]| list.iter().map(|(role, pid)| ((*role).to_owned(), *pid)).collect();
+        let pids = |list: &[(&str, u32)]| {
+            list.iter()
+                .map(|(role, pid)| ((*role).to_owned(), *pid))
+                .collect()
+        };
         let rows = role_processes(&pids(&[("gateway", 1), ("router", 1)]));
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].role, "standalone");

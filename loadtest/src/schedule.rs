@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_rate_times_a_duration_is_the_number_of_events() {
-        for (per_s, lasting, expected) in [(3.0, ms(1_000), 3), (2_000.0, ms(500), 1_000), (0.0, ms(500), 0)] {
+        for (per_s, lasting, expected) in [(3.0, ms(1_000), 3), (2_000.0, ms(500), 1_000), (0.0, ms(500), 0)]
+        {
             let mut schedule = Schedule::new(ms(0), lasting, per_s, Share::WHOLE);
             let count = std::iter::from_fn(|| schedule.take(ms(10_000))).count();
             assert_eq!(count, expected, "{per_s}/s for {lasting:?}");

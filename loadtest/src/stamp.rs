@@ -37,7 +37,10 @@ impl Stamp {
         bytes.extend_from_slice(&nanoseconds.to_be_bytes());
         let mut text = String::with_capacity(len.max(STAMP_LEN));
         BASE64URL_NOPAD.encode_append(&bytes, &mut text);
-        text.extend(std::iter::repeat_n(char::from(FILLER), len.saturating_sub(STAMP_LEN)));
+        text.extend(std::iter::repeat_n(
+            char::from(FILLER),
+            len.saturating_sub(STAMP_LEN),
+        ));
         text
     }
 
@@ -49,7 +52,9 @@ impl Stamp {
         BASE64URL_NOPAD.decode_mut(stamp, &mut bytes).ok()?;
         let [run, sender, order, nanoseconds] = [0..4, 4..8, 8..16, 16..24].map(|range| {
             let field = bytes.get(range).unwrap_or_default();
-            field.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
+            field
+                .iter()
+                .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
         });
         Some(Self {
             run: u32::try_from(run).ok()?,
@@ -81,7 +86,12 @@ mod tests {
 
     #[test]
     fn what_people_write_is_no_stamp() {
-        for text in ["", "hello", "thirty-two characters and spaces, é", "...................................."] {
+        for text in [
+            "",
+            "hello",
+            "thirty-two characters and spaces, é",
+            "....................................",
+        ] {
             assert_eq!(Stamp::of_text(text), None, "{text}");
         }
     }

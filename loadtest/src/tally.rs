@@ -1,5 +1,7 @@
 //! What a run has counted: in all, and second by second; merged over processes.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Latency;
@@ -39,14 +41,24 @@ pub struct Tally {
     pub duplicates: u64,
     /// Messages that members should have and do not, at the end.
     pub undelivered: u64,
-    /// Room messages that members never saw: numbers missing.
-    pub room_drops: u64,
-    /// Holes that were pulled.
-    pub holes: u64,
+    /// Members of the room.
+    pub room_members: u64,
+    /// Pulls: of holes, and of what came while a device was away.
+    pub pulls: u64,
     /// Bytes read, on the wire.
     pub bytes_in: u64,
     /// Bytes written, on the wire.
     pub bytes_out: u64,
+    /// When the first message was due, monotonic; zero when there was none.
+    pub began: Duration,
+    /// When the last message was acknowledged.
+    pub last_ack: Duration,
+    /// When the last message was delivered.
+    pub last_delivery: Duration,
+    /// How long each round took, milliseconds.
+    pub rounds_ms: Vec<f64>,
+    /// Why the last attempt failed, or the last session ended.
+    pub last_setback: Option<String>,
     /// Violations, in all.
     pub violations: u64,
     /// The first of them.
@@ -76,10 +88,25 @@ impl Tally {
         self.deliveries += other.deliveries;
         self.duplicates += other.duplicates;
         self.undelivered += other.undelivered;
-        self.room_drops += other.room_drops;
-        self.holes += other.holes;
+        self.room_members += other.room_members;
+        self.pulls += other.pulls;
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
+        self.began = match (self.began, other.began) {
+            (Duration::ZERO, began) | (began, Duration::ZERO) => began,
+            (one, two) => one.min(two),
+        };
+        self.last_ack = self.last_ack.max(other.last_ack);
+        self.last_delivery = self.last_delivery.max(other.last_delivery);
+        // A round is over when the last process's clients are back.
+        self.rounds_ms
+            .resize(self.rounds_ms.len().max(other.rounds_ms.len()), 0.0);
+        for (longest, round) in self.rounds_ms.iter_mut().zip(&other.rounds_ms) {
+            *longest = longest.max(*round);
+        }
+        if other.last_setback.is_some() {
+            self.last_setback.clone_from(&other.last_setback);
+        }
         self.violations += other.violations;
         let room = VIOLATIONS_TOLD_MAX.saturating_sub(self.told.len());
         self.told.extend(other.told.iter().take(room).cloned());
@@ -160,7 +187,7 @@ pub struct Counter {
 
 impl Counter {
     /// A login that took this long since it was due.
-    pub fn login(&mut self, took: std::time::Duration) {
+    pub fn login(&mut self, took: Duration) {
         self.tally.logins += 1;
         self.second.logins += 1;
         self.tally.handshake.record(took);
@@ -185,16 +212,20 @@ impl Counter {
         self.second.sends += 1;
     }
 
-    /// A message was acknowledged, this long after it was due.
-    pub fn acked(&mut self, took: std::time::Duration) {
+    /// A message that was due at `due` was acknowledged.
+    pub fn acked(&mut self, due: Duration, now: Duration) {
+        let took = now.saturating_sub(due);
+        self.tally.last_ack = now;
         self.tally.acked += 1;
         self.second.acked += 1;
         self.tally.ack.record(took);
         self.second.ack.record(took);
     }
 
-    /// A message was delivered, this long after it was due.
-    pub fn delivered(&mut self, took: std::time::Duration) {
+    /// A message that was due at `due` was delivered.
+    pub fn delivered(&mut self, due: Duration, now: Duration) {
+        let took = now.saturating_sub(due);
+        self.tally.last_delivery = now;
         self.tally.deliveries += 1;
         self.second.deliveries += 1;
         self.tally.delivery.record(took);
@@ -212,14 +243,12 @@ impl Counter {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn counted(ack_ms: u64, violations: usize) -> Tally {
         let mut counter = Counter::default();
         counter.send();
-        counter.acked(Duration::from_millis(ack_ms));
+        counter.acked(Duration::ZERO, Duration::from_millis(ack_ms));
         for number in 0..violations {
             counter.tally.violate(2, || format!("seq {number}"));
         }
@@ -248,9 +277,12 @@ mod tests {
     #[test]
     fn a_second_is_empty_again_after_its_end() {
         let mut counter = Counter::default();
-        counter.acked(Duration::from_millis(5));
+        counter.acked(Duration::ZERO, Duration::from_millis(5));
         let ended = counter.end_second(3, 10, 2);
-        assert_eq!((ended.at_s, ended.online, ended.acked, ended.backlog), (3, 10, 1, 2));
+        assert_eq!(
+            (ended.at_s, ended.online, ended.acked, ended.backlog),
+            (3, 10, 1, 2)
+        );
         assert_eq!(counter.end_second(4, 10, 0).ack.count(), 0);
         assert_eq!(counter.tally.acked, 1);
     }

@@ -22,7 +22,12 @@ pub trait Wire {
     ///
     /// # Errors
     /// When the device is out, or its session takes no more.
-    fn ask(&mut self, seat: SeatId, request: OutgoingRequest, now: Duration) -> Result<RequestId, RequestError>;
+    fn ask(
+        &mut self,
+        seat: SeatId,
+        request: OutgoingRequest,
+        now: Duration,
+    ) -> Result<RequestId, RequestError>;
 
     /// The server's clock, unix milliseconds.
     fn server_ms(&self, now: Duration) -> u64;
@@ -32,7 +37,12 @@ pub trait Wire {
 }
 
 impl Wire for Engine {
-    fn ask(&mut self, seat: SeatId, request: OutgoingRequest, now: Duration) -> Result<RequestId, RequestError> {
+    fn ask(
+        &mut self,
+        seat: SeatId,
+        request: OutgoingRequest,
+        now: Duration,
+    ) -> Result<RequestId, RequestError> {
         self.request(seat, request, now)
     }
 
@@ -46,7 +56,11 @@ impl Wire for Engine {
 }
 
 /// A request, placed by its conversation if it concerns one.
-pub fn request(method: Method, conversation: Option<&ConversationId>, message: &impl Message) -> OutgoingRequest {
+pub fn request(
+    method: Method,
+    conversation: Option<&ConversationId>,
+    message: &impl Message,
+) -> OutgoingRequest {
     OutgoingRequest {
         method: method.number(),
         affinity: conversation.map(|conversation| Affinity(bucket::affinity(conversation))),
@@ -61,10 +75,12 @@ pub fn final_code(failure: &Failure) -> Option<u32> {
     let Failure::Refused(refusal) = failure else {
         return None;
     };
-    let later = refusal.known_code().map_or(!(100..400).contains(&refusal.code), |code| {
-        // A token that ran out is followed by a new login.
-        code.retry() != Retry::Never || code == Code::UnknownUser
-    });
+    let later = refusal
+        .known_code()
+        .map_or(!(100..400).contains(&refusal.code), |code| {
+            // A token that ran out is followed by a new login.
+            code.retry() != Retry::Never || code == Code::UnknownUser
+        });
     (!later).then_some(refusal.code)
 }
 

@@ -64,7 +64,10 @@ impl Outbox {
             self.seen_seq = seen_seq;
         }
         self.on_wire = true;
-        Some((self.queue.iter().take(self.batch).copied().collect(), self.seen_seq))
+        Some((
+            self.queue.iter().take(self.batch).copied().collect(),
+            self.seen_seq,
+        ))
     }
 
     /// The batch was answered, with whatever answer: it is done.
@@ -82,7 +85,9 @@ impl Outbox {
             .saturating_mul(1 << self.failures.min(10))
             .min(PAUSE_LONGEST);
         self.failures = self.failures.saturating_add(1);
-        let pause = longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0).max(retry_after);
+        let pause = longest
+            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+            .max(retry_after);
         self.pause_until = Some(now.saturating_add(pause));
     }
 
@@ -94,7 +99,8 @@ impl Outbox {
 
     /// When there is something to try again.
     pub(crate) fn due(&self) -> Option<Duration> {
-        self.pause_until.filter(|_| !self.on_wire && !self.queue.is_empty())
+        self.pause_until
+            .filter(|_| !self.on_wire && !self.queue.is_empty())
     }
 }
 
@@ -132,7 +138,11 @@ mod tests {
         assert_eq!(outbox.begin(64, 6, ms(249)), None);
         assert_eq!(outbox.due(), Some(ms(250)));
         let (again, seen) = outbox.begin(64, 6, ms(250)).unwrap();
-        assert_eq!((orders(&again), seen), (vec![1, 2], 5), "the same ids and content");
+        assert_eq!(
+            (orders(&again), seen),
+            (vec![1, 2], 5),
+            "the same ids and content"
+        );
         assert_eq!(orders(&outbox.answered()), [1, 2]);
         assert_eq!(orders(&outbox.begin(64, 7, ms(251)).unwrap().0), [3]);
     }

@@ -5,6 +5,7 @@
 //! with requests made meanwhile; they go out, many in one write, when the next turn begins.
 
 mod alarm;
+mod dial;
 mod seat;
 mod sources;
 mod timers;
@@ -16,11 +17,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use socket2::{Domain, Protocol, Socket, Type};
 use whimbrel_protocol::client::Login;
 use whimbrel_protocol::client_session::{ClientSession, End, Event, Failure, OutgoingRequest, RequestError};
 use whimbrel_protocol::code::Code;
@@ -28,6 +27,7 @@ use whimbrel_protocol::frame::{RequestId, Retry};
 use whimbrel_protocol::{Suite, SystemEntropy};
 
 use self::alarm::Alarm;
+pub use self::dial::dial;
 use self::seat::{Line, LineState, Seat};
 pub use self::sources::{SOURCES_MAX, Sources};
 pub(crate) use self::timers::Timers;
@@ -197,7 +197,8 @@ impl Engine {
             .with_context(|| format!("the LBS at {} gives no gateway to log in to", deployment.lbs))?;
         let poll = Poll::new().context("the system gives no epoll instance")?;
         let alarm = Alarm::new(poll.registry(), ALARM).context("the system gives no timer")?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).context("the system gives no event descriptor")?);
+        let waker =
+            Arc::new(Waker::new(poll.registry(), WAKER).context("the system gives no event descriptor")?);
         let listings = Listings::start(args, deployment, move || {
             // A wake that fails costs a turn's length.
             let _ = waker.wake();
@@ -328,7 +329,10 @@ impl Engine {
         request: OutgoingRequest,
         now: Duration,
     ) -> Result<RequestId, RequestError> {
-        let line = self.seats.get_mut(id.index()).and_then(|seat| seat.line.as_deref_mut());
+        let line = self
+            .seats
+            .get_mut(id.index())
+            .and_then(|seat| seat.line.as_deref_mut());
         let Some(line) = line else {
             return Err(RequestError::Ended);
         };
@@ -344,7 +348,10 @@ impl Engine {
     }
 
     /// The next thing that happened.
-    #[expect(clippy::should_implement_trait, reason = "an engine is no collection that runs out")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an engine is no collection that runs out"
+    )]
     pub fn next(&mut self) -> Option<Happening> {
         self.happenings.pop_front()
     }
@@ -367,7 +374,10 @@ impl Engine {
             self.alarm.set(until).context("the timer cannot be set")?;
             None
         };
-        let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS_MAX));
+        let mut events = self
+            .events
+            .take()
+            .unwrap_or_else(|| Events::with_capacity(EVENTS_MAX));
         match self.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             polled => polled.context("the system refuses to wait for sockets")?,
@@ -402,7 +412,10 @@ impl Engine {
     }
 
     fn flush_seat(&mut self, id: SeatId, now: Duration) {
-        let line = self.seats.get_mut(id.index()).and_then(|seat| seat.line.as_deref_mut());
+        let line = self
+            .seats
+            .get_mut(id.index())
+            .and_then(|seat| seat.line.as_deref_mut());
         let Some(line) = line else {
             return;
         };
@@ -572,7 +585,9 @@ impl Engine {
                     Code::UnknownApp,
                     Code::UserDisabled,
                 ];
-                setback.for_good = refusal.known_code().is_some_and(|code| wrong_for_all.contains(&code));
+                setback.for_good = refusal
+                    .known_code()
+                    .is_some_and(|code| wrong_for_all.contains(&code));
             }
             End::Rejected(reject) => {
                 setback.retry_after_ms = reject.retry_after_ms;
@@ -664,7 +679,9 @@ impl Engine {
                     return self.dial_failed(id, &node, &io::ErrorKind::TimedOut.into(), now);
                 }
             }
-            LineState::Open { session, leave_at, .. } => {
+            LineState::Open {
+                session, leave_at, ..
+            } => {
                 if leave_at.is_some_and(|at| at <= now) {
                     session.close();
                 } else {
@@ -686,7 +703,7 @@ impl Engine {
         seat.generation = seat.generation.wrapping_add(1) & GENERATION_MASK;
         let token = token_of(id, seat.generation);
         let source = self.sources.of(id.0, target.address);
-        let dialed = open_stream(&target, source).and_then(|mut stream| {
+        let dialed = dial(target.address, source).and_then(|mut stream| {
             self.poll
                 .registry()
                 .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -707,7 +724,10 @@ impl Engine {
                 let failures = seat.failures.saturating_add(1);
                 seat.failures = failures;
                 self.counter.attempt_failed();
-                self.last_setback = Some(format!("cannot dial {} at {}: {error}", target.node, target.address));
+                self.last_setback = Some(format!(
+                    "cannot dial {} at {}: {error}",
+                    target.node, target.address
+                ));
                 let pause = PAUSE_FIRST.mul_f64(self.rng.random_range(0.0..1.0));
                 seat.dial_at = Some(now.saturating_add(pause));
                 self.timers.arm(id.0, now.saturating_add(pause));
@@ -768,21 +788,6 @@ impl Engine {
 #[must_use]
 pub fn uid(prefix: &str, device: Device) -> String {
     format!("{prefix}{:06}", device.user.0)
-}
-
-fn open_stream(target: &Target, source: Option<std::net::SocketAddr>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(source) = source {
-        socket.bind(&source.into())?;
-    }
-    match socket.connect(&target.address.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(TcpStream::from_std(socket.into()))
 }
 
 /// Generations fit beside the seat in a token, and stay clear of the reserved ones.

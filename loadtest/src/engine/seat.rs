@@ -62,9 +62,9 @@ impl Line {
     pub(super) fn due(&self) -> Option<Duration> {
         match &self.state {
             LineState::Dialing { until, .. } => Some(*until),
-            LineState::Open { session, leave_at, .. } => {
-                [session.poll_timeout(), *leave_at].into_iter().flatten().min()
-            }
+            LineState::Open {
+                session, leave_at, ..
+            } => [session.poll_timeout(), *leave_at].into_iter().flatten().min(),
         }
     }
 
@@ -93,7 +93,8 @@ impl Line {
         if self.unsent.is_empty() {
             let taken = write_some(&mut self.stream, scratch)?;
             written += taken as u64;
-            self.unsent.extend_from_slice(scratch.get(taken..).unwrap_or_default());
+            self.unsent
+                .extend_from_slice(scratch.get(taken..).unwrap_or_default());
         } else {
             self.unsent.append(scratch);
         }

@@ -70,7 +70,8 @@ mod tests {
         assert_eq!(addresses.len(), 4 * 30);
         assert!(addresses.iter().all(|address| address.ip().is_loopback()));
         let most = Sources::new(0, 100_000, 1);
-        let addresses: BTreeSet<SocketAddr> = (0..5_000).map(|index| most.of(index, target).unwrap()).collect();
+        let addresses: BTreeSet<SocketAddr> =
+            (0..5_000).map(|index| most.of(index, target).unwrap()).collect();
         assert_eq!(addresses.len(), 1_000);
     }
 

@@ -68,7 +68,11 @@ mod tests {
         assert_eq!(timers.take(s(0)), None);
         assert_eq!(timers.take(s(9)), Some(7));
         assert_eq!(timers.take(s(9)), Some(1));
-        assert_eq!(timers.take(s(9)), None, "the moment that seat 7 had before does not count");
+        assert_eq!(
+            timers.take(s(9)),
+            None,
+            "the moment that seat 7 had before does not count"
+        );
     }
 
     #[test]
