@@ -53,9 +53,10 @@ pub struct CommonArgs {
     /// Loopback source addresses of each process; 0 derives them from the number of clients.
     #[arg(long, value_name = "N", default_value_t = 0, global = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(SOURCES_MAX)))]
     pub sources: u32,
-    /// What users are called, before their six digits.
-    #[arg(long, value_name = "TEXT", default_value = "load-", global = true)]
-    pub user_prefix: String,
+    /// What users are called, before their six digits; without it `load-`, or with `--check` a name of the run's own, so that
+    /// nothing of earlier runs is among their messages.
+    #[arg(long, value_name = "TEXT", global = true)]
+    pub user_prefix: Option<String>,
     /// Logins a second while clients come in; 0: all at once. (`connect` takes its own --rate.)
     #[arg(long, value_name = "PER_S", default_value_t = 1_000.0, global = true, value_parser = rate)]
     pub connect_rate: f64,
@@ -135,7 +136,7 @@ pub struct ChatArgs {
     /// Keep a ledger of everything, read everything back at the end, and verify the invariants.
     #[arg(long)]
     pub check: bool,
-    /// Where the ledger lies; a temporary folder without it.
+    /// The folder for the ledger, which must not hold one; without it a temporary one, which is kept if there are violations.
     #[arg(long, value_name = "DIR", requires = "check")]
     pub ledger: Option<PathBuf>,
 }
@@ -256,7 +257,26 @@ fn share(text: &str) -> Result<Share, String> {
     }
 }
 
+impl Cli {
+    /// What users are called, before their six digits.
+    #[must_use]
+    pub fn user_prefix(&self) -> String {
+        let run = self.common.run.unwrap_or_default();
+        match (&self.common.user_prefix, self.command.is_checked()) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, true) => format!("check-{run:08x}-"),
+            (None, false) => "load-".to_owned(),
+        }
+    }
+}
+
 impl Command {
+    /// Whether a ledger is kept.
+    #[must_use]
+    pub const fn is_checked(&self) -> bool {
+        matches!(self, Self::Chat(args) if args.check)
+    }
+
     /// The scenario's name.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -1,7 +1,7 @@
 //! The program: a command line in, figures out.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -10,9 +10,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use whimbrel_protocol::ids::{RoomId, Uid};
 
 use crate::chat::ChatOptions;
+use crate::check::{Judged, LedgerRecorder, judged};
 use crate::cli::{Cli, Command};
 use crate::clock;
-use crate::deployment::{Deployment, DeploymentArgs};
+use crate::deployment::Deployment;
 use crate::engine::{Engine, Sources};
 use crate::lead::{Conductor, Lead, Solo};
 use crate::listing;
@@ -71,7 +72,11 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
     let mut cli = cli.clone();
     cli.common.run.get_or_insert_with(|| rand::rng().random());
     let started_unix_ms = clock::unix_ms();
-    let (tally, conductor) = conduct(&cli, &deployment)?;
+    let ledger = Ledger::of(&cli);
+    let (mut tally, conductor) = conduct(&cli, &deployment)?;
+    if let Some(ledger) = &ledger {
+        ledger.judge(&mut tally)?;
+    }
     let raw_write_us = cli
         .common
         .raw
@@ -94,6 +99,11 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
         fs::write(path, page).with_context(|| cannot_write(path, "--report"))?;
     }
     print!("{}", report::summary(&report));
+    if let Some(ledger) = ledger
+        && !ledger.remove_if_temporary(&tally)
+    {
+        println!("{:<22}{}", "ledger", ledger.folder.display());
+    }
     Ok(if tally.is_failure() {
         ExitCode::FAILURE
     } else {
@@ -153,16 +163,19 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
         grace: cli.common.grace.into(),
         run: cli.common.run.unwrap_or_default(),
     };
-    Uid::new(&format!("{}000000", cli.common.user_prefix))
-        .with_context(|| format!("--user-prefix {:?}", cli.common.user_prefix))?;
+    let user_prefix = cli.user_prefix();
+    Uid::new(&format!("{user_prefix}000000")).with_context(|| format!("--user-prefix {user_prefix:?}"))?;
     allow_descriptors(&common)?;
     let listing = first_listing(cli, deployment)?;
-    let engine = |args: &DeploymentArgs| {
-        let sources = Sources::new(share.index, cli.common.sources, common.count());
-        let prefix = &cli.common.user_prefix;
-        Engine::new(args, deployment, &listing, prefix, sources, common.seed())
-    };
-    let mut engine = engine(&cli.deployment)?;
+    let sources = Sources::new(share.index, cli.common.sources, common.count());
+    let mut engine = Engine::new(
+        &cli.deployment,
+        deployment,
+        &listing,
+        &user_prefix,
+        sources,
+        common.seed(),
+    )?;
     let mut simple: Box<dyn Scenario> = match &cli.command {
         Command::Connect(args) => Box::new(ConnectScenario::new(common, args.hold.into())),
         Command::Reconnect(args) => {
@@ -189,10 +202,13 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
                 run: common.run,
                 payload: args.payload,
                 group_size: args.group_size as usize,
-                user_prefix: cli.common.user_prefix.clone(),
+                user_prefix: user_prefix.clone(),
                 seed: common.seed(),
             };
-            let recorder: Box<dyn Recorder> = Box::new(NoRecord);
+            let recorder: Box<dyn Recorder> = match Ledger::of(cli) {
+                Some(ledger) => Box::new(ledger.recorder(share)?),
+                None => Box::new(NoRecord),
+            };
             let mut chat = ChatScenario::new(common, options, args.rate, args.duration.into(), recorder);
             let mut tally = run(&mut engine, &mut chat, lead)?;
             for violation in chat.into_recorder().finish()? {
@@ -203,6 +219,48 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
         Command::Raw(_) | Command::RawReader(_) => bail!("`raw` has no clients"),
     };
     run(&mut engine, simple.as_mut(), lead)
+}
+
+/// The ledger of a checked run. Every process writes into it; the first one judges it when all have finished.
+struct Ledger {
+    folder: PathBuf,
+    temporary: bool,
+}
+
+impl Ledger {
+    fn of(cli: &Cli) -> Option<Self> {
+        let Command::Chat(args) = &cli.command else {
+            return None;
+        };
+        if !args.check {
+            return None;
+        }
+        let run = cli.common.run.unwrap_or_default();
+        let own = || std::env::temp_dir().join(format!("whimbrel-ledger-{run:08x}"));
+        Some(Self {
+            folder: args.ledger.clone().unwrap_or_else(own),
+            temporary: args.ledger.is_none(),
+        })
+    }
+
+    fn recorder(&self, share: Share) -> anyhow::Result<LedgerRecorder> {
+        let recorder = LedgerRecorder::create(&self.folder, share.index, Judged::Elsewhere);
+        recorder.with_context(|| format!("no ledger can be kept in {} (--ledger)", self.folder.display()))
+    }
+
+    fn judge(&self, tally: &mut Tally) -> anyhow::Result<()> {
+        let violations = judged(&self.folder)
+            .with_context(|| format!("the ledger in {} cannot be judged", self.folder.display()))?;
+        for violation in violations {
+            tally.violate(violation.invariant, || violation.what);
+        }
+        Ok(())
+    }
+
+    /// Nobody needs the ledger of a run in which nothing was wrong. Says whether it is gone.
+    fn remove_if_temporary(&self, tally: &Tally) -> bool {
+        self.temporary && !tally.is_failure() && fs::remove_dir_all(&self.folder).is_ok()
+    }
 }
 
 /// Raises the bound on descriptors as far as it may be.

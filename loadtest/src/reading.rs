@@ -28,6 +28,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 struct Reader {
     device: Device,
+    epoch: u64,
     cursor: Bytes,
     asked: Option<(RequestId, Ask)>,
     synced: bool,
@@ -89,6 +90,7 @@ impl Reading {
             engine.come(seat, now);
             let reader = Reader {
                 device,
+                epoch: 0,
                 cursor: Bytes::new(),
                 asked: None,
                 synced: false,
@@ -106,7 +108,10 @@ impl Reading {
         };
         match happening.what {
             What::Hello | What::SyncHint { .. } | What::Push { .. } => return,
-            What::Ready { epoch } => recorder.login(reader.device, epoch, now),
+            What::Ready { epoch } => {
+                reader.epoch = epoch;
+                recorder.login(reader.device, epoch, now);
+            }
             What::Lost {
                 epoch,
                 was_ready,
@@ -153,6 +158,7 @@ impl Reading {
             (true, None) => None,
         };
         let Some(next) = next else {
+            recorder.disconnected(reader.device, reader.epoch, "it has read everything", now);
             engine.leave(seat, Leave::Close);
             self.readers.remove(&seat);
             self.done += 1;
