@@ -78,7 +78,13 @@ impl View {
     }
 
     /// The view after the registry, in this life of it, answered with `leases` at `now`.
-    fn after(&self, now: Duration, life: Option<Incarnation>, leases: &[NodeLease], grace: Duration) -> Self {
+    pub(crate) fn after(
+        &self,
+        now: Duration,
+        life: Option<Incarnation>,
+        leases: &[NodeLease],
+        grace: Duration,
+    ) -> Self {
         let mut gateways: Vec<Gateway> = leases.iter().filter_map(Gateway::of_lease).collect();
         let remembered = if self.life.is_some() && life.is_some() && life != self.life {
             Some((self.gateways.clone(), now.saturating_add(grace)))
