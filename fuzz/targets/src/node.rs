@@ -24,10 +24,10 @@ use whimbrel_store::{Epoch, MemoryStore};
 pub(crate) const START_MS: u64 = 1_790_000_000_000;
 
 /// Turns given to the node's tasks before time moves: many times what the longest request takes.
-const TURNS_PER_INSTANT: usize = 400;
+const TURNS_PER_INSTANT: usize = 80;
 
 /// Turns for what follows an answer.
-const TURNS_AFTER_ANSWER: usize = 100;
+const TURNS_AFTER_ANSWER: usize = 32;
 
 /// Instants after which a request that is not answered never will be. Deadlines are tens of seconds, and the node's own
 /// clocks tick in milliseconds at the least.

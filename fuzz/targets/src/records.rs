@@ -141,7 +141,8 @@ fn seal(
         }
         plaintext.truncate(plaintext_max(sender));
         let mut out = Vec::new();
-        let sealed = if source.flag() {
+        let in_place = source.flag();
+        let sealed = if in_place {
             let start = begin_record(&mut out);
             out.extend_from_slice(&plaintext);
             sending.sealer(suite).seal_in_place(&mut out, start)
@@ -151,23 +152,31 @@ fn seal(
                 .min(plaintext_max(sender));
             sending.sealer(suite).seal(&plaintext, chunk, &mut out)
         };
+        let mut is_exhausted = false;
         match sealed {
-            Ok(()) => all.extend_from_slice(&plaintext),
+            Ok(()) => {}
             Err(RecordError::TooShort { .. }) => {
                 assert!(plaintext.is_empty());
                 continue;
             }
             Err(error) => {
                 assert_eq!(error, RecordError::CounterExhausted);
-                // Of several records some may be sealed; whoever seals ends the session here.
-                break;
+                // Of several records some may be sealed, and those are good; whoever seals ends the session behind them.
+                is_exhausted = true;
+                if in_place {
+                    out.clear();
+                }
             }
         }
+        let mut sealed_len = 0;
         while let Ok(RecordStep::Complete { len }) = next_record(&out, sender) {
             records.push(out.drain(..len).collect());
+            sealed_len += len - RECORD_OVERHEAD;
         }
         assert!(out.is_empty(), "what was sealed are whole records");
-        if records.len() > RECORDS_MAX {
+        assert!(is_exhausted || sealed_len == plaintext.len());
+        all.extend_from_slice(&plaintext[..sealed_len]);
+        if is_exhausted || records.len() > RECORDS_MAX {
             break;
         }
     }

@@ -747,7 +747,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             wait(),
             sync(1),
             vec![0, 1, 0, 0, 1, 0],
-            vec![0, 1, 0, 1, 1, 0],
+            vec![0, 1, 255, 0, 1, 0],
             send(1, b"back", 0),
             wait(),
             sync(0),

@@ -227,7 +227,10 @@ impl Fuzzer<'_> {
             fs::remove_dir_all(&merged).with_context(|| format!("{}", merged.display()))?;
         }
         fs::create_dir_all(&merged)?;
-        let options = ["-merge=1".to_owned(), format!("-max_len={INPUT_BYTES_MAX}")];
+        let options = [
+            "-set_cover_merge=1".to_owned(),
+            format!("-max_len={INPUT_BYTES_MAX}"),
+        ];
         let seeds = seeds.join(target);
         let command = self.command(target, &[&merged, &seeds, corpus, work], &options);
         let run = self.shell.run(&format!("fuzz-{target}"), command, |_| {})?;
