@@ -19,7 +19,7 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
     // Preloaded into the store's tests; nothing that ships may use it.
@@ -62,6 +62,19 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ),
     // It cuts the power of servers that it proves.
     ("xtask", &["whimbrel-disk"]),
+    // Drives the cores of several roles; nothing depends on it.
+    (
+        "whimbrel-fuzz-targets",
+        &[
+            "whimbrel-protocol",
+            "whimbrel-link",
+            "whimbrel-registry",
+            "whimbrel-store",
+            "whimbrel-gateway",
+            "whimbrel-app-service",
+            "whimbrel-lbs",
+        ],
+    ),
 ];
 
 const SUPPORTS: [&str; 4] = [

@@ -13,7 +13,12 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, net::TcpStream, sync::Semaphore, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tower_http::{limit::RequestBodyLimitLayer, timeout::TimeoutLayer};
 use tracing::{debug, warn};
@@ -65,12 +70,7 @@ pub async fn serve(
     limits: HttpLimits,
     until: impl Future<Output = ()> + Send,
 ) {
-    let routes = routes
-        .layer(RequestBodyLimitLayer::new(limits.body_len_max))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            limits.request_timeout,
-        ));
+    let routes = bounded(routes, &limits);
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let limits = Arc::new(limits);
     let closing = CancellationToken::new();
@@ -91,6 +91,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, remote)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%remote, %error, "TCP_NODELAY");
+                }
                 let connection = connection(
                     stream,
                     remote,
@@ -114,16 +117,35 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(
-    stream: TcpStream,
+/// Serves `routes` to one peer, over whatever carries bytes, as [`serve`] does to each that it accepts; ends with the
+/// connection.
+pub async fn serve_stream<S>(stream: S, remote: SocketAddr, routes: Router, limits: HttpLimits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let routes = bounded(routes, &limits);
+    connection(stream, remote, routes, Arc::new(limits), CancellationToken::new()).await;
+}
+
+/// The routes behind the bounds of a request.
+fn bounded(routes: Router, limits: &HttpLimits) -> Router {
+    routes
+        .layer(RequestBodyLimitLayer::new(limits.body_len_max))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            limits.request_timeout,
+        ))
+}
+
+async fn connection<S>(
+    stream: S,
     remote: SocketAddr,
     routes: Router,
     limits: Arc<HttpLimits>,
     closing: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%remote, %error, "TCP_NODELAY");
-    }
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(remote));
@@ -166,6 +188,7 @@ mod tests {
     use axum::routing::{get, post};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
         sync::oneshot,
     };
 
