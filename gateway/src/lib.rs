@@ -21,6 +21,11 @@ mod rooms;
 mod session;
 mod upward;
 
+/// A login session as a fuzzer drives it; see the feature `fuzzing`.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use session::fuzzing;
+
 pub use config::{
     ConfigError, DrainConfig, GatewayConfig, HandshakeConfig, LeaseConfig, MemoryConfig, SessionConfig,
 };

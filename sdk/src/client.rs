@@ -560,7 +560,8 @@ impl Client {
         self.tell(Command::Foreground(true));
     }
 
-    /// The app went out of view.
+    /// The app went out of view: the connection stays as long as the system lets it, pushes arrive, and the list is synced
+    /// without cause four times as rarely. The heartbeat stays, for it is as long as networks allow already.
     pub fn set_background(&self) {
         self.tell(Command::Foreground(false));
     }

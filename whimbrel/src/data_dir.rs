@@ -186,7 +186,9 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
                     stranger.file_name(),
                 );
             }
-            ready_file::write_whole(&format_path, FORMAT.as_bytes())
+            ready_file::write_whole(&format_path, FORMAT.as_bytes())?;
+            secret_file::sync_names(&format_path)
+                .with_context(|| format!("cannot make {} durable", format_path.display()))
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", format_path.display())),
     }

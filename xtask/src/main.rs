@@ -7,6 +7,7 @@
 )]
 
 mod checks;
+mod fuzz;
 mod proto;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -34,6 +35,8 @@ enum Command {
     },
     /// Check licences, advisories and sources of the dependencies with cargo-deny.
     Deny,
+    /// Run the fuzz targets, keep their corpora small, and measure what they reach.
+    Fuzz(fuzz::Arguments),
     /// Generate the Rust types of the `.proto` files into the crates that hold them.
     Proto {
         /// Change nothing; fail if what is checked in differs.
@@ -57,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Test { only, list: false } => checks::run(&only),
         Command::Deny => checks::deny(),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),
     }
 }

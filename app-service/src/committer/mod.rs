@@ -30,7 +30,7 @@ use whimbrel_protocol::ids::{Incarnation, NodeId, Seq};
 use whimbrel_store::{Batch, Commit, Store};
 
 use crate::committed::CommitSink;
-use crate::env::Env;
+use crate::env::{AgeClock, Env};
 use crate::failure::Failure;
 use crate::keys::{self, ConversationKeys};
 use crate::log::Deadline;
@@ -88,6 +88,7 @@ pub(crate) struct Committer {
 struct Shared {
     store: Arc<dyn Store>,
     env: Env,
+    ages: AgeClock,
     owner: Incarnation,
     sink: Arc<dyn CommitSink>,
     lanes: Mutex<Lanes<Job>>,
@@ -109,6 +110,7 @@ impl Committer {
         write_life(&*store, &env, node, owner).await?;
         let shared = Arc::new(Shared {
             store,
+            ages: AgeClock::start(Arc::clone(&env.clock)),
             env,
             owner,
             sink,

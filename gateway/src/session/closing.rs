@@ -54,6 +54,15 @@ impl Closing {
         }
     }
 
+    /// Bytes charged for what is still to be written.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn owed(&self) -> usize {
+        match &self.last {
+            Last::Plain { .. } => 0,
+            Last::Sealed(live) => live.talk.outbound.owed(),
+        }
+    }
+
     pub(super) fn poll_transmit(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         match &mut self.last {
             Last::Plain { bytes, from } => out.extend_from_slice(&bytes[*from..]),

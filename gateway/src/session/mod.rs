@@ -17,6 +17,8 @@ mod acks;
 mod budget;
 mod closing;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod identity;
 mod inbound;

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_link::{Identity, LinkId};
 use whimbrel_protocol::cluster::{Envelope, Kind, Priority, ProbeResponse, Role, Status};
+use whimbrel_registry::rendezvous::mix;
 
 use self::nodes::{NoPlace, Nodes};
 use crate::config::RouterConfig;
 use crate::health::Due;
 use crate::pending::{Pending, PendingTable};
-use crate::placement::mix;
 
 /// Routers one request may pass: from its own to the one that has the addressed node, with one to spare.
 const HOPS_MAX: u32 = 4;

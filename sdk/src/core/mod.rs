@@ -44,6 +44,10 @@ use crate::events::Event;
 use crate::store::{Store, StoreError, Value};
 use crate::types::{LocalMessageId, SentMessage};
 
+/// How many times further apart syncs without cause are while nobody looks: they wake the radio for nothing most often,
+/// and coming back into view syncs at once.
+const BACKGROUND_SYNC_FACTOR: u32 = 4;
+
 /// How long one attempt of a request of the client's own may take.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
 
@@ -201,7 +205,7 @@ impl Core {
     /// Forgets everything that is under way and goes on from what the store holds.
     pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
         let cursor = self.store.value(Value::Cursor)?.unwrap_or_default();
-        self.list = ListSync::new(cursor, self.settings.sync_interval);
+        self.list = ListSync::new(cursor, self.sync_interval());
         self.generation = self.store.number(Value::Generation)?;
         self.resyncing = self.store.number(Value::Resyncing)? != 0;
         self.conversations.clear();
@@ -283,12 +287,22 @@ impl Core {
         self.list.want_at(now.monotonic + wait);
     }
 
-    /// The app is seen, or not: when it comes back into view, what it shows is checked.
+    /// The app is seen, or not: when it comes back into view, what it shows is checked; until then syncs without cause are
+    /// further apart.
     pub(crate) fn set_foreground(&mut self, foreground: bool, now: Now) {
         if foreground && !self.foreground {
             self.list.want_now(now.monotonic);
         }
         self.foreground = foreground;
+        self.list.set_interval(self.sync_interval());
+    }
+
+    fn sync_interval(&self) -> Duration {
+        if self.foreground {
+            self.settings.sync_interval
+        } else {
+            self.settings.sync_interval * BACKGROUND_SYNC_FACTOR
+        }
     }
 
     /// A request's outcome.

@@ -16,6 +16,10 @@ use crate::{
     Registered, RegistryError, SESSIONS_PER_USER_MAX,
 };
 
+/// The most time that passes between two calls. Nodes renew their leases every few seconds, so a longer gap means that the
+/// registry's own process stood still, and nobody could renew: no lease ends by that.
+pub(crate) const STANDSTILL_AFTER: Duration = Duration::from_secs(5);
+
 /// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
 const ENDED_LEN_MAX: usize = 1_024;
 
@@ -33,6 +37,9 @@ pub(crate) struct Core {
     /// How many members each room has on each life of a gateway; never 0.
     rooms: BTreeMap<Room, BTreeMap<Life, u32>>,
     superseded: VecDeque<Life>,
+    /// The clock at the last call, and the time that had passed by then without standstills.
+    last_call: Duration,
+    passed: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -45,18 +52,24 @@ struct LifeState {
 }
 
 impl Core {
-    /// Ends what has not been renewed in time. Every other call does so first.
-    pub(crate) fn expire(&mut self, now: Duration) {
+    /// Ends what has not been renewed in time. Every other call does so first, and goes on with the time that this gives:
+    /// `now` without standstills.
+    pub(crate) fn expire(&mut self, now: Duration) -> Duration {
+        let gap = now.saturating_sub(self.last_call);
+        self.last_call = self.last_call.max(now);
+        self.passed = self.passed.saturating_add(gap.min(STANDSTILL_AFTER));
+        let now = self.passed;
         while let Some((at, _)) = self.expiries.first()
             && *at <= now
             && let Some((_, life)) = self.expiries.pop_first()
         {
             self.end(&life);
         }
+        now
     }
 
     pub(crate) fn put_node(&mut self, now: Duration, lease: NodeLease) -> Result<(), RegistryError> {
-        self.expire(now);
+        let now = self.expire(now);
         let node = NodeId::new(&lease.node).map_err(invalid)?;
         if !Role::try_from(lease.role).is_ok_and(|role| role != Role::Unspecified) {
             return Err(RegistryError::Invalid(format!(
@@ -113,7 +126,7 @@ impl Core {
         now: Duration,
         record: SessionRecord,
     ) -> Result<Registered, RegistryError> {
-        self.expire(now);
+        let now = self.expire(now);
         let (gateway, incarnation) = life_of(&record)?;
         let life = (gateway, incarnation);
         if self.superseded.contains(&life) {

@@ -6,6 +6,7 @@
 //! - [`MemoryRegistry`] keeps everything in one process (its *home*, a router).
 //! - [`LinkRegistry`] reaches that home from the other processes; [`serve`] answers it there.
 //! - [`conformance`] holds every backend to the same behaviour.
+//! - [`rendezvous`] is how those who know the same nodes agree which of them a key belongs to.
 //!
 //! Not here: deciding what to do about a displaced session (the gateway's), or which node serves a request (the
 //! router's).
@@ -16,6 +17,7 @@ mod core;
 mod memory;
 mod place;
 mod remote;
+pub mod rendezvous;
 mod served;
 
 use std::time::Duration;

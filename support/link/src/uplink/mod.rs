@@ -223,6 +223,8 @@ async fn run(
             .next_deadline()
             .unwrap_or_else(|| shared.start.elapsed() + LONG_SLEEP);
         tokio::select! {
+            // Answers first: after a standstill they are there, and every deadline is over.
+            biased;
             received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
             () = shared.wake.notified() => {}
             () = tokio::time::sleep_until(shared.start + due) => {}
