@@ -542,7 +542,7 @@ fn both_ends(mut source: Source<'_>) {
                     client.handle_bytes(second, now);
                 });
             }
-            2 | 3 | 4 => {
+            2..=4 => {
                 if let Some(keys) = &mut keys {
                     let mut plaintext = Vec::new();
                     // What cannot be written is not said.
