@@ -162,14 +162,14 @@ fn a_new_token_that_is_no_good_closes_the_session() {
 }
 
 /// A registry that can lose everything, and that can be out of reach of renewals.
-struct Forgetful {
+pub(crate) struct Forgetful {
     inner: watch::Sender<Arc<MemoryRegistry>>,
     life: watch::Sender<Option<Incarnation>>,
     takes_no_lease: AtomicBool,
 }
 
 impl Forgetful {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             inner: watch::channel(Arc::new(MemoryRegistry::new(Incarnation(1)))).0,
             life: watch::channel(Some(Incarnation(1))).0,
@@ -177,7 +177,7 @@ impl Forgetful {
         }
     }
 
-    fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.inner
             .send_replace(Arc::new(MemoryRegistry::new(Incarnation(2))));
         self.life.send_replace(Some(Incarnation(2)));

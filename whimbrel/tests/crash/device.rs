@@ -201,7 +201,11 @@ impl Device {
             }
             // Nothing is restored here: what was shown stays.
             Event::MessagesLost { .. } => unreachable!("no backup was restored"),
-            Event::Connection(_) | Event::ConversationRemoved { .. } | Event::Synced => {}
+            Event::Connection(_)
+            | Event::ConversationRemoved { .. }
+            | Event::RoomMessageReceived { .. }
+            | Event::RoomLost { .. }
+            | Event::Synced => {}
         }
     }
 
