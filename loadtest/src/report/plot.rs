@@ -2,7 +2,6 @@
 
 use anyhow::anyhow;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Of a plot, in the page's own units.
 const SIZE: (u32, u32) = (760, 280);
@@ -122,7 +121,7 @@ impl Plot {
                 .x_label_formatter(&|place| x_scale.label(*place))
                 .y_label_formatter(&|place| y_scale.label(*place))
                 .x_labels(if x_scale == Scale::Nines { 6 } else { 10 })
-                .y_labels(6)
+                .y_labels(if y_scale == Scale::Linear { 6 } else { 9 })
                 .draw()
                 .map_err(|error| anyhow!("axes cannot be drawn: {error}"))?;
             for ((name, points), colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
@@ -136,7 +135,7 @@ impl Plot {
             chart
                 .configure_series_labels()
                 .position(SeriesLabelPosition::UpperLeft)
-                .label_font(words.pos(Pos::new(HPos::Left, VPos::Center)))
+                .label_font(words)
                 .border_style(INK.mix(0.0))
                 .draw()
                 .map_err(|error| anyhow!("a legend cannot be drawn: {error}"))?;
