@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_named_with_what_was_expected() {
         for (line, expected) in [
-            ("whimbrel-loadtest chat --users 10 --rate -1", "per second"),
+            ("whimbrel-loadtest chat --users 10 --rate=-1", "per second"),
             (
                 "whimbrel-loadtest chat --users 10 --rate 5 --payload 3",
                 "expected 32",

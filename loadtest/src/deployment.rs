@@ -40,11 +40,28 @@ pub struct DeploymentArgs {
 #[derive(Debug, Deserialize)]
 struct ReadyFile {
     #[serde(default)]
-    pids: BTreeMap<String, u32>,
+    pids: BTreeMap<String, Pids>,
     lbs: String,
     app_key: String,
     app_secret_file: PathBuf,
     root_key: String,
+}
+
+/// A role's process, or processes.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Pids {
+    One(u32),
+    More(Vec<u32>),
+}
+
+impl Pids {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(pid) => vec![pid],
+            Self::More(pids) => pids,
+        }
+    }
 }
 
 impl ReadyFile {
@@ -75,8 +92,8 @@ pub struct Deployment {
     pub secret: Zeroizing<Vec<u8>>,
     /// The root to trust.
     pub root: RootPublicKey,
-    /// The processes of the roles, if known; several roles may share one.
-    pub pids: BTreeMap<String, u32>,
+    /// The processes of the roles, if known; several roles may share one, and a role may have several.
+    pub pids: BTreeMap<String, Vec<u32>>,
 }
 
 impl Deployment {
@@ -121,7 +138,12 @@ impl Deployment {
             root: root.parse().with_context(|| {
                 format!("the root key {root:?} is not one (--root-key, or `root_key` of the ready file)")
             })?,
-            pids: ready.map(|ready| ready.pids).unwrap_or_default(),
+            pids: ready
+                .map(|ready| ready.pids.into_iter())
+                .into_iter()
+                .flatten()
+                .map(|(role, pids)| (role, pids.into_vec()))
+                .collect(),
         })
     }
 }
@@ -161,7 +183,7 @@ mod tests {
         let secret = folder.path().join("demo.secret");
         fs::write(&secret, " s3cret\n").unwrap();
         let ready = serde_json::json!({
-            "pid": 7, "pids": {"gateway": 7}, "lbs": "http://127.0.0.1:7000", "api": "x", "metrics": "x",
+            "pid": 7, "pids": {"gateway": [7, 8], "router": 9}, "lbs": "http://127.0.0.1:7000", "api": "x", "metrics": "x",
             "gateway_tcp": "x", "app_key": "demo", "app_secret_file": secret, "root_key": root(),
         });
         let ready_file = folder.path().join("ready.json");
@@ -179,7 +201,8 @@ mod tests {
         let deployment = Deployment::read(&args).unwrap();
         assert_eq!(deployment.lbs, "http://127.0.0.1:7000");
         assert_eq!(&**deployment.secret, b"s3cret");
-        assert_eq!(deployment.pids["gateway"], 7);
+        assert_eq!(deployment.pids["gateway"], [7, 8]);
+        assert_eq!(deployment.pids["router"], [9]);
         args.lbs = Some("http://10.0.0.1:1".into());
         assert_eq!(Deployment::read(&args).unwrap().lbs, "http://10.0.0.1:1");
     }

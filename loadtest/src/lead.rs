@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::procfs::{self, RoleProcess, Usage};
+use crate::procfs::{RoleProcesses, RoleUsage};
 use crate::tally::Second;
 
 /// How far all processes have come.
@@ -42,8 +42,8 @@ pub trait Lead {
 pub struct Sample {
     /// When it was.
     pub at: Duration,
-    /// What each role's process has used, by the role's name.
-    pub usage: BTreeMap<String, (u32, Usage)>,
+    /// What each role's processes have used, by the role's name.
+    pub usage: BTreeMap<String, RoleUsage>,
 }
 
 /// Shows a run while it goes on.
@@ -59,7 +59,7 @@ pub trait Show {
 pub struct Conductor {
     processes: usize,
     /// Asked anew each time: a deployment that was started again has other processes.
-    roles: Box<dyn Fn() -> Vec<RoleProcess>>,
+    roles: Box<dyn Fn() -> Vec<RoleProcesses>>,
     show: Box<dyn Show>,
     /// Seconds that some processes have told.
     open: BTreeMap<u64, (usize, Second)>,
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Conductor {
 impl Conductor {
     /// Of so many processes, against a server of these.
     #[must_use]
-    pub fn new(processes: usize, roles: Box<dyn Fn() -> Vec<RoleProcess>>, show: Box<dyn Show>) -> Self {
+    pub fn new(processes: usize, roles: Box<dyn Fn() -> Vec<RoleProcesses>>, show: Box<dyn Show>) -> Self {
         Self {
             processes,
             roles,
@@ -109,8 +109,8 @@ impl Conductor {
     /// All processes reached `phase`.
     pub fn reach(&mut self, phase: Phase) {
         let usage = (self.roles)().into_iter().filter_map(|role| {
-            let usage = procfs::usage(role.pid)?;
-            Some((role.role, (role.pid, usage)))
+            let usage = role.usage()?;
+            Some((role.role, usage))
         });
         let sample = Sample {
             at: clock::now(),
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_phase_samples_the_servers_processes() {
         let roles = || {
-            vec![RoleProcess {
+            vec![RoleProcesses {
                 role: "gateway".into(),
-                pid: std::process::id(),
+                pids: vec![std::process::id()],
             }]
         };
         let mut solo = Solo(Conductor::new(1, Box::new(roles), Box::new(Quiet)));

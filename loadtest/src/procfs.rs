@@ -23,32 +23,56 @@ pub struct Usage {
     pub started_ticks: u64,
 }
 
-/// Roles that share one process, as the row of a report.
+/// The row of a report, and the processes behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleProcess {
-    /// The role's name, or `standalone` when several share the process.
+pub struct RoleProcesses {
+    /// The role's name, or `standalone` when several share one process.
     pub role: String,
-    /// The process.
-    pub pid: u32,
+    /// Its processes.
+    pub pids: Vec<u32>,
+}
+
+/// What all processes of a role have used and hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoleUsage {
+    /// Each process, and when it started: tells whether they are still the same.
+    pub processes: Vec<(u32, u64)>,
+    /// The sum.
+    pub sum: Usage,
 }
 
 /// Rows for the pids of a ready file.
 #[must_use]
-pub fn role_processes(pids: &BTreeMap<String, u32>) -> Vec<RoleProcess> {
-    let mut by_pid: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
-    for (role, pid) in pids {
-        by_pid.entry(*pid).or_default().push(role);
+pub fn role_processes(pids: &BTreeMap<String, Vec<u32>>) -> Vec<RoleProcesses> {
+    let mut rows: BTreeMap<&[u32], Vec<&str>> = BTreeMap::new();
+    for (role, pids) in pids {
+        rows.entry(pids).or_default().push(role);
     }
-    by_pid
-        .into_iter()
-        .map(|(pid, roles)| RoleProcess {
+    rows.into_iter()
+        .map(|(pids, roles)| RoleProcesses {
             role: match roles.as_slice() {
                 [role] => (*role).to_owned(),
                 _ => "standalone".to_owned(),
             },
-            pid,
+            pids: pids.to_vec(),
         })
         .collect()
+}
+
+impl RoleProcesses {
+    /// What they have used and hold; `None` when one is gone, or not ours to look at.
+    #[must_use]
+    pub fn usage(&self) -> Option<RoleUsage> {
+        let mut all = RoleUsage::default();
+        for pid in &self.pids {
+            let one = usage(*pid)?;
+            all.processes.push((*pid, one.started_ticks));
+            all.sum.cpu_us += one.cpu_us;
+            all.sum.rss += one.rss;
+            all.sum.private_dirty += one.private_dirty;
+        }
+        Some(all)
+    }
 }
 
 /// What `pid` has used and holds; `None` when it is gone, or not ours to look at.
@@ -126,16 +150,28 @@ mod tests {
     }
 
     #[test]
-    fn roles_of_one_process_are_one_row() {
-        let pids = |list: &[(&str, u32)]| {
-            list.iter()
-                .map(|(role, pid)| ((*role).to_owned(), *pid))
+    fn roles_of_one_process_are_one_row_and_so_are_processes_of_one_role() {
+        let pids = |list: &[(&str, &[u32])]| -> BTreeMap<String, Vec<u32>> {
+            let list = list.iter();
+            list.map(|(role, pids)| ((*role).to_owned(), pids.to_vec()))
                 .collect()
         };
-        let rows = role_processes(&pids(&[("gateway", 1), ("router", 1)]));
+        let rows = role_processes(&pids(&[("gateway", &[1]), ("router", &[1])]));
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].role, "standalone");
-        let rows = role_processes(&pids(&[("gateway", 1), ("router", 2)]));
-        assert_eq!(rows[1].role, "router");
+        let rows = role_processes(&pids(&[("gateway", &[1, 2]), ("router", &[3])]));
+        let rows: Vec<(&str, usize)> = rows
+            .iter()
+            .map(|row| (row.role.as_str(), row.pids.len()))
+            .collect();
+        assert_eq!(rows, [("gateway", 2), ("router", 1)]);
+        let own = std::process::id();
+        let twice = RoleProcesses {
+            role: "gateway".into(),
+            pids: vec![own, own],
+        };
+        let usage = twice.usage().unwrap();
+        assert_eq!(usage.processes.len(), 2);
+        assert!(usage.sum.rss > 0);
     }
 }

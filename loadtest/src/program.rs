@@ -62,13 +62,28 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         _ => {}
     }
-    let deployment = Deployment::read(&cli.deployment)?;
     if let Some(share) = cli.common.share {
         let mut lead = ByPipe::start()?;
-        let outcome = do_share(cli, &deployment, share, &mut lead);
+        let outcome = Deployment::read(&cli.deployment)
+            .and_then(|deployment| do_share(cli, &deployment, share, &mut lead));
         ByPipe::finish(outcome);
         return Ok(ExitCode::SUCCESS);
     }
+    let report = measure(cli)?;
+    print!("{}", report::summary(&report));
+    Ok(if report.is_failure() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Makes the run that the command line asks for, and writes the files that it names.
+///
+/// # Errors
+/// When the run could not be made.
+pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
+    let deployment = Deployment::read(&cli.deployment)?;
     let mut cli = cli.clone();
     cli.common.run.get_or_insert_with(|| rand::rng().random());
     let started_unix_ms = clock::unix_ms();
@@ -91,6 +106,9 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
         lasting: cli.command.lasting(),
         payload: cli.command.payload(),
         raw_write_us,
+        ledger: ledger
+            .filter(|ledger| !ledger.remove_if_temporary(&tally))
+            .map(|ledger| ledger.folder),
     };
     let report = Report::new(facts, &tally, &conductor.samples, &conductor.seconds);
     write_json(cli.common.json.as_deref(), &report)?;
@@ -98,17 +116,7 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
         let page = report::page(&report)?;
         fs::write(path, page).with_context(|| cannot_write(path, "--report"))?;
     }
-    print!("{}", report::summary(&report));
-    if let Some(ledger) = ledger
-        && !ledger.remove_if_temporary(&tally)
-    {
-        println!("{:<22}{}", "ledger", ledger.folder.display());
-    }
-    Ok(if tally.is_failure() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(report)
 }
 
 fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conductor)> {

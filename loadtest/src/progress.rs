@@ -67,8 +67,8 @@ fn say(line: &str) {
 fn phase_line(phase: Phase) -> String {
     match phase {
         Phase::Begun => "begun: clients come in".to_owned(),
-        Phase::Connected => "all clients are in".to_owned(),
-        Phase::Prepared => "conversations are ready: the load begins".to_owned(),
+        Phase::Connected => "clients are in".to_owned(),
+        Phase::Prepared => "everything is ready: the load begins".to_owned(),
         Phase::Round(number) => format!("round {number} is over"),
         Phase::Ran => "the load is over".to_owned(),
     }

@@ -20,8 +20,12 @@ use crate::engine::{Sources, dial};
 /// Writes to be measured, at least.
 const WRITES_MIN: u64 = 100_000;
 
-/// Between two rounds: time for the reader on its own core.
-const ROUND_PAUSE: Duration = Duration::from_millis(20);
+/// Between two bursts: time for the reader on its own core.
+const BURST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Writes of one burst, if that does not put more than this many bytes into any one socket.
+const BURST_WRITES: u32 = 2_000;
+const BURST_BYTES_PER_SOCKET: u32 = 32 * 1024;
 
 /// For how long the reader may take to connect.
 const CONNECT_WITHIN: Duration = Duration::from_secs(60);
@@ -73,12 +77,15 @@ pub fn measure(connections: u32, bytes: u32) -> anyhow::Result<Raw> {
     let (mut spent, mut writes) = (Duration::ZERO, 0_u64);
     // The first round warms sockets and caches up.
     write_round(&mut sockets, &buffer)?;
+    let rounds = (BURST_WRITES / connections).min(BURST_BYTES_PER_SOCKET / bytes).max(1);
     while writes < WRITES_MIN {
-        thread::sleep(ROUND_PAUSE);
+        thread::sleep(BURST_PAUSE);
         let before = clock::thread_cpu();
         poll.poll(&mut events, Some(Duration::ZERO))
             .context("the system refuses to wait for sockets")?;
-        writes += write_round(&mut sockets, &buffer)?;
+        for _ in 0..rounds {
+            writes += write_round(&mut sockets, &buffer)?;
+        }
         spent += clock::thread_cpu().saturating_sub(before);
     }
     #[expect(clippy::cast_precision_loss, reason = "a few hundred thousand")]

@@ -191,7 +191,7 @@ impl Engine {
         sources: Sources,
         seed: u64,
     ) -> anyhow::Result<Self> {
-        let mut directory = Directory::new(deployment.root.clone(), preferred_suites().to_vec());
+        let mut directory = Directory::new(deployment.root, preferred_suites().to_vec());
         directory
             .take_list(listing)
             .with_context(|| format!("the LBS at {} gives no gateway to log in to", deployment.lbs))?;
@@ -684,6 +684,8 @@ impl Engine {
             } => {
                 if leave_at.is_some_and(|at| at <= now) {
                     session.close();
+                    // The connection ends here whether or not the good-bye fits.
+                    let _ = line.flush(&mut self.outgoing);
                 } else {
                     session.handle_timeout(now);
                 }

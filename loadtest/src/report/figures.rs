@@ -1,6 +1,7 @@
 //! The figures of a run, in the form of its JSON.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -29,6 +30,8 @@ pub struct Facts {
     pub payload: usize,
     /// What one bare write cost, if that was measured.
     pub raw_write_us: Option<f64>,
+    /// Where the ledger is kept, if it is.
+    pub ledger: Option<PathBuf>,
 }
 
 /// Shares of latencies, in milliseconds; `null` when nothing was measured.
@@ -59,12 +62,12 @@ impl Quantiles {
     }
 }
 
-/// What one of the server's processes spent. Figures are `null` where they mean nothing in the scenario, or the process is
-/// not the one that it was at the beginning.
+/// What a role of the server spent. Figures are `null` where they mean nothing in the scenario, or its processes are not
+/// those that they were at the beginning.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RoleFigures {
-    /// The process.
-    pub pid: u32,
+    /// Its processes, whose figures these are the sums of.
+    pub pids: Vec<u32>,
     /// It ended, or another took its place, during the run.
     pub restarted: bool,
     /// Processor time per client that came in, while they came in, microseconds.
@@ -171,6 +174,8 @@ pub struct Report {
     pub roles: BTreeMap<String, RoleFigures>,
     pub raw_write_us: Option<f64>,
     pub last_setback: Option<String>,
+    /// Where the ledger of a checked run was kept; `null` when it is not needed any more.
+    pub ledger: Option<PathBuf>,
     pub violations_told: Vec<Violation>,
     pub seconds: Vec<SecondFigures>,
     /// For the page: the whole distributions.
@@ -235,6 +240,7 @@ impl Report {
             roles: roles(&facts, tally, samples),
             raw_write_us: facts.raw_write_us,
             last_setback: tally.last_setback.clone(),
+            ledger: facts.ledger,
             violations_told: tally.told.clone(),
             seconds: seconds.iter().map(SecondFigures::of).collect(),
             distributions: Distributions {
@@ -244,6 +250,12 @@ impl Report {
             },
             command: facts.command,
         }
+    }
+
+    /// Whether the run has failed.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        self.violations > 0 || self.unresolved > 0 || self.failed > 0
     }
 }
 
@@ -277,10 +289,11 @@ fn roles(facts: &Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>) -> BTr
     begun
         .usage
         .iter()
-        .map(|(role, (pid, first))| {
+        .map(|(role, begun)| {
+            let first = &begun.sum;
             let same = |sample: Option<&Sample>| {
-                let (_, usage) = sample?.usage.get(role).copied()?;
-                (usage.started_ticks == first.started_ticks).then_some(usage)
+                let usage = sample?.usage.get(role)?;
+                (usage.processes == begun.processes).then_some(usage.sum)
             };
             let (at_connected, at_load, at_end, at_held) =
                 (same(connected), same(load_from), same(ran), same(held));
@@ -290,7 +303,7 @@ fn roles(facts: &Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>) -> BTr
             let connect_us = at_connected.map(|usage| usage.cpu_us.saturating_sub(first.cpu_us));
             let lasting = span(load_from.map(|sample| sample.at), ran.map(|sample| sample.at));
             let figures = RoleFigures {
-                pid: *pid,
+                pids: begun.processes.iter().map(|(pid, _)| *pid).collect(),
                 restarted: at_end.is_none(),
                 cpu_us_per_connect: connect_us.and_then(|us| ratio(us, tally.connected)),
                 cpu_us_per_send: load_us.and_then(|us| ratio(us, tally.acked)),
@@ -321,18 +334,22 @@ fn ratio(sum: u64, count: u64) -> Option<f64> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::procfs::Usage;
+    use crate::procfs::{RoleUsage, Usage};
 
     fn sample(at_s: u64, cpu_us: u64, private_dirty: u64, started_ticks: u64) -> Sample {
         let usage = Usage {
             cpu_us,
             rss: private_dirty * 2,
             private_dirty,
-            started_ticks,
+            ..Usage::default()
+        };
+        let usage = RoleUsage {
+            processes: vec![(7, started_ticks)],
+            sum: usage,
         };
         Sample {
             at: Duration::from_secs(at_s),
-            usage: BTreeMap::from([("gateway".to_owned(), (7, usage))]),
+            usage: BTreeMap::from([("gateway".to_owned(), usage)]),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod figures;
 mod page;
+mod plot;
 mod text;
 
 pub use self::figures::{Facts, Quantiles, Report, RoleFigures, SecondFigures};

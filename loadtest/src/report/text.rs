@@ -94,6 +94,9 @@ pub fn summary(report: &Report) -> String {
             format!("invariant {}: {}", violation.invariant, violation.what),
         );
     }
+    if let Some(ledger) = &report.ledger {
+        line("ledger", ledger.display().to_string());
+    }
     if report.failed + report.unresolved > 0
         && let Some(setback) = &report.last_setback
     {
