@@ -16,6 +16,8 @@ mod gateway;
 mod keys;
 mod lease;
 mod metrics;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 mod session;
 mod upward;
 

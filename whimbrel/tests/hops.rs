@@ -101,7 +101,7 @@ async fn receives(events: &whimbrel_sdk::EventStream, text: &str) {
 #[tokio::test]
 async fn a_message_passes_each_hop_once() {
     let folder = tempfile::tempdir().unwrap();
-    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0).await;
+    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0, &[]).await;
     let metrics = standalone.said("metrics");
     let [alice, bob] = ["alice", "bob"].map(|uid| {
         let (config, token) = standalone.client(uid);

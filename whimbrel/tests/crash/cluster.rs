@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, kill_process};
+use whimbrel_disk::{Loss, PowerCut};
 
 use crate::support::{Mode, Standalone};
 
@@ -17,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) enum Target {
     /// The process that was started; everything ends with it.
     Whole,
+    /// The same, and what it had not synced is lost or torn, as when the power is cut. Of one process only: the recorder knows
+    /// the order of one process's writes.
+    Power,
     /// The process of one role.
     Role(&'static str),
 }
@@ -26,22 +32,30 @@ pub(crate) enum Target {
 pub(crate) struct Cluster {
     folder: PathBuf,
     mode: Mode,
+    /// A fault for the server to have, by its name.
+    plant: Option<&'static str>,
+    /// Where the power is to be cut, what is written since the start.
+    recorded: Option<PowerCut>,
     pub(crate) running: Standalone,
 }
 
 impl Cluster {
-    pub(crate) async fn start(folder: &Path, mode: Mode) -> Self {
+    /// Starts it; with `records` the power can be cut.
+    pub(crate) async fn start(folder: &Path, mode: Mode, plant: Option<&'static str>, records: bool) -> Self {
+        let (running, recorded) = start(folder, mode, 0, plant, records).await;
         Self {
             folder: folder.to_owned(),
             mode,
-            running: Standalone::start(folder, mode, 0).await,
+            plant,
+            recorded,
+            running,
         }
     }
 
     /// Kills `target` and waits until it is back, on the same ports.
-    pub(crate) async fn kill(&mut self, target: Target) {
+    pub(crate) async fn kill(&mut self, target: Target, rng: &mut StdRng) {
         match target {
-            Target::Whole => {
+            Target::Whole | Target::Power => {
                 let port_base = self.port_base();
                 let ended = self.running.kill();
                 assert_eq!(
@@ -49,7 +63,21 @@ impl Cluster {
                     "it ended by itself; see {:?}/server.log",
                     self.folder
                 );
-                self.running = Standalone::start(&self.folder, self.mode, port_base).await;
+                let recorded = self.recorded.take();
+                let records = recorded.is_some();
+                if target == Target::Power {
+                    let recorded = recorded.expect("started to have its power cut");
+                    let (loss, rng) = (cut_loss(rng), StdRng::seed_from_u64(rng.random()));
+                    let cut = tokio::task::spawn_blocking(move || {
+                        let mut rng = rng;
+                        recorded.cut(loss, &mut rng)
+                    });
+                    cut.await
+                        .expect("cutting the power does not panic")
+                        .expect("the disk is as recorded");
+                }
+                (self.running, self.recorded) =
+                    start(&self.folder, self.mode, port_base, self.plant, records).await;
             }
             Target::Role(role) => {
                 let killed = self.pid(role);
@@ -82,4 +110,40 @@ impl Cluster {
         let port = lbs.rsplit(':').next().and_then(|port| port.parse().ok());
         port.unwrap_or_else(|| panic!("no port in {lbs}"))
     }
+}
+
+/// Mostly everything that was not synced goes, sometimes a part of it.
+fn cut_loss(rng: &mut StdRng) -> Loss {
+    match rng.random_ratio(1, 3) {
+        true => Loss::Random,
+        false => Loss::All,
+    }
+}
+
+async fn start(
+    folder: &Path,
+    mode: Mode,
+    port_base: u16,
+    plant: Option<&str>,
+    records: bool,
+) -> (Standalone, Option<PowerCut>) {
+    let mut environment: Vec<(&str, PathBuf)> = Vec::new();
+    environment.extend(plant.map(|plant| ("WHIMBREL_PLANT", plant.into())));
+    let recorded = records.then(|| {
+        let recorded = PowerCut::begin(&folder.join("data"), &folder.join("writes.log"));
+        recorded.expect("the data folder can be read")
+    });
+    if let Some(recorded) = &recorded {
+        environment.extend(recorded.environment(&recorder()));
+    }
+    let running = Standalone::start(folder, mode, port_base, &environment).await;
+    (running, recorded)
+}
+
+/// The preloaded library, which cargo builds beside this test.
+fn recorder() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let path = test.with_file_name("libwhimbrel_powercut.so");
+    assert!(path.exists(), "{} was not built", path.display());
+    path
 }

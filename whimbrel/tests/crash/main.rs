@@ -28,6 +28,12 @@ async fn killing_the_one_process_breaks_no_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cutting_the_power_breaks_no_promise() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    run::run(Mode::OneProcess, &[Target::Power; 5]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_any_role_breaks_no_promise() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let kills = [

@@ -1,6 +1,7 @@
 //! The story of a run.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,26 +38,66 @@ const KILL_JITTER_MS: u64 = 200;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long devices may take to be up to date after that: a dead node's lease (9 s) and two looks for its markers (10 s
 /// each), and all of the load's reading on a slow machine.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Violations printed of an invariant; the rest are like them.
 const PRINTED_MAX: usize = 10;
 
+/// What a run does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) mode: Mode,
+    /// Whom to kill, each under load.
+    pub(crate) kills: &'a [Target],
+    /// A fault for the server to have, by its name.
+    pub(crate) plant: Option<&'static str>,
+    /// How long what is wrong may take to come right.
+    pub(crate) settled_within: Duration,
+}
+
+/// How a run went.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) violations: Vec<Violation>,
+    /// Where the deployment's data and what it printed are.
+    pub(crate) folder: PathBuf,
+}
+
 /// Kills what `kills` says, each under load; panics when a promise was broken.
 pub(crate) async fn run(mode: Mode, kills: &[Target]) {
+    let verdict = judge(Plan {
+        mode,
+        kills,
+        plant: None,
+        settled_within: SETTLED_WITHIN,
+    })
+    .await;
+    let (violations, folder) = (verdict.violations, verdict.folder);
+    assert!(
+        violations.is_empty(),
+        "{} violations, see above; {}",
+        violations.len(),
+        folder.display()
+    );
+    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
+}
+
+/// A run, and what it showed.
+pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
+    let Plan { mode, kills, .. } = plan;
     let seed = match std::env::var("WHIMBREL_CRASH_SEED") {
         Ok(seed) => seed.parse().expect("WHIMBREL_CRASH_SEED is a number"),
         Err(_) => rand::random(),
     };
     let started = Instant::now();
     let say = |what: &str| progress(started, what);
-    say(&format!("{mode:?}, seed {seed}"));
+    say(&format!("{mode:?}, seed {seed}, planted: {:?}", plan.plant));
     let mut rng = StdRng::seed_from_u64(seed);
     // Kept unless all is well, for whoever looks into it.
     let folder = tempfile::tempdir().expect("a folder for the deployment").keep();
     say(&format!("data and server.log are in {}", folder.display()));
-    let mut cluster = Cluster::start(&folder, mode).await;
+    let mut cluster = Cluster::start(&folder, mode, plan.plant, kills.contains(&Target::Power)).await;
 
     let ledger = Arc::new(Ledger::new());
     let devices = start_devices(&cluster, &ledger);
@@ -74,12 +115,12 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
     kill_all(&mut cluster, kills, (&ledger, &devices), &stop, (kill_rng, &say)).await;
     finish(&mut load, &say).await;
 
-    let mut violations = settle(&ledger).await;
+    let mut violations = settle(&ledger, plan.settled_within).await;
     say("devices that were there have settled");
     let mut everywhere = devices;
     if violations.is_empty() {
         everywhere.extend(fresh_devices(&cluster, &ledger));
-        violations = settle(&ledger).await;
+        violations = settle(&ledger, plan.settled_within).await;
         say("new devices have read everything");
     }
     for device in &everywhere {
@@ -87,17 +128,11 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
         let _ = device.client.close().await;
     }
     report(&violations);
-    assert!(
-        violations.is_empty(),
-        "{} violations, see above; {}",
-        violations.len(),
-        folder.display()
-    );
     let printed = cluster.running.printed();
     assert!(!printed.contains("panicked"), "a server panicked: {printed}");
     drop(cluster);
-    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
-    say("no promise was broken");
+    say(&format!("promises broken: {}", violations.len()));
+    Verdict { violations, folder }
 }
 
 /// Kills one after the other under full load, and lets nobody begin anything after the last.
@@ -125,7 +160,7 @@ async fn kill_all(
             stop.send_replace(true);
         }
         let killed = Instant::now();
-        cluster.kill(*target).await;
+        cluster.kill(*target, &mut rng).await;
         say(&format!(
             "kill {} of {}, {target:?}: {} acknowledged since the last, {} in flight; back after {:?}",
             number + 1,
@@ -274,11 +309,11 @@ async fn in_flight(tally: &mut watch::Receiver<Tally>, since: Tally) -> Tally {
 }
 
 /// Waits until nothing is wrong; gives what still is after the longest it may take.
-async fn settle(ledger: &Ledger) -> Vec<Violation> {
+async fn settle(ledger: &Ledger, within: Duration) -> Vec<Violation> {
     let started = Instant::now();
     loop {
         let violations = check(&ledger.history());
-        if violations.is_empty() || started.elapsed() > SETTLED_WITHIN {
+        if violations.is_empty() || started.elapsed() > within {
             return violations;
         }
         tokio::time::sleep(LOOK_EVERY).await;
