@@ -52,7 +52,7 @@ pub(super) struct Call {
     payload: Option<Payload>,
     pub(super) deadline: Duration,
     in_flight: bool,
-    pause: Pause,
+    pub(super) pause: Pause,
     reply: Reply<Bytes>,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Debug for Call {
 pub(super) struct Mark {
     pub(super) read_seq: u64,
     in_flight: bool,
-    pause: Pause,
+    pub(super) pause: Pause,
 }
 
 /// What history is asked for.

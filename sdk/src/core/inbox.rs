@@ -264,6 +264,13 @@ impl Inbox {
         self.pause.fail(now, retry_after_ms, jitter);
     }
 
+    /// Something else was answered: a pause that runs is shortened. Whether one ran.
+    pub(crate) fn hasten(&mut self, now: Duration, jitter: f64) -> bool {
+        let runs = !self.pause.is_over(now);
+        self.pause.hasten(now, jitter);
+        runs
+    }
+
     /// The request that was on its way was lost with its connection: it is made again at once.
     pub(crate) fn handle_lost(&mut self) {
         self.asking = None;

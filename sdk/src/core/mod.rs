@@ -134,6 +134,8 @@ pub(crate) struct Core {
     events: Vec<Event>,
     replies: Vec<Box<dyn FnOnce() + Send>>,
     send_replies: BTreeMap<LocalMessageId, Reply<SentMessage>>,
+    /// Something had no answer since the last answer: pauses may be running.
+    has_failed: bool,
     online: bool,
     foreground: bool,
 }
@@ -157,6 +159,7 @@ impl Core {
             events: Vec::new(),
             replies: Vec::new(),
             send_replies: BTreeMap::new(),
+            has_failed: false,
             online: false,
             foreground: true,
             store,
@@ -319,7 +322,32 @@ impl Core {
         }
     }
 
+    /// An answer came, whatever it says: what waits because it had none need not wait long.
+    fn hasten(&mut self, now: Now) {
+        if !std::mem::take(&mut self.has_failed) {
+            return;
+        }
+        let jitter = self.jitter();
+        let lanes = self.lanes.values_mut().map(|lane| &mut lane.pause);
+        let calls = self.calls.values_mut().map(|call| &mut call.pause);
+        let marks = self.marks.values_mut().map(|mark| &mut mark.pause);
+        for pause in lanes.chain(calls).chain(marks) {
+            pause.hasten(now.monotonic, jitter);
+        }
+        self.list.hasten(now.monotonic, jitter);
+        let mut hastened = Vec::new();
+        for (conversation, kept) in &mut self.conversations {
+            if kept.inbox.hasten(now.monotonic, jitter) {
+                hastened.push(*conversation);
+            }
+        }
+        for conversation in hastened {
+            self.set_alarm(conversation);
+        }
+    }
+
     fn handle_answer(&mut self, purpose: &Purpose, body: Bytes, now: Now) -> Result<(), StoreError> {
+        self.hasten(now);
         match *purpose {
             Purpose::Sync => match decode(body) {
                 Some(page) => self.handle_synced(page, now),
@@ -363,6 +391,7 @@ impl Core {
             _ => 0,
         };
         let lost = matches!(why, NoAnswer::Lost | NoAnswer::Failed(Failure::NotBegun));
+        self.has_failed |= !lost;
         match *purpose {
             Purpose::Sync if lost => self.list.handle_lost(now.monotonic),
             Purpose::Sync => self.list.handle_failed(now.monotonic, retry_after_ms, jitter),

@@ -305,6 +305,40 @@ fn a_message_refused_for_good_fails_alone() {
 }
 
 #[test]
+fn what_waits_after_failures_goes_on_soon_after_anything_is_answered() {
+    let mut sim = Sim::new();
+    let (late, heard) = (sim.open_direct("bob"), sim.open_direct("carol"));
+    sim.quiesce();
+    sim.enqueue(late, "late");
+    for _ in 0..8 {
+        sim.now_ms += 60_000;
+        sim.poll();
+        let is_send = |request: &Request| request.method == Method::Send;
+        let send = sim
+            .asked
+            .extract_if(.., |request| is_send(request))
+            .next()
+            .unwrap();
+        let failed = Err(Failure::Deadline);
+        sim.step(|core, now| core.handle_response(send.tag, failed, now).unwrap());
+    }
+    sim.asked.clear();
+    sim.now_ms += 10_000;
+    sim.poll();
+    assert!(sim.asked.is_empty(), "a long pause runs");
+
+    sim.enqueue(heard, "heard");
+    sim.poll();
+    sim.serve(0);
+    sim.answer(0);
+    sim.now_ms += 500;
+    sim.poll();
+    assert_eq!(sim.asked.len(), 1, "the pause was shortened");
+    sim.quiesce();
+    assert_eq!(sim.world.texts(late), ["late"]);
+}
+
+#[test]
 fn operation_ids_are_made_when_the_servers_clock_is_known() {
     let mut sim = Sim::new();
     let conversation = sim.open_direct("bob");

@@ -1,4 +1,4 @@
-//! A deployment that is killed, wholly or in part, and comes back in its place.
+//! A deployment that is killed or stopped, wholly or in part, and comes back in its place.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,25 +6,40 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use whimbrel_disk::{Loss, PowerCut};
 
 use crate::support::{Mode, Standalone};
 
 /// A role is started again after a fraction of a second, unless it was killed before it was stable; then after seconds.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// All roles, as the ready file calls them.
+const ROLES: [&str; 4] = ["gateway", "router", "app-service", "lbs"];
 /// Between two looks at the ready file.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What is killed.
+/// What happens to a [`Target`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// SIGKILL; what is killed is started again.
+    Kill(Target),
+    /// SIGSTOP, and SIGCONT after so long: connections stay open, and nobody behind them answers.
+    Stop(Target, Duration),
+    /// SIGKILL to all of it, at once after everything that was begun is answered; only as the last, when nothing more is begun.
+    KillAnswered,
+    /// SIGKILL to the one process, and what it had not synced is lost or torn, as when the power is cut.
+    CutPower,
+}
+
+/// What a fault hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The process that was started; everything ends with it.
+    /// The process that was started, and everything with it.
     Whole,
-    /// The same, and what it had not synced is lost or torn, as when the power is cut. Of one process only: the recorder knows
-    /// the order of one process's writes.
-    Power,
-    /// The process of one role.
+    /// The process of one role; of its first node, if it has several.
     Role(&'static str),
+    /// The process of the second gateway.
+    SecondGateway,
 }
 
 /// The deployment. See the module.
@@ -32,7 +47,7 @@ pub(crate) enum Target {
 pub(crate) struct Cluster {
     folder: PathBuf,
     mode: Mode,
-    /// A fault for the server to have, by its name.
+    /// A plant for the server to have, by its name.
     plant: Option<&'static str>,
     /// Where the power is to be cut, what is written since the start.
     recorded: Option<PowerCut>,
@@ -40,7 +55,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it; with `records` the power can be cut.
+    /// Starts it; with `records` the power of its one process can be cut.
     pub(crate) async fn start(folder: &Path, mode: Mode, plant: Option<&'static str>, records: bool) -> Self {
         let (running, recorded) = start(folder, mode, 0, plant, records).await;
         Self {
@@ -52,56 +67,100 @@ impl Cluster {
         }
     }
 
-    /// Kills `target` and waits until it is back, on the same ports.
-    pub(crate) async fn kill(&mut self, target: Target, rng: &mut StdRng) {
-        match target {
-            Target::Whole | Target::Power => {
-                let port_base = self.port_base();
-                let ended = self.running.kill();
-                assert_eq!(
-                    ended, None,
-                    "it ended by itself; see {:?}/server.log",
-                    self.folder
-                );
-                let recorded = self.recorded.take();
-                let records = recorded.is_some();
-                if target == Target::Power {
-                    let recorded = recorded.expect("started to have its power cut");
-                    let (loss, rng) = (cut_loss(rng), StdRng::seed_from_u64(rng.random()));
-                    let cut = tokio::task::spawn_blocking(move || {
-                        let mut rng = rng;
-                        recorded.cut(loss, &mut rng)
-                    });
-                    cut.await
-                        .expect("cutting the power does not panic")
-                        .expect("the disk is as recorded");
-                }
-                (self.running, self.recorded) =
-                    start(&self.folder, self.mode, port_base, self.plant, records).await;
-            }
-            Target::Role(role) => {
-                let killed = self.pid(role);
-                kill_process(killed, Signal::KILL).expect("a role's process can be killed");
-                let started = Instant::now();
-                while self.pid(role) == killed {
-                    assert!(
-                        started.elapsed() < BACK_WITHIN,
-                        "the {role} process is not back after {BACK_WITHIN:?}; see {:?}/server.log",
-                        self.folder
-                    );
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            }
+    /// Lets `fault` happen and waits until what it hit is back.
+    pub(crate) async fn suffer(&mut self, fault: Fault, rng: &mut StdRng) {
+        match fault {
+            Fault::KillAnswered => self.kill(Target::Whole).await,
+            Fault::CutPower => self.restart(Some(rng)).await,
+            Fault::Kill(target) => self.kill(target).await,
+            Fault::Stop(target, length) => self.stop(target, length).await,
         }
     }
 
-    fn pid(&self, role: &str) -> Pid {
+    /// Stops the processes of `target`, and lets them go on after `length`.
+    async fn stop(&self, target: Target, length: Duration) {
+        let pids = match target {
+            Target::Role(role) => vec![self.pid(role, 0)],
+            Target::SecondGateway => vec![self.pid("gateway", 1)],
+            Target::Whole => self.everybody(),
+        };
+        for pid in &pids {
+            kill_process(*pid, Signal::STOP).expect("a process can be stopped");
+        }
+        tokio::time::sleep(length).await;
+        for pid in &pids {
+            kill_process(*pid, Signal::CONT).expect("a stopped process can go on");
+        }
+    }
+
+    /// Kills `target` and waits until it is back, on the same ports.
+    async fn kill(&mut self, target: Target) {
+        match target {
+            Target::Whole => self.restart(None).await,
+            Target::Role(role) => self.kill_one(role, 0).await,
+            Target::SecondGateway => self.kill_one("gateway", 1).await,
+        }
+    }
+
+    /// Kills all of it and starts it again; with `power` in between its files lose what was not synced.
+    async fn restart(&mut self, power: Option<&mut StdRng>) {
+        let port_base = self.port_base();
+        let ended = self.running.kill();
+        assert_eq!(
+            ended, None,
+            "it ended by itself; see {:?}/server.log",
+            self.folder
+        );
+        let recorded = self.recorded.take();
+        let records = recorded.is_some();
+        if let Some(rng) = power {
+            let recorded = recorded.expect("started to have its power cut");
+            let (loss, mut rng) = (cut_loss(rng), StdRng::seed_from_u64(rng.random()));
+            let cut = tokio::task::spawn_blocking(move || recorded.cut(loss, &mut rng)).await;
+            cut.expect("cutting the power does not panic")
+                .expect("the disk is as recorded");
+        }
+        (self.running, self.recorded) = start(&self.folder, self.mode, port_base, self.plant, records).await;
+    }
+
+    async fn kill_one(&self, role: &str, nth: usize) {
+        let killed = self.pid(role, nth);
+        kill_process(killed, Signal::KILL).expect("a role's process can be killed");
+        let started = Instant::now();
+        while self.pid(role, nth) == killed {
+            assert!(
+                started.elapsed() < BACK_WITHIN,
+                "the {role} process is not back after {BACK_WITHIN:?}; see {:?}/server.log",
+                self.folder
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn pid(&self, role: &str, nth: usize) -> Pid {
+        let pids = self.pids(role);
+        *pids
+            .get(nth)
+            .unwrap_or_else(|| panic!("{role} {nth} is not among {pids:?}"))
+    }
+
+    /// All processes of a role: one, or a list.
+    fn pids(&self, role: &str) -> Vec<Pid> {
         let ready = self.running.ready();
-        let pid = ready["pids"][role]
-            .as_i64()
-            .and_then(|pid| i32::try_from(pid).ok());
-        pid.and_then(Pid::from_raw)
-            .unwrap_or_else(|| panic!("no process of the {role} in {ready}"))
+        let said = &ready["pids"][role];
+        let listed = said
+            .as_array()
+            .map_or_else(|| vec![said], |list| list.iter().collect());
+        let pids = listed.into_iter().map(as_pid).collect::<Option<_>>();
+        pids.unwrap_or_else(|| panic!("no process of the {role} in {ready}"))
+    }
+
+    /// The roles before the process that looks after them, or it would start again those that stand still.
+    fn everybody(&self) -> Vec<Pid> {
+        let mut all: Vec<_> = ROLES.iter().flat_map(|role| self.pids(role)).collect();
+        let ready = self.running.ready();
+        all.push(as_pid(&ready["pid"]).unwrap_or_else(|| panic!("no process in {ready}")));
+        all
     }
 
     /// The LBS listens on the first port.
@@ -110,6 +169,11 @@ impl Cluster {
         let port = lbs.rsplit(':').next().and_then(|port| port.parse().ok());
         port.unwrap_or_else(|| panic!("no port in {lbs}"))
     }
+}
+
+fn as_pid(value: &Value) -> Option<Pid> {
+    let pid = value.as_i64().and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw)
 }
 
 /// Mostly everything that was not synced goes, sometimes a part of it.

@@ -21,7 +21,8 @@ mod strangers;
 
 use std::time::Duration;
 
-use cluster::Target;
+use cluster::Fault::{CutPower, Kill, KillAnswered};
+use cluster::{Fault, Target};
 use run::Plan;
 use support::Mode;
 use whimbrel_loadtest::check::Invariant;
@@ -35,11 +36,11 @@ const SOON: Duration = Duration::from_secs(3);
 const AFTER_THE_SWEEPER: Duration = Duration::from_secs(30);
 
 /// Runs with the fault, and expects it to be found by the promise that it breaks.
-async fn is_found(plant: &'static str, broken: Invariant, mode: Mode, kills: &[Target], within: Duration) {
+async fn is_found(plant: &'static str, broken: Invariant, mode: Mode, faults: &[Fault], within: Duration) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let verdict = run::judge(Plan {
         mode,
-        kills,
+        faults,
         plant: Some(plant),
         settled_within: within,
     })
@@ -57,7 +58,7 @@ async fn is_found(plant: &'static str, broken: Invariant, mode: Mode, kills: &[T
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_plant_nothing_is_found() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    run::run(Mode::OneProcess, &[Target::Whole, Target::Power]).await;
+    run::run(Mode::OneProcess, &[Kill(Target::Whole), CutPower]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,7 +67,7 @@ async fn a_commit_without_fsync_is_found_by_a_power_cut() {
         "no-fsync",
         Invariant::PresentOnce,
         Mode::OneProcess,
-        &[Target::Power],
+        &[CutPower],
         SOON,
     )
     .await;
@@ -78,7 +79,7 @@ async fn an_ack_before_the_commit_is_found() {
         "ack-before-commit",
         Invariant::PresentOnce,
         Mode::OneProcess,
-        &[Target::Whole; 3],
+        &[Kill(Target::Whole); 3],
         SOON,
     )
     .await;
@@ -90,7 +91,7 @@ async fn forgotten_operation_ids_are_found() {
         "dedup-off",
         Invariant::PresentOnce,
         Mode::OneProcess,
-        &[Target::Whole],
+        &[Kill(Target::Whole)],
         SOON,
     )
     .await;
@@ -102,7 +103,7 @@ async fn a_seq_left_out_is_found() {
         "seq-gap",
         Invariant::OneLog,
         Mode::OneProcess,
-        &[Target::Whole],
+        &[Kill(Target::Whole)],
         SOON,
     )
     .await;
@@ -114,7 +115,7 @@ async fn markers_that_nobody_works_off_are_found() {
         "sweeper-off",
         Invariant::ReachesHead,
         Mode::OneProcess,
-        &[Target::Whole; 2],
+        &[KillAnswered],
         AFTER_THE_SWEEPER,
     )
     .await;
@@ -125,8 +126,8 @@ async fn a_registration_after_the_sync_is_found() {
     is_found(
         "registration-after-sync",
         Invariant::ReachesHead,
-        Mode::Processes,
-        &[Target::Role("gateway")],
+        Mode::Processes { gateways: 1 },
+        &[Kill(Target::Role("gateway"))],
         AFTER_THE_SWEEPER,
     )
     .await;
@@ -138,7 +139,7 @@ async fn a_message_that_counts_twice_is_found() {
         "unread-twice",
         Invariant::Cursors,
         Mode::OneProcess,
-        &[Target::Whole],
+        &[Kill(Target::Whole)],
         SOON,
     )
     .await;
@@ -150,7 +151,7 @@ async fn a_removed_member_who_is_still_served_is_found() {
         "removed-still-served",
         Invariant::Removal,
         Mode::OneProcess,
-        &[Target::Whole],
+        &[Kill(Target::Whole)],
         SOON,
     )
     .await;
@@ -172,4 +173,11 @@ async fn a_push_to_whoever_has_the_slot_now_is_found() {
 async fn strangers_in_used_slots_are_shown_nothing() {
     let _alone = ONE_AT_A_TIME.lock().await;
     assert_eq!(strangers::visit(None).await, []);
+}
+
+/// What [`plain`](../plain.rs) looks for and must not find is there with the feature: that test can fail.
+#[test]
+fn the_variable_that_chooses_a_fault_is_in_this_binary() {
+    let bytes = std::fs::read(env!("CARGO_BIN_EXE_whimbrel")).expect("the binary can be read");
+    assert!(String::from_utf8_lossy(&bytes).contains("WHIMBREL_PLANT"));
 }

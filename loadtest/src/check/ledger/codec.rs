@@ -8,9 +8,7 @@ use prost::encoding::{decode_varint, encode_varint};
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::ids::{CONVERSATION_ID_LEN, ConversationId};
 
-use crate::check::{
-    Answer, Body, Device, Entry, Event, LiveSessions, Row, Showing, Talk, Text, User,
-};
+use crate::check::{Answer, Body, Device, Entry, Event, LiveSessions, Row, Showing, Talk, Text, User};
 
 /// Characters kept of what nobody sent.
 const OTHER_LEN_MAX: usize = 200;
@@ -399,7 +397,10 @@ pub(super) mod tests {
                 user,
                 read_seq: 70,
             },
-            shown(Body::Text { text, meant_for: None }),
+            shown(Body::Text {
+                text,
+                meant_for: None,
+            }),
             shown(Body::Text {
                 text,
                 meant_for: Some(id),

@@ -10,7 +10,9 @@ use std::thread;
 
 use super::codec::decode;
 use super::{COMMON, LedgerError, PARTS, part_name};
-use crate::check::{Event, History, Invariant, Violation, check_conversation, check_sessions, devices_by_user};
+use crate::check::{
+    Event, History, Invariant, Violation, check_conversation, check_sessions, devices_by_user,
+};
 
 /// Parts judged at once, where there are so many processors: each takes its 100 MB.
 const THREADS_MAX: usize = 4;
@@ -108,7 +110,10 @@ fn judge_part(processes: &[PathBuf], part: usize, common: &History) -> Result<Re
         report.sent += conversation.sent.len() as u64;
         let answered = conversation.sent.iter().filter(|sent| !sent.answers.is_empty());
         report.acknowledged += answered.count() as u64;
-        let shown = conversation.shown.values().map(|shown| shown.entries.len() as u64);
+        let shown = conversation
+            .shown
+            .values()
+            .map(|shown| shown.entries.len() as u64);
         report.shown += shown.sum::<u64>();
         report.tell(check_conversation(&history, &devices, *id, conversation));
     }
@@ -216,7 +221,10 @@ mod tests {
                         let answer = Answer { seq, time_ms, at };
                         note(Event::Answered { id, text, answer });
                     }
-                    let body = Body::Text { text, meant_for: None };
+                    let body = Body::Text {
+                        text,
+                        meant_for: None,
+                    };
                     let entry = Entry {
                         seq,
                         time_ms: seq,
@@ -247,7 +255,10 @@ mod tests {
         write(run.path(), 100, 50, Some);
         let report = judge(run.path()).unwrap();
         assert_eq!(report.violations, []);
-        assert_eq!((report.sent, report.acknowledged, report.shown), (5_000, 5_000, 10_000));
+        assert_eq!(
+            (report.sent, report.acknowledged, report.shown),
+            (5_000, 5_000, 10_000)
+        );
     }
 
     #[test]
@@ -255,7 +266,9 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let bob = Device::named("bob7", "0");
         write(run.path(), 100, 50, |event| match event {
-            Event::Shown { device, ref entry, .. } if device == bob && entry.seq == 20 => None,
+            Event::Shown {
+                device, ref entry, ..
+            } if device == bob && entry.seq == 20 => None,
             event => Some(event),
         });
         let report = judge(run.path()).unwrap();
