@@ -203,6 +203,8 @@ impl Device {
                 }
             }
             Event::Synced => _ = self.synced.send_replace(true),
+            // Only a server with a planted fault brings it, and what is lost the checker sees.
+            Event::MessagesLost { .. } => {}
             Event::Connection(_) | Event::ConversationRemoved { .. } => {}
         }
     }
