@@ -19,6 +19,7 @@ use whimbrel_registry::{Registry, RegistryError};
 use crate::config::GatewayConfig;
 use crate::engine::{Order, Reach};
 use crate::keys::{KeyMaker, KeyRing};
+use crate::rooms::Desk;
 
 /// The gateway's name among the components of its process.
 pub(crate) const COMPONENT: &str = "gateway";
@@ -30,6 +31,7 @@ pub(crate) struct Lease {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) uplink: Uplink,
     pub(crate) reach: Reach,
+    pub(crate) desk: Desk,
     pub(crate) health: Health,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) maker: KeyMaker,
@@ -77,6 +79,7 @@ impl Lease {
                     had_ended,
                     "the registry has lost our sessions; announcing again"
                 );
+                self.desk.lost().await;
                 self.reach.order_all(&Order::Announce).await;
             }
             known_life = seen.or(known_life);

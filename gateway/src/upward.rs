@@ -1,4 +1,5 @@
-//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry.
+//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry. Numbers of rooms go to
+//! their desk.
 //!
 //! Called from reactors, answered from tokio: nothing here waits for anything on a reactor's thread.
 
@@ -20,6 +21,7 @@ use whimbrel_protocol::method::Method;
 use whimbrel_registry::{Registry, RegistryError};
 
 use crate::engine::{Asked, Authenticate, Place, Reach, Reply, Upstream};
+use crate::rooms::{Desk, RoomName};
 use crate::session::{Answer, Identity, Unanswered, UpRequest};
 
 /// How long opening a session may take: as long as a client waits for READY before it tries elsewhere.
@@ -42,6 +44,8 @@ pub(crate) struct Cluster {
     pub(crate) reach: OnceLock<Reach>,
     /// This gateway's name.
     pub(crate) node: String,
+    /// Where changes of rooms go.
+    pub(crate) desk: Desk,
 }
 
 impl Cluster {
@@ -268,6 +272,14 @@ impl Upstream for Upward {
             }
         });
     }
+
+    fn room_counts(
+        &self,
+        reactor: u16,
+        counts: Vec<(Arc<RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<RoomName>, u32)>> {
+        self.0.desk.counts(reactor, counts)
+    }
 }
 
 /// A request to any service node. Without an affinity of its own it is spread at random.
@@ -291,6 +303,7 @@ fn to_app_service(kind: Kind, app_key: &str, body: Bytes) -> Envelope {
 fn priority_of(method: u32) -> Priority {
     match Method::from_number(method) {
         Some(Method::Pull | Method::PullChanges | Method::ListMembers) => Priority::History,
+        Some(Method::SendRoom | Method::CountRoom) => Priority::Room,
         _ => Priority::Direct,
     }
 }

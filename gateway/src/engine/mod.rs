@@ -18,6 +18,7 @@ mod orders;
 mod port;
 mod pushes;
 mod reactor;
+mod rooms;
 mod serve;
 mod slots;
 mod thaw;
@@ -48,6 +49,7 @@ pub(crate) use addresses::{HandshakeLimits, TurnedAway};
 pub use listener::ListenError;
 pub(crate) use message::{Asked, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
+pub(crate) use rooms::{BroadcastPart, Ordered, RoomFrame, RoomOrder};
 pub(crate) use slots::Place;
 pub(crate) use upstream::{Authenticate, Upstream};
 

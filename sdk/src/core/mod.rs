@@ -11,6 +11,7 @@ mod inbox;
 mod list;
 mod pause;
 mod receiving;
+mod rooms;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::bucket;
 use whimbrel_protocol::client::{Entry, SyncRequest};
 use whimbrel_protocol::client_session::Failure;
-use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_protocol::ids::{ConversationId, OperationId, RoomId};
 use whimbrel_protocol::method::Method;
 
 use self::asking::{Call, Mark};
@@ -36,6 +37,7 @@ pub(crate) use self::inbox::Position;
 use self::list::ListSync;
 pub(crate) use self::pause::Pause;
 use self::receiving::Conversation;
+use self::rooms::{Room, Seen};
 use self::sending::Lane;
 use crate::error::Error;
 use crate::events::Event;
@@ -117,6 +119,9 @@ enum Purpose {
     Call {
         number: u64,
     },
+    JoinRoom {
+        room: RoomId,
+    },
 }
 
 /// Why a request has no answer.
@@ -142,6 +147,8 @@ pub(crate) struct Core {
     lanes: BTreeMap<ConversationId, Lane>,
     marks: BTreeMap<ConversationId, Mark>,
     calls: BTreeMap<u64, Call>,
+    rooms: BTreeMap<RoomId, Room>,
+    seen: Seen,
     next_number: u64,
     asked: BTreeMap<u64, Purpose>,
     requests: VecDeque<Request>,
@@ -171,6 +178,8 @@ impl Core {
             lanes: BTreeMap::new(),
             marks: BTreeMap::new(),
             calls: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            seen: Seen::default(),
             next_number: 0,
             asked: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -206,6 +215,7 @@ impl Core {
         self.online = false;
         self.acquainted = false;
         self.early.clear();
+        self.forget_joins();
         self.restore_conversations()?;
         self.restore_lanes()?;
         self.restore_marks()
@@ -253,6 +263,7 @@ impl Core {
         for lane in self.lanes.values_mut() {
             lane.pause.cut_short();
         }
+        self.rejoin_rooms();
     }
 
     /// No session takes requests for now. What was asked stays asked until it is lost or answered.
@@ -311,6 +322,7 @@ impl Core {
             let sync = self.poll_sync(now);
             self.requests.extend(sync);
             self.poll_sends(now)?;
+            self.poll_rooms(now);
             self.poll_calls(now);
             self.poll_marks(now);
             self.poll_conversations(now);
@@ -330,6 +342,7 @@ impl Core {
             self.conversations_due(),
             self.sends_due(),
             self.calls_due(),
+            self.rooms_due(),
             self.marks_due(),
         ]
         .into_iter()
@@ -361,7 +374,8 @@ impl Core {
         let lanes = self.lanes.values_mut().map(|lane| &mut lane.pause);
         let calls = self.calls.values_mut().map(|call| &mut call.pause);
         let marks = self.marks.values_mut().map(|mark| &mut mark.pause);
-        for pause in lanes.chain(calls).chain(marks) {
+        let rooms = self.rooms.values_mut().map(|room| &mut room.pause);
+        for pause in lanes.chain(calls).chain(marks).chain(rooms) {
             pause.hasten(now.monotonic, jitter);
         }
         self.list.hasten(now.monotonic, jitter);
@@ -425,6 +439,10 @@ impl Core {
                 }
                 Ok(())
             }
+            Purpose::JoinRoom { ref room } => {
+                self.handle_joined(room);
+                Ok(())
+            }
         }
     }
 
@@ -465,6 +483,7 @@ impl Core {
                 self.handle_unmarked(conversation, read_seq, &why, now)?;
             }
             Purpose::Call { number } => self.handle_uncalled(number, why, now),
+            Purpose::JoinRoom { ref room } => self.handle_not_joined(room, &why, now),
         }
         Ok(())
     }

@@ -205,7 +205,10 @@ impl Device {
             Event::Synced => _ = self.synced.send_replace(true),
             // Only a server with a planted fault brings it, and what is lost the checker sees.
             Event::MessagesLost { .. } => {}
-            Event::Connection(_) | Event::ConversationRemoved { .. } => {}
+            Event::Connection(_)
+            | Event::ConversationRemoved { .. }
+            | Event::RoomMessageReceived { .. }
+            | Event::RoomLost { .. } => {}
         }
     }
 
