@@ -1,6 +1,6 @@
 //! `whimbrel keygen`: the keys of a deployment, each in a file of its own.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use whimbrel_link::ClusterSecret;

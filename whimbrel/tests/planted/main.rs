@@ -21,7 +21,7 @@ mod strangers;
 
 use std::time::Duration;
 
-use cluster::Fault::{CutPower, Kill, KillAnswered};
+use cluster::Fault::{CutPower, Kill, KillAnswered, Stop};
 use cluster::{Fault, Target};
 use run::Plan;
 use support::Mode;
@@ -59,6 +59,16 @@ async fn is_found(plant: &'static str, broken: Invariant, mode: Mode, faults: &[
 async fn without_a_plant_nothing_is_found() {
     let _alone = ONE_AT_A_TIME.lock().await;
     run::run(Mode::OneProcess, &[Kill(Target::Whole), CutPower]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_plant_nothing_is_found_between_processes() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let faults = [
+        Kill(Target::SecondGateway),
+        Stop(Target::Role("app-service"), Duration::from_secs(2)),
+    ];
+    run::run(Mode::Processes { gateways: 2 }, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
