@@ -55,6 +55,8 @@ mod lease;
 pub mod markers;
 pub mod node;
 pub mod placement;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod rooms;
 pub mod service;
 pub mod sync;

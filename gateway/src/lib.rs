@@ -17,6 +17,8 @@ mod gateway;
 mod keys;
 mod lease;
 mod metrics;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 mod rooms;
 mod session;
 mod upward;

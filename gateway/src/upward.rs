@@ -91,6 +91,10 @@ impl Cluster {
             });
         }
         record.user_id = opened.user_id;
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::RegistrationAfterSync) {
+            return Ok((opened, self.register_late(record), Vec::new()));
+        }
         let registered = self
             .registry
             .register(record.clone())
@@ -104,6 +108,19 @@ impl Cluster {
             });
         }
         Ok((opened, record, registered.displaced))
+    }
+
+    /// With [`Fault::RegistrationAfterSync`](crate::planted::Fault::RegistrationAfterSync): some time from now.
+    #[cfg(feature = "planted-faults")]
+    fn register_late(&self, record: SessionRecord) -> SessionRecord {
+        let (registry, late) = (Arc::clone(&self.registry), record.clone());
+        self.spawn("register-late", async move {
+            tokio::time::sleep(crate::planted::REGISTERED_LATE).await;
+            if let Err(error) = registry.register(late).await {
+                tracing::warn!(%error, "a session is not registered");
+            }
+        });
+        record
     }
 
     /// Has sessions closed that lost their place, wherever they are. One that stayed would get no pushes and not know.
@@ -226,6 +243,10 @@ impl Upstream for Upward {
     }
 
     fn ended(&self, record: SessionRecord) {
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::PushToReusedSlot) {
+            return;
+        }
         let registry = Arc::clone(&self.0.registry);
         self.0.spawn("unregister-session", async move {
             // What stays behind is found to be gone by the next push.

@@ -118,7 +118,8 @@ impl DataDir {
             keygen::make_root(&keys, entropy)?;
         }
         let root = keygen::read_root(&root_key)?;
-        secret_file::create_public(&keys.join(keygen::ROOT_PUB), &root.public().to_string())?;
+        let public = format!("{}\n", root.public());
+        secret_file::create_public(&keys.join(keygen::ROOT_PUB), public.as_bytes())?;
         for nth in (0..gateways).filter(|nth| !self.identity_certificate(*nth).exists()) {
             let folder = self.identity(nth);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

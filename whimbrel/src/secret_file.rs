@@ -42,11 +42,11 @@ pub(crate) fn sync_names(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Makes a file that is not secret, such as a public key.
-pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Makes a file that is not secret, such as a public key, durable.
+pub(crate) fn create_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     fs::File::create(path)
         .and_then(|mut file| {
-            writeln!(file, "{text}")?;
+            file.write_all(bytes)?;
             file.sync_all()?;
             sync_names(path)
         })

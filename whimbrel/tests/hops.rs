@@ -112,7 +112,7 @@ async fn a_message_passes_each_hop_once_between_processes() {
 
 async fn passes_each_hop_once(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let standalone = Standalone::start(folder.path(), mode, 0).await;
+    let standalone = Standalone::start(folder.path(), mode, 0, &[]).await;
     let metrics = standalone.said("metrics");
     let [alice, bob] = ["alice", "bob"].map(|uid| {
         let (config, token) = standalone.client(uid);
@@ -181,7 +181,7 @@ async fn receives_in_room(events: &whimbrel_sdk::EventStream, text: &str) {
 #[tokio::test]
 async fn a_broadcast_to_a_room_is_one_frame_to_its_gateway_however_many_are_in_it() {
     let folder = tempfile::tempdir().unwrap();
-    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0).await;
+    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0, &[]).await;
     let metrics = standalone.said("metrics");
     let clients = ["alice", "bob", "cleo", "dan"].map(|uid| {
         let (config, token) = standalone.client(uid);

@@ -17,7 +17,7 @@ mod run;
 
 use std::time::Duration;
 
-use cluster::Fault::{Kill, Stop};
+use cluster::Fault::{CutPower, Kill, KillAnswered, Stop};
 use cluster::Target::{self, Role, SecondGateway};
 use support::Mode;
 
@@ -30,7 +30,17 @@ const TWO_GATEWAYS: Mode = Mode::Processes { gateways: 2 };
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_one_process_breaks_no_promise() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    run::run(Mode::OneProcess, &[Kill(Target::Whole); 10]).await;
+    run::run(
+        Mode::OneProcess,
+        &[[Kill(Target::Whole); 9].as_slice(), &[KillAnswered]].concat(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cutting_the_power_breaks_no_promise() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    run::run(Mode::OneProcess, &[CutPower; 5]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
