@@ -119,6 +119,7 @@ impl Gateway {
             clock: Arc::clone(&host.clock),
             maker,
             keys,
+            rotated_at_ms: now_ms,
             renewed_at: None,
             draining: draining.clone(),
             stop: stop.clone(),

@@ -8,3 +8,4 @@ mod flow;
 mod handles;
 mod hostile;
 mod support;
+mod upkeep;

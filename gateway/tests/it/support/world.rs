@@ -17,8 +17,8 @@ use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::client::{Login, Response};
 use whimbrel_protocol::cluster::{
     AuthenticateRequest, AuthenticateResponse, ClientRequest, ClientResponse, CloseSessions, Envelope, Kind,
-    NodeLease, OpenSessionRequest, OpenSessionResponse, PushRequest, PushResponse, PushTarget, Role,
-    SessionRecord, UserKey,
+    NodeLease, OpenSessionRequest, OpenSessionResponse, ProbeResponse, PushRequest, PushResponse, PushTarget,
+    Role, SessionRecord, UserKey,
 };
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::descriptor::{
@@ -211,6 +211,25 @@ impl World {
         );
     }
 
+    /// The router says unasked whether it can serve.
+    pub(crate) fn router_says(&self, ready: bool) {
+        let told = ProbeResponse {
+            ready,
+            ..ProbeResponse::default()
+        };
+        let unasked = Envelope {
+            response: true,
+            ..envelope(Kind::Probe, told.encode_to_vec())
+        };
+        let (answer, _nobody_answers) = oneshot::channel();
+        self.to_gateway.send((unasked, answer)).unwrap();
+    }
+
+    /// The descriptor that the gateway's lease carries now.
+    pub(crate) fn descriptor(&self) -> Bytes {
+        self.block_on(lease(&*self.registry)).descriptor
+    }
+
     /// Sends anything at all.
     pub(crate) fn send_raw(&self, kind: Kind, body: &[u8]) -> Envelope {
         self.tell(envelope(kind, body.to_vec()))
@@ -338,12 +357,15 @@ impl Script {
     }
 
     fn send(&mut self, envelope: Envelope, answer: Option<oneshot::Sender<Envelope>>) {
+        let Some(link) = &self.link else { return };
+        if envelope.response {
+            return link.try_send(envelope).unwrap();
+        }
         let id = self.next_id;
         self.next_id += 1;
         if let Some(answer) = answer {
             self.pending.insert(id, answer);
         }
-        let Some(link) = &self.link else { return };
         link.try_send(Envelope { id, ..envelope }).unwrap();
     }
 
