@@ -175,6 +175,12 @@ impl GatewayHandle {
         self.reach.sessions()
     }
 
+    /// How often accepting has failed since the start, for want of descriptors as a rule.
+    #[must_use]
+    pub fn accept_errors(&self) -> usize {
+        self.reach.accept_errors()
+    }
+
     /// Handshakes that are not finished.
     #[must_use]
     pub fn unfinished_handshakes(&self) -> usize {

@@ -161,7 +161,7 @@ impl Upstream for Upward {
             deadline_ms,
         } = question;
         let request = AuthenticateRequest {
-            login,
+            login: login.into_bytes(),
             remote_address,
         };
         let envelope = to_app_service(Kind::Authenticate, &app, request.encode_to_vec().into());

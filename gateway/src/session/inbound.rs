@@ -108,6 +108,11 @@ impl Inbound {
         Ok(())
     }
 
+    /// Bytes of the shared budget that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.taken
+    }
+
     /// When something authentic last came.
     pub(crate) fn heard_at_ms(&self) -> u64 {
         self.heard_at_ms
