@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod chat;
+mod displaced;
 mod drain;
 mod flow;
 mod handles;
