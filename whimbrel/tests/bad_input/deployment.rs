@@ -133,6 +133,18 @@ impl Deployment {
         Ok(bytes)
     }
 
+    /// Resident memory of the process with this role, in bytes.
+    pub(crate) fn resident_of(&self, role: &str) -> anyhow::Result<i64> {
+        let pid = self.ready.pids.get(role).context("a role of the ready file")?;
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm"))
+            .with_context(|| format!("process {pid} is gone; {}", self.said()))?;
+        let pages = statm
+            .split_whitespace()
+            .nth(1)
+            .context("statm has a second field")?;
+        Ok(pages.parse::<i64>()? * i64::try_from(rustix::param::page_size())?)
+    }
+
     /// The sum of a gauge over its labels.
     pub(crate) fn gauge(&self, runtime: &Handle, name: &str) -> anyhow::Result<f64> {
         let url = format!("{}/metrics", self.ready.metrics);
