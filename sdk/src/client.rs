@@ -60,6 +60,12 @@ impl std::fmt::Debug for FixedToken {
 
 /// One user on one device. Clones are the same client; it lives until [`Client::close`] or until the last clone is gone.
 ///
+/// **When the server was restored from a backup**, the client follows it: what the server no longer has is dropped and told
+/// by [`Event::MessagesLost`](crate::Event::MessagesLost), what it has instead is shown, changes that were lost are taken back by
+/// [`Event::MessageChanged`](crate::Event::MessageChanged). A message that was on its way, unacknowledged, is sent to the restored server
+/// under its old id and is there once. One that was acknowledged and then lost with the server is among what was lost: it is
+/// not sent again by itself, for nobody can know whether its author still means it.
+///
 /// The client has a thread of its own: its futures can be awaited in any runtime, and dropped at any time; what was
 /// handed over is then still done.
 #[derive(Debug, Clone)]

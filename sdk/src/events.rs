@@ -30,6 +30,14 @@ pub enum Event {
         /// As it is now.
         entry: Entry,
     },
+    /// The server was restored from a backup and no longer has what was shown after this seq. What it has there now
+    /// follows as [`Event::MessageReceived`], each once. See [`Client`](crate::Client) for what becomes of one's own.
+    MessagesLost {
+        /// Where.
+        conversation: ConversationId,
+        /// The last entry that stays; 0 when none does.
+        after_seq: u64,
+    },
     /// A row of the conversation list is new or different.
     ConversationChanged {
         /// As it is now.

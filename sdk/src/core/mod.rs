@@ -6,6 +6,7 @@
 //! leave. Nothing here knows of sockets or of waiting.
 
 mod asking;
+mod doubting;
 mod inbox;
 mod list;
 mod pause;
@@ -23,13 +24,14 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::bucket;
-use whimbrel_protocol::client::SyncRequest;
+use whimbrel_protocol::client::{Entry, SyncRequest};
 use whimbrel_protocol::client_session::Failure;
 use whimbrel_protocol::ids::{ConversationId, OperationId};
 use whimbrel_protocol::method::Method;
 
 use self::asking::{Call, Mark};
 pub(crate) use self::asking::{HistoryRequest, LocalHistory, NewCall, Payload};
+use self::inbox::Inbox;
 pub(crate) use self::inbox::Position;
 use self::list::ListSync;
 pub(crate) use self::pause::Pause;
@@ -45,6 +47,10 @@ const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
 
 /// Rows of the conversation list asked for at once.
 const SYNC_LIMIT: u32 = 200;
+
+/// Entries held between READY and the answer to the first sync of a connection, which takes a round trip: those of a busy
+/// user in some seconds. What is beyond is pulled.
+const EARLY_MAX: usize = 512;
 
 /// The two clocks, as of one moment.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +98,14 @@ enum Purpose {
         conversation: ConversationId,
         after_rev: u64,
     },
+    Compare {
+        conversation: ConversationId,
+        from_seq: u64,
+    },
+    Recheck {
+        conversation: ConversationId,
+        from_seq: u64,
+    },
     Send {
         conversation: ConversationId,
         batch: i64,
@@ -134,7 +148,13 @@ pub(crate) struct Core {
     events: Vec<Event>,
     replies: Vec<Box<dyn FnOnce() + Send>>,
     send_replies: BTreeMap<LocalMessageId, Reply<SentMessage>>,
+    /// Something had no answer since the last answer: pauses may be running.
+    has_failed: bool,
     online: bool,
+    /// The server of this connection has answered a sync: it is the one that what is kept is from, or all is doubted.
+    acquainted: bool,
+    /// Entries that came before it was.
+    early: Vec<(ConversationId, Entry)>,
     foreground: bool,
 }
 
@@ -157,7 +177,10 @@ impl Core {
             events: Vec::new(),
             replies: Vec::new(),
             send_replies: BTreeMap::new(),
+            has_failed: false,
             online: false,
+            acquainted: false,
+            early: Vec::new(),
             foreground: true,
             store,
             settings,
@@ -181,6 +204,8 @@ impl Core {
         self.events.clear();
         self.replies.clear();
         self.online = false;
+        self.acquainted = false;
+        self.early.clear();
         self.restore_conversations()?;
         self.restore_lanes()?;
         self.restore_marks()
@@ -219,6 +244,8 @@ impl Core {
     /// The session is ready: requests may be made.
     pub(crate) fn handle_online(&mut self, now: Now) {
         self.online = true;
+        self.acquainted = false;
+        self.early.clear();
         // A sync that went out behind Confirm is answered after READY: it is as good as a new one.
         if !self.list.is_asking() {
             self.list.want_now(now.monotonic);
@@ -231,6 +258,12 @@ impl Core {
     /// No session takes requests for now. What was asked stays asked until it is lost or answered.
     pub(crate) fn handle_offline(&mut self) {
         self.online = false;
+        // What was pushed of conversations not yet placed may be of a server that will have begun anew by the next sync.
+        for conversation in self.conversations.values_mut() {
+            if conversation.inbox.position().is_none() {
+                conversation.inbox = Inbox::new();
+            }
+        }
     }
 
     /// The server fears that something was missed.
@@ -319,7 +352,32 @@ impl Core {
         }
     }
 
+    /// An answer came, whatever it says: what waits because it had none need not wait long.
+    fn hasten(&mut self, now: Now) {
+        if !std::mem::take(&mut self.has_failed) {
+            return;
+        }
+        let jitter = self.jitter();
+        let lanes = self.lanes.values_mut().map(|lane| &mut lane.pause);
+        let calls = self.calls.values_mut().map(|call| &mut call.pause);
+        let marks = self.marks.values_mut().map(|mark| &mut mark.pause);
+        for pause in lanes.chain(calls).chain(marks) {
+            pause.hasten(now.monotonic, jitter);
+        }
+        self.list.hasten(now.monotonic, jitter);
+        let mut hastened = Vec::new();
+        for (conversation, kept) in &mut self.conversations {
+            if kept.inbox.hasten(now.monotonic, jitter) {
+                hastened.push(*conversation);
+            }
+        }
+        for conversation in hastened {
+            self.set_alarm(conversation);
+        }
+    }
+
     fn handle_answer(&mut self, purpose: &Purpose, body: Bytes, now: Now) -> Result<(), StoreError> {
+        self.hasten(now);
         match *purpose {
             Purpose::Sync => match decode(body) {
                 Some(page) => self.handle_synced(page, now),
@@ -337,6 +395,20 @@ impl Core {
                 after_rev,
             } => match decode(body) {
                 Some(page) => self.handle_changes(conversation, after_rev, page, now),
+                None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
+            },
+            Purpose::Compare {
+                conversation,
+                from_seq,
+            } => match decode(body) {
+                Some(page) => self.handle_compared(conversation, from_seq, &page, now),
+                None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
+            },
+            Purpose::Recheck {
+                conversation,
+                from_seq,
+            } => match decode(body) {
+                Some(page) => self.handle_rechecked(conversation, from_seq, page, now),
                 None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
             },
             Purpose::Send { conversation, batch } => match decode(body) {
@@ -363,10 +435,14 @@ impl Core {
             _ => 0,
         };
         let lost = matches!(why, NoAnswer::Lost | NoAnswer::Failed(Failure::NotBegun));
+        self.has_failed |= !lost;
         match *purpose {
             Purpose::Sync if lost => self.list.handle_lost(now.monotonic),
             Purpose::Sync => self.list.handle_failed(now.monotonic, retry_after_ms, jitter),
-            Purpose::Pull { conversation, .. } | Purpose::Changes { conversation, .. } => {
+            Purpose::Pull { conversation, .. }
+            | Purpose::Changes { conversation, .. }
+            | Purpose::Compare { conversation, .. }
+            | Purpose::Recheck { conversation, .. } => {
                 if let Some(kept) = self.conversations.get_mut(&conversation) {
                     match &why {
                         _ if lost => kept.inbox.handle_lost(),

@@ -2,6 +2,8 @@
 
 use prost::Message as _;
 use whimbrel_protocol::bucket;
+use whimbrel_protocol::client::PullRequest;
+use whimbrel_protocol::ids::ConversationId;
 use whimbrel_protocol::method::Method;
 
 use super::{Driver, Flow, Input, LocalHistory};
@@ -96,7 +98,18 @@ impl Driver {
             reply(Ok(entries));
             return Ok(());
         };
-        let conversation = request.conversation;
+        self.ask_history(request.conversation, asked, entries, reply);
+        Ok(())
+    }
+
+    /// Asks the server for what of history is not here; it goes behind `local`.
+    pub(super) fn ask_history(
+        &mut self,
+        conversation: ConversationId,
+        asked: PullRequest,
+        local: Vec<Entry>,
+        reply: Reply<Vec<Entry>>,
+    ) {
         let to_histories = self.to_histories.clone();
         let payload = asked.encode_to_vec().into();
         let call = NewCall {
@@ -108,7 +121,7 @@ impl Driver {
                 let input = Input::History {
                     conversation,
                     asked,
-                    local: entries,
+                    local,
                     result,
                     reply,
                 };
@@ -117,7 +130,6 @@ impl Driver {
             }),
         };
         self.call(call, self.clock.now());
-        Ok(())
     }
 
     /// Asks the server, unless there will never be one.

@@ -303,6 +303,14 @@ impl Chat {
                     screen::line(&entry)
                 ))?;
             }
+            Event::MessagesLost {
+                conversation,
+                after_seq,
+            } => {
+                self.tell(&format!(
+                    "[{conversation}] the server was restored from a backup: nothing after #{after_seq} is there any more"
+                ))?;
+            }
             Event::MessageChanged { .. }
             | Event::ConversationChanged { .. }
             | Event::ConversationRemoved { .. }

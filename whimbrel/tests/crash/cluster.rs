@@ -1,24 +1,38 @@
-//! A deployment that is killed, wholly or in part, and comes back in its place.
+//! A deployment that is killed or stopped, wholly or in part, and comes back in its place.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::support::{Mode, Standalone};
 
 /// A role is started again after a fraction of a second, unless it was killed before it was stable; then after seconds.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// All roles, as the ready file calls them.
+const ROLES: [&str; 4] = ["gateway", "router", "app-service", "lbs"];
 /// Between two looks at the ready file.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What is killed.
+/// What happens to a [`Target`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// SIGKILL; what is killed is started again.
+    Kill(Target),
+    /// SIGSTOP, and SIGCONT after so long: connections stay open, and nobody behind them answers.
+    Stop(Target, Duration),
+}
+
+/// What a fault hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The process that was started; everything ends with it.
+    /// The process that was started, and everything with it.
     Whole,
-    /// The process of one role.
+    /// The process of one role; of its first node, if it has several.
     Role(&'static str),
+    /// The process of the second gateway.
+    SecondGateway,
 }
 
 /// The deployment. See the module.
@@ -38,8 +52,32 @@ impl Cluster {
         }
     }
 
+    /// Lets `fault` happen and waits until what it hit is back.
+    pub(crate) async fn suffer(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill(target) => self.kill(target).await,
+            Fault::Stop(target, length) => self.stop(target, length).await,
+        }
+    }
+
+    /// Stops the processes of `target`, and lets them go on after `length`.
+    async fn stop(&self, target: Target, length: Duration) {
+        let pids = match target {
+            Target::Role(role) => vec![self.pid(role, 0)],
+            Target::SecondGateway => vec![self.pid("gateway", 1)],
+            Target::Whole => self.everybody(),
+        };
+        for pid in &pids {
+            kill_process(*pid, Signal::STOP).expect("a process can be stopped");
+        }
+        tokio::time::sleep(length).await;
+        for pid in &pids {
+            kill_process(*pid, Signal::CONT).expect("a stopped process can go on");
+        }
+    }
+
     /// Kills `target` and waits until it is back, on the same ports.
-    pub(crate) async fn kill(&mut self, target: Target) {
+    async fn kill(&mut self, target: Target) {
         match target {
             Target::Whole => {
                 let port_base = self.port_base();
@@ -51,29 +89,49 @@ impl Cluster {
                 );
                 self.running = Standalone::start(&self.folder, self.mode, port_base).await;
             }
-            Target::Role(role) => {
-                let killed = self.pid(role);
-                kill_process(killed, Signal::KILL).expect("a role's process can be killed");
-                let started = Instant::now();
-                while self.pid(role) == killed {
-                    assert!(
-                        started.elapsed() < BACK_WITHIN,
-                        "the {role} process is not back after {BACK_WITHIN:?}; see {:?}/server.log",
-                        self.folder
-                    );
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            }
+            Target::Role(role) => self.kill_one(role, 0).await,
+            Target::SecondGateway => self.kill_one("gateway", 1).await,
         }
     }
 
-    fn pid(&self, role: &str) -> Pid {
+    async fn kill_one(&self, role: &str, nth: usize) {
+        let killed = self.pid(role, nth);
+        kill_process(killed, Signal::KILL).expect("a role's process can be killed");
+        let started = Instant::now();
+        while self.pid(role, nth) == killed {
+            assert!(
+                started.elapsed() < BACK_WITHIN,
+                "the {role} process is not back after {BACK_WITHIN:?}; see {:?}/server.log",
+                self.folder
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn pid(&self, role: &str, nth: usize) -> Pid {
+        let pids = self.pids(role);
+        *pids
+            .get(nth)
+            .unwrap_or_else(|| panic!("{role} {nth} is not among {pids:?}"))
+    }
+
+    /// All processes of a role: one, or a list.
+    fn pids(&self, role: &str) -> Vec<Pid> {
         let ready = self.running.ready();
-        let pid = ready["pids"][role]
-            .as_i64()
-            .and_then(|pid| i32::try_from(pid).ok());
-        pid.and_then(Pid::from_raw)
-            .unwrap_or_else(|| panic!("no process of the {role} in {ready}"))
+        let said = &ready["pids"][role];
+        let listed = said
+            .as_array()
+            .map_or_else(|| vec![said], |list| list.iter().collect());
+        let pids = listed.into_iter().map(as_pid).collect::<Option<_>>();
+        pids.unwrap_or_else(|| panic!("no process of the {role} in {ready}"))
+    }
+
+    /// The roles before the process that looks after them, or it would start again those that stand still.
+    fn everybody(&self) -> Vec<Pid> {
+        let mut all: Vec<_> = ROLES.iter().flat_map(|role| self.pids(role)).collect();
+        let ready = self.running.ready();
+        all.push(as_pid(&ready["pid"]).unwrap_or_else(|| panic!("no process in {ready}")));
+        all
     }
 
     /// The LBS listens on the first port.
@@ -82,4 +140,9 @@ impl Cluster {
         let port = lbs.rsplit(':').next().and_then(|port| port.parse().ok());
         port.unwrap_or_else(|| panic!("no port in {lbs}"))
     }
+}
+
+fn as_pid(value: &Value) -> Option<Pid> {
+    let pid = value.as_i64().and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw)
 }

@@ -140,6 +140,8 @@ impl Device {
                     lane.window.add_permits(1);
                 }
             }
+            // Nothing is restored here: what was shown stays.
+            Event::MessagesLost { .. } => unreachable!("no backup was restored"),
             Event::Connection(_) | Event::ConversationRemoved { .. } | Event::Synced => {}
         }
     }

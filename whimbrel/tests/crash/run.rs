@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use whimbrel_sdk::{ConversationId, NewGroup};
 
 use crate::checker::{Violation, check};
-use crate::cluster::{Cluster, Target};
+use crate::cluster::{Cluster, Fault};
 use crate::device::{self, Device};
 use crate::history::{History, Talk, User};
 use crate::ledger::{Ledger, Tally};
@@ -28,12 +28,12 @@ const PEERS: [usize; 2] = [1, 4];
 const OWNER_EVERY: usize = 3;
 /// with these, counted from them.
 const MEMBERS: [usize; 4] = [1, 2, 5, 7];
-/// Messages acknowledged between two kills, at least.
+/// Messages acknowledged between two faults, at least.
 const ACKNOWLEDGED_BETWEEN: u64 = 2_000;
-/// The longest a kill waits for that; what takes longer hangs.
+/// The longest a fault waits for that; what takes longer hangs.
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(60);
-/// A kill comes within this time after that, milliseconds, so that it hits anything.
-const KILL_JITTER_MS: u64 = 200;
+/// A fault comes within this time after that, milliseconds, so that it hits anything.
+const FAULT_JITTER_MS: u64 = 200;
 /// How long everything begun may take to be answered once nobody begins anything: a restart, a reconnect, some retries.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long devices may take to be up to date after that: a dead node's lease (9 s) and two looks for its markers (10 s
@@ -44,8 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Violations printed of an invariant; the rest are like them.
 const PRINTED_MAX: usize = 10;
 
-/// Kills what `kills` says, each under load; panics when a promise was broken.
-pub(crate) async fn run(mode: Mode, kills: &[Target]) {
+/// Lets `faults` happen one after the other, each under load; panics when a promise was broken.
+pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
     let seed = match std::env::var("WHIMBREL_CRASH_SEED") {
         Ok(seed) => seed.parse().expect("WHIMBREL_CRASH_SEED is a number"),
         Err(_) => rand::random(),
@@ -71,8 +71,15 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
     begin(&cluster, &devices, &mut load).await;
     say("everybody chats");
 
-    let kill_rng = StdRng::seed_from_u64(rng.random());
-    kill_all(&mut cluster, kills, (&ledger, &devices), &stop, (kill_rng, &say)).await;
+    let fault_rng = StdRng::seed_from_u64(rng.random());
+    suffer_all(
+        &mut cluster,
+        faults,
+        (&ledger, &devices),
+        &stop,
+        (fault_rng, &say),
+    )
+    .await;
     finish(&mut load, &say).await;
 
     let mut violations = settle(&ledger, &devices).await;
@@ -101,16 +108,16 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
     say("no promise was broken");
 }
 
-/// Kills one after the other under full load, and lets nobody begin anything after the last.
-async fn kill_all(
+/// Lets one after the other happen under full load, and nobody begin anything after the last.
+async fn suffer_all(
     cluster: &mut Cluster,
-    kills: &[Target],
+    faults: &[Fault],
     (ledger, devices): (&Ledger, &[Arc<Device>]),
     stop: &watch::Sender<bool>,
     (mut rng, say): (StdRng, &impl Fn(&str)),
 ) {
     let mut tally = ledger.tally();
-    for (number, target) in kills.iter().enumerate() {
+    for (number, fault) in faults.iter().enumerate() {
         let before = *tally.borrow();
         let Some(now) = traffic(&mut tally, before.acknowledged + ACKNOWLEDGED_BETWEEN).await else {
             let (now, standings) = (*tally.borrow(), standings(devices).await);
@@ -119,21 +126,25 @@ async fn kill_all(
                 "{now:?} after {before:?} and {TRAFFIC_WITHIN:?}; ended by itself: {ended:?}; {standings:#?}"
             );
         };
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..KILL_JITTER_MS))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..FAULT_JITTER_MS))).await;
         let now = in_flight(&mut tally, now).await;
-        if number + 1 == kills.len() {
-            // Nothing new comes after the last kill: what it left behind must be found without.
+        if number + 1 == faults.len() {
+            // Nothing new comes after the last fault: what it left behind must be found without.
             stop.send_replace(true);
         }
-        let killed = Instant::now();
-        cluster.kill(*target).await;
+        let hit = Instant::now();
+        cluster.suffer(*fault).await;
+        let (back, after) = (hit.elapsed(), *tally.borrow());
+        let answered = tally.wait_for(|tally| tally.acknowledged > after.acknowledged || tally.pending == 0);
+        let answered = tokio::time::timeout(TRAFFIC_WITHIN, answered).await;
+        let answered = answered.map(|_| hit.elapsed() - back);
         say(&format!(
-            "kill {} of {}, {target:?}: {} acknowledged since the last, {} in flight; back after {:?}",
+            "{fault:?}, {} of {}: {} acknowledged since the last, {} in flight; back after {back:?}, answers again after \
+             {answered:?} more",
             number + 1,
-            kills.len(),
+            faults.len(),
             now.acknowledged - before.acknowledged,
             now.pending,
-            killed.elapsed(),
         ));
     }
 }

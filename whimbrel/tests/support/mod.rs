@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) enum Mode {
     /// All in one, over in-memory links.
     OneProcess,
-    /// One each, supervised, over loopback TCP.
-    Processes,
+    /// One each, supervised, over loopback TCP, and so many gateways.
+    Processes { gateways: u16 },
 }
 
 /// `whimbrel standalone`, running. Killed when dropped.
@@ -50,8 +50,11 @@ impl Standalone {
         command.arg("standalone").arg("--data").arg(folder.join("data"));
         command.arg("--ready-file").arg(&ready_file);
         command.arg("--port-base").arg(port_base.to_string());
-        if mode == Mode::Processes {
-            command.arg("--processes");
+        if let Mode::Processes { gateways } = mode {
+            command
+                .arg("--processes")
+                .arg("--gateways")
+                .arg(gateways.to_string());
         }
         let child = command
             .stdin(Stdio::null())
