@@ -767,6 +767,12 @@ fn no_debug_output_shows_a_token_or_a_key() {
     pair.arrive(&record);
     shown.push(format!("{:?}", pair.session));
     shown.push(format!("{:?}", pair.events()));
+    let mut unfinished = Vec::new();
+    token(&TOKEN.repeat(2)).encode(&mut unfinished).unwrap();
+    let record = client.seal_raw(&unfinished[..unfinished.len() - 3]);
+    pair.arrive(&record);
+    assert!(pair.session.held() > 0);
+    shown.push(format!("{:?}", pair.session));
     for shown in &shown {
         for secret in &secrets {
             // As text, as bytes, and as the text within longer bytes.
