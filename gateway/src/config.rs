@@ -34,7 +34,7 @@ pub struct GatewayConfig {
     pub buckets: NonZeroU32,
     /// Connections at most. 0: as many as RLIMIT_NOFILE allows.
     pub connections_max: usize,
-    /// Descriptors of this process that connections leave to everything else in it.
+    /// Descriptors of this process that connections leave to everything else in it, or half of all if that is less.
     pub reserved_descriptors: u64,
     /// Bounds of each login session.
     pub session: SessionConfig,
@@ -272,7 +272,10 @@ impl GatewayConfig {
 
     /// The engine's bounds; connections stay below RLIMIT_NOFILE whatever is set.
     pub(crate) fn engine_limits(&self) -> EngineLimits {
-        let descriptors = RawFdLimit::read().for_connections(self.reserved_descriptors);
+        let limit = RawFdLimit::read();
+        // Under a very low limit the rest has to do with half.
+        let half = limit.soft.map_or(u64::MAX, |soft| soft / 2);
+        let descriptors = limit.for_connections(self.reserved_descriptors).max(half);
         let descriptors = usize::try_from(descriptors)
             .unwrap_or(usize::MAX)
             .min(CONNECTIONS_MAX_UNLIMITED);
@@ -325,6 +328,7 @@ mod tests {
             config.engine_limits().connections_max
         };
         assert_eq!(of(100) - of(400), 300);
+        assert!(of(u64::MAX) > 100, "a limit that is very low is shared");
     }
 
     #[test]
