@@ -124,6 +124,7 @@ impl Gateway {
             clock: Arc::clone(&host.clock),
             maker,
             keys,
+            rotated_at_ms: now_ms,
             renewed_at: None,
             draining: draining.clone(),
             stop: stop.clone(),
@@ -177,6 +178,12 @@ impl GatewayHandle {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.reach.sessions()
+    }
+
+    /// How often accepting has failed since the start, for want of descriptors as a rule.
+    #[must_use]
+    pub fn accept_errors(&self) -> usize {
+        self.reach.accept_errors()
     }
 
     /// Handshakes that are not finished.

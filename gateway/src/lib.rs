@@ -10,6 +10,10 @@
 //! message: its clients connect elsewhere and sync.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[path = "../tests/it/support/client.rs"]
+mod client;
 mod config;
 mod downward;
 mod engine;

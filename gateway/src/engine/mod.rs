@@ -13,6 +13,7 @@
 mod addresses;
 mod connection;
 mod listener;
+mod making_room;
 mod message;
 mod orders;
 mod port;
@@ -21,6 +22,9 @@ mod reactor;
 mod rooms;
 mod serve;
 mod slots;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod stage;
 mod thaw;
 mod upstream;
 mod users;
@@ -80,6 +84,7 @@ pub(crate) struct Shared {
     addresses: Arc<Addresses>,
     connections: AtomicUsize,
     sessions: AtomicUsize,
+    accept_errors: AtomicUsize,
     /// What each reactor held at the end of its last turn.
     holdings: Box<[Holdings]>,
 }
@@ -213,6 +218,7 @@ impl Engine {
             limits,
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            accept_errors: AtomicUsize::new(0),
             holdings: (0..reactors).map(|_| Holdings::default()).collect(),
         });
         let mut threads = Vec::with_capacity(reactors);
@@ -331,6 +337,11 @@ impl Reach {
     /// Registered sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.shared.sessions.load(Relaxed)
+    }
+
+    /// Accepts that failed.
+    pub(crate) fn accept_errors(&self) -> usize {
+        self.shared.accept_errors.load(Relaxed)
     }
 
     /// Handshakes that are not finished.

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use whimbrel_protocol::cluster::{SessionHandle, SessionRecord};
 
 use super::message::Asked;
 use crate::rooms::RoomName;
-use crate::session::{Identity, UpRequest};
+use crate::session::{Identity, LoginMessage, UpRequest};
 
 /// The cluster, as reactors see it. Nothing here may block or wait: what cannot be handed on now is answered at once.
 pub(crate) trait Upstream: Send + Sync + 'static {
@@ -48,7 +47,7 @@ pub(crate) trait Upstream: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub(crate) struct Authenticate {
     /// The Login message.
-    pub(crate) login: Bytes,
+    pub(crate) login: LoginMessage,
     /// The app it claims, for placement.
     pub(crate) app: String,
     /// Where it came from; empty when a session of long standing has a new token.
