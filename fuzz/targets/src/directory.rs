@@ -216,7 +216,10 @@ fn resigned(source: &mut Source<'_>) {
             assert!(bytes.len() <= DESCRIPTOR_LEN_MAX && believed.root == root().public());
             planted(
                 "directory",
-                believed.statement.versions.contains(&0x21) && believed.statement.suites.contains(&0x42),
+                &[
+                    believed.statement.versions.iter().any(u8::is_ascii_punctuation),
+                    believed.statement.suites.iter().any(u8::is_ascii_uppercase),
+                ],
             );
             look_at(&believed, known);
             // What was believed can be said again, unless a careless signer left a value empty; then it means the same.

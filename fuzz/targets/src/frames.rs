@@ -59,17 +59,14 @@ fn read(bytes: &[u8], cut: usize) {
         assert!(!error.to_string().is_empty());
     }
     for frame in frames {
-        planted(
-            "frames",
-            matches!(
-                &frame,
-                Frame::GoAway {
-                    last_request: RequestId(33),
-                    delay_window_ms: 77,
-                    ..
-                }
-            ),
-        );
+        if let Frame::GoAway {
+            last_request,
+            delay_window_ms,
+            ..
+        } = &frame
+        {
+            planted("frames", &[last_request.0 >= 33, *delay_window_ms / 8 == 9]);
+        }
         again(&frame);
         assert!(!frame.kind().to_string().is_empty());
         assert!(frame.kind().legal_from(Side::Client) || frame.kind().legal_from(Side::Server));

@@ -58,12 +58,12 @@ pub(crate) fn messages(data: &[u8]) {
         Some(check) => check(bytes),
         None => ids(bytes),
     }
-    planted(
-        "messages",
-        which == 13
-            && client::SendRequest::decode(bytes)
-                .is_ok_and(|send| send.messages.len() == 3 && send.conversation.first() == Some(&b'!')),
-    );
+    if which == 13
+        && let Ok(send) = client::SendRequest::decode(bytes)
+    {
+        let is_marked = send.conversation.first().is_some_and(u8::is_ascii_punctuation);
+        planted("messages", &[send.messages.len() == 3, is_marked]);
+    }
 }
 
 /// Ids out of anything: taken, and then the same in text and on the wire, or refused in words.

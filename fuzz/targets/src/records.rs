@@ -206,10 +206,10 @@ fn harm(source: &mut Source<'_>, wire: &mut Vec<Vec<u8>>) -> bool {
 fn read_frames(plaintext: &[u8]) {
     let (mut reader, mut rest) = (FrameReader::new(), plaintext);
     while let Ok(Some(frame)) = reader.next(&mut rest) {
-        planted(
-            "records",
-            matches!(&frame, Frame::Push(push) if push.tracked && push.method == 91 && push.payload.first() == Some(&b'!')),
-        );
+        if let Frame::Push(push) = &frame {
+            let is_marked = push.payload.first().is_some_and(u8::is_ascii_punctuation);
+            planted("records", &[push.tracked, push.method >= 91, is_marked]);
+        }
     }
 }
 

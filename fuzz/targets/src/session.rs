@@ -390,7 +390,14 @@ impl Run<'_> {
                 }
                 Wish::Confirmed => self.opening_waits = true,
                 Wish::Request { id, payload } => {
-                    planted("session", payload.starts_with(b"fuzz") && id.0 == 5);
+                    planted(
+                        "session",
+                        &[
+                            id.0 >= 5,
+                            payload.first().is_some_and(u8::is_ascii_punctuation),
+                            payload.get(1).is_some_and(u8::is_ascii_uppercase),
+                        ],
+                    );
                     assert!(!self.requests.contains(&id), "{id:?} is passed on twice");
                     self.requests.push(id);
                 }

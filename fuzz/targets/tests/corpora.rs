@@ -1,5 +1,6 @@
 //! Every input that a fuzzer kept, and every seed, run again: what was found once stays found.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a failing test shows which input it was at")]
 
 use std::collections::BTreeSet;
 use std::fs;
