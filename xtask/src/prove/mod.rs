@@ -57,6 +57,9 @@ pub(crate) struct ProveArgs {
     /// Build the server with planted faults, plant this one, and expect the checker to find it.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
+    /// Build for development: quicker to build, slower to run.
+    #[arg(long)]
+    dev: bool,
     /// Where everything goes; it must not exist. Default: target/prove/<time>.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -124,7 +127,7 @@ impl std::fmt::Display for Fault {
 
 /// Runs it. Succeeds when no promise was broken; with a plant, when some were.
 pub(crate) fn run(root: &Path, args: &ProveArgs) -> anyhow::Result<ExitCode> {
-    let binaries = Binaries::build(root, args.plant.is_some())?;
+    let binaries = Binaries::build(root, args.dev, args.plant.is_some())?;
     let out = out_folder(root, args)?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let mut rng = StdRng::seed_from_u64(seed);

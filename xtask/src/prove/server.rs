@@ -34,13 +34,18 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// Builds them for release; the server with planted faults in a folder apart.
-    pub(super) fn build(root: &Path, planted: bool) -> anyhow::Result<Self> {
+    /// Builds them for release, or for development; the server with planted faults in a folder apart.
+    pub(super) fn build(root: &Path, dev: bool, planted: bool) -> anyhow::Result<Self> {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let release = root.join(target).join("release");
+        let (profile, folder) = if dev {
+            ("dev", "debug")
+        } else {
+            ("release", "release")
+        };
+        let built = root.join(target).join(folder);
         let cargo = |arguments: &[&str]| {
             let status = Command::new("cargo")
-                .args(["build", "--release"])
+                .args(["build", "--profile", profile])
                 .args(arguments)
                 .current_dir(root)
                 .status()
@@ -52,28 +57,34 @@ impl Binaries {
         let server = if planted {
             let features = ["--features", "planted-faults", "--target-dir", PLANTED_TARGET];
             cargo(&[&["--package", "whimbrel"], &features[..]].concat())?;
-            root.join(PLANTED_TARGET).join("release")
+            root.join(PLANTED_TARGET).join(folder)
         } else {
             cargo(&["--package", "whimbrel"])?;
-            release.clone()
+            built.clone()
         };
         Ok(Self {
             server: server.join("whimbrel"),
-            generator: release.join("whimbrel-loadtest"),
-            recorder: release.join("libwhimbrel_powercut.so"),
+            generator: built.join("whimbrel-loadtest"),
+            recorder: built.join("libwhimbrel_powercut.so"),
         })
     }
 }
 
-/// `whimbrel standalone`, running. Killed when dropped.
+/// How the server is started, each time alike.
 #[derive(Debug)]
-pub(super) struct Server {
+struct Setup {
     command: PathBuf,
     recorder: PathBuf,
     folder: PathBuf,
     processes: bool,
     plant: Option<String>,
     ready_file: PathBuf,
+}
+
+/// `whimbrel standalone`, running. Killed when dropped.
+#[derive(Debug)]
+pub(super) struct Server {
+    setup: Setup,
     child: Child,
     /// What was written since the start, of one process.
     recorded: Option<PowerCut>,
@@ -86,27 +97,24 @@ impl Server {
         processes: bool,
         plant: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let ready_file = folder.join("ready.json");
-        let mut server = Self {
+        let setup = Setup {
             command: binaries.server.clone(),
             recorder: binaries.recorder.clone(),
             folder: folder.to_owned(),
             processes,
             plant: plant.map(ToOwned::to_owned),
-            ready_file,
-            // Replaced at once.
-            child: Command::new("true")
-                .spawn()
-                .context("no process can be started")?,
-            recorded: None,
+            ready_file: folder.join("ready.json"),
         };
-        server.child.wait()?;
-        server.start_on(0)?;
-        Ok(server)
+        let (child, recorded) = setup.start_on(0)?;
+        Ok(Self {
+            setup,
+            child,
+            recorded,
+        })
     }
 
     pub(super) fn ready_file(&self) -> &Path {
-        &self.ready_file
+        &self.setup.ready_file
     }
 
     /// Lets `fault` happen and waits until the server is back; gives what a power cut put at risk, bytes.
@@ -114,7 +122,7 @@ impl Server {
         match fault {
             Fault::Kill => {
                 let port_base = self.kill()?;
-                self.start_on(port_base)?;
+                (self.child, self.recorded) = self.setup.start_on(port_base)?;
                 Ok(None)
             }
             Fault::CutPower => {
@@ -126,7 +134,7 @@ impl Server {
                     Loss::All
                 };
                 let lost = recorded.cut(loss, &mut StdRng::seed_from_u64(rng.random()))?;
-                self.start_on(port_base)?;
+                (self.child, self.recorded) = self.setup.start_on(port_base)?;
                 Ok(Some(lost.unsynced_bytes))
             }
             Fault::KillRole(role) => {
@@ -139,59 +147,8 @@ impl Server {
     /// Ends it; whether it had printed that something panicked.
     pub(super) fn end(mut self) -> anyhow::Result<bool> {
         self.kill()?;
-        let printed = fs::read_to_string(self.log_path())?;
+        let printed = fs::read_to_string(self.setup.log_path())?;
         Ok(printed.contains("panicked"))
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.folder.join("server.log")
-    }
-
-    fn start_on(&mut self, port_base: u16) -> anyhow::Result<()> {
-        if self.ready_file.exists() {
-            // Left behind by one that was killed.
-            fs::remove_file(&self.ready_file)?;
-        }
-        let log_path = self.log_path();
-        let log = || OpenOptions::new().create(true).append(true).open(&log_path);
-        let data = self.folder.join("data");
-        let mut command = Command::new(&self.command);
-        command.arg("standalone").arg("--data").arg(&data);
-        command.arg("--ready-file").arg(&self.ready_file);
-        command.arg("--port-base").arg(port_base.to_string());
-        if self.processes {
-            command.arg("--processes");
-        } else {
-            // Of several processes nobody knows the order of their writes.
-            let recorded = PowerCut::begin(&data, &self.folder.join("writes.log"))?;
-            command.envs(recorded.environment(&self.recorder));
-            self.recorded = Some(recorded);
-        }
-        if let Some(plant) = &self.plant {
-            command.env("WHIMBREL_PLANT", plant);
-        }
-        self.child = command
-            .stdin(Stdio::null())
-            .stdout(log()?)
-            .stderr(log()?)
-            .spawn()
-            .with_context(|| format!("{} does not start", self.command.display()))?;
-        let started = Instant::now();
-        while !self.ready_file.exists() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!(
-                    "the server ended at its start, {status}: see {}",
-                    log_path.display()
-                );
-            }
-            ensure!(
-                started.elapsed() < START_WITHIN,
-                "the server is not ready after {START_WITHIN:?}: see {}",
-                log_path.display()
-            );
-            thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
     }
 
     /// SIGKILL; gives the first of its ports.
@@ -200,7 +157,7 @@ impl Server {
         if let Some(status) = self.child.try_wait()? {
             bail!(
                 "the server ended by itself, {status}: see {}",
-                self.log_path().display()
+                self.setup.log_path().display()
             );
         }
         self.child.kill()?;
@@ -216,7 +173,7 @@ impl Server {
             ensure!(
                 started.elapsed() < START_WITHIN,
                 "the {role} process is not back after {START_WITHIN:?}: see {}",
-                self.log_path().display()
+                self.setup.log_path().display()
             );
             thread::sleep(LOOK_EVERY);
         }
@@ -224,9 +181,9 @@ impl Server {
     }
 
     fn ready(&self) -> anyhow::Result<Value> {
-        let text = fs::read_to_string(&self.ready_file)
-            .with_context(|| format!("cannot read {}", self.ready_file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", self.ready_file.display()))
+        let text = fs::read_to_string(&self.setup.ready_file)
+            .with_context(|| format!("cannot read {}", self.setup.ready_file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", self.setup.ready_file.display()))
     }
 
     /// The process of a role; the first, if it has several.
@@ -245,6 +202,71 @@ impl Server {
         let port = ready["lbs"].as_str().and_then(|lbs| lbs.rsplit(':').next());
         port.and_then(|port| port.parse().ok())
             .with_context(|| format!("no port of the LBS in {ready}"))
+    }
+}
+
+impl Setup {
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("server.log")
+    }
+
+    /// Starts it and waits until it listens; port base 0 takes free ports.
+    fn start_on(&self, port_base: u16) -> anyhow::Result<(Child, Option<PowerCut>)> {
+        if self.ready_file.exists() {
+            // Left behind by one that was killed.
+            fs::remove_file(&self.ready_file)?;
+        }
+        let log_path = self.log_path();
+        let log = || OpenOptions::new().create(true).append(true).open(&log_path);
+        let data = self.folder.join("data");
+        let mut command = Command::new(&self.command);
+        command.arg("standalone").arg("--data").arg(&data);
+        command.arg("--ready-file").arg(&self.ready_file);
+        command.arg("--port-base").arg(port_base.to_string());
+        // Of several processes nobody knows the order of their writes.
+        let recorded = if self.processes {
+            command.arg("--processes");
+            None
+        } else {
+            let recorded = PowerCut::begin(&data, &self.folder.join("writes.log"))?;
+            command.envs(recorded.environment(&self.recorder));
+            Some(recorded)
+        };
+        if let Some(plant) = &self.plant {
+            command.env("WHIMBREL_PLANT", plant);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(log()?)
+            .stderr(log()?)
+            .spawn()
+            .with_context(|| format!("{} does not start", self.command.display()))?;
+        if let Err(error) = self.wait_until_ready(&mut child) {
+            // Nobody else knows of it.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
+        Ok((child, recorded))
+    }
+
+    fn wait_until_ready(&self, child: &mut Child) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while !self.ready_file.exists() {
+            if let Some(status) = child.try_wait()? {
+                bail!(
+                    "the server ended at its start, {status}: see {}",
+                    self.log_path().display()
+                );
+            }
+            ensure!(
+                started.elapsed() < START_WITHIN,
+                "the server is not ready after {START_WITHIN:?}: see {}",
+                self.log_path().display()
+            );
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 }
 
