@@ -77,7 +77,9 @@ pub fn measure(connections: u32, bytes: u32) -> anyhow::Result<Raw> {
     let (mut spent, mut writes) = (Duration::ZERO, 0_u64);
     // The first round warms sockets and caches up.
     write_round(&mut sockets, &buffer)?;
-    let rounds = (BURST_WRITES / connections).min(BURST_BYTES_PER_SOCKET / bytes).max(1);
+    let rounds = (BURST_WRITES / connections)
+        .min(BURST_BYTES_PER_SOCKET / bytes)
+        .max(1);
     while writes < WRITES_MIN {
         thread::sleep(BURST_PAUSE);
         let before = clock::thread_cpu();
