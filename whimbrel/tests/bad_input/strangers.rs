@@ -35,7 +35,7 @@ const TOKEN_INVALID: &[&str] =
     &["| 200 | TokenInvalid: not signed by a live secret of the app, or no token | new token |"];
 const INVALID: &[&str] = &[
     "| 102 | InvalidArgument: a field is out of its bounds | nothing |",
-    "| uid, device id | string | 1 to 64 bytes of UTF-8 without control characters |",
+    "| uid, device id, room id | string | 1 to 64 bytes of UTF-8 without control characters |",
 ];
 const MALFORMED: &[&str] =
     &["| 100 | Malformed: the frame or message does not parse | nothing: a fault of its own |"];
