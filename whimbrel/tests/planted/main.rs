@@ -35,8 +35,8 @@ const SOON: Duration = Duration::from_secs(3);
 /// Longer than a dead node's lease (9 s) and two looks for its markers (10 s each).
 const AFTER_THE_SWEEPER: Duration = Duration::from_secs(30);
 
-/// Runs with the fault, and expects it to be found by the promise that it breaks.
-async fn is_found(plant: &'static str, broken: Invariant, mode: Mode, faults: &[Fault], within: Duration) {
+/// Runs with the fault, and expects it to be found by a promise that it breaks.
+async fn is_found(plant: &'static str, broken: &[Invariant], mode: Mode, faults: &[Fault], within: Duration) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let verdict = run::judge(Plan {
         mode,
@@ -47,7 +47,7 @@ async fn is_found(plant: &'static str, broken: Invariant, mode: Mode, faults: &[
     .await;
     let found = verdict.violations.iter().map(|violation| violation.invariant);
     assert!(
-        found.into_iter().any(|found| found == broken),
+        found.into_iter().any(|found| broken.contains(&found)),
         "{plant} was to be found by {broken:?}; {} other violations; {}",
         verdict.violations.len(),
         verdict.folder.display()
@@ -75,7 +75,7 @@ async fn without_a_plant_nothing_is_found_between_processes() {
 async fn a_commit_without_fsync_is_found_by_a_power_cut() {
     is_found(
         "no-fsync",
-        Invariant::PresentOnce,
+        &[Invariant::PresentOnce],
         Mode::OneProcess,
         &[CutPower],
         SOON,
@@ -87,7 +87,7 @@ async fn a_commit_without_fsync_is_found_by_a_power_cut() {
 async fn an_ack_before_the_commit_is_found() {
     is_found(
         "ack-before-commit",
-        Invariant::PresentOnce,
+        &[Invariant::PresentOnce],
         Mode::OneProcess,
         &[Kill(Target::Whole); 3],
         SOON,
@@ -99,7 +99,7 @@ async fn an_ack_before_the_commit_is_found() {
 async fn forgotten_operation_ids_are_found() {
     is_found(
         "dedup-off",
-        Invariant::PresentOnce,
+        &[Invariant::PresentOnce],
         Mode::OneProcess,
         &[Kill(Target::Whole)],
         SOON,
@@ -111,7 +111,7 @@ async fn forgotten_operation_ids_are_found() {
 async fn a_seq_left_out_is_found() {
     is_found(
         "seq-gap",
-        Invariant::OneLog,
+        &[Invariant::OneLog],
         Mode::OneProcess,
         &[Kill(Target::Whole)],
         SOON,
@@ -121,9 +121,11 @@ async fn a_seq_left_out_is_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn markers_that_nobody_works_off_are_found() {
+    // A row that nobody writes is behind the head after a message, and behind the read mark after a mark: whichever was the
+    // last before the kill.
     is_found(
         "sweeper-off",
-        Invariant::ReachesHead,
+        &[Invariant::ReachesHead, Invariant::Cursors],
         Mode::OneProcess,
         &[KillAnswered],
         AFTER_THE_SWEEPER,
@@ -135,7 +137,7 @@ async fn markers_that_nobody_works_off_are_found() {
 async fn a_registration_after_the_sync_is_found() {
     is_found(
         "registration-after-sync",
-        Invariant::ReachesHead,
+        &[Invariant::ReachesHead],
         Mode::Processes { gateways: 1 },
         &[Kill(Target::Role("gateway"))],
         AFTER_THE_SWEEPER,
@@ -147,7 +149,7 @@ async fn a_registration_after_the_sync_is_found() {
 async fn a_message_that_counts_twice_is_found() {
     is_found(
         "unread-twice",
-        Invariant::Cursors,
+        &[Invariant::Cursors],
         Mode::OneProcess,
         &[Kill(Target::Whole)],
         SOON,
@@ -159,7 +161,7 @@ async fn a_message_that_counts_twice_is_found() {
 async fn a_removed_member_who_is_still_served_is_found() {
     is_found(
         "removed-still-served",
-        Invariant::Removal,
+        &[Invariant::Removal],
         Mode::OneProcess,
         &[Kill(Target::Whole)],
         SOON,
