@@ -11,7 +11,7 @@ use whimbrel_protocol::{
     ids::NodeId,
 };
 
-use crate::{cli::KeygenCommand, secret_file};
+use crate::{cli::KeygenCommand, secret_file, terminal};
 
 /// Bytes of randomness in a secret that is not a key pair.
 const SECRET_LEN: usize = 32;
@@ -20,18 +20,17 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 const BACKDATED_MS: u64 = 3600 * 1000;
 
 /// Runs one `keygen` subcommand and says what it made.
-#[expect(clippy::print_stdout, reason = "a command's answer to its user")]
 pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
     let entropy = &mut SystemEntropy;
     match command {
         KeygenCommand::Root { out } => {
             let root = make_root(out, entropy)?;
-            println!(
+            terminal::answer(&format!(
                 "made {} (keep it offline) and {}",
                 out.join(ROOT_KEY).display(),
                 out.join(ROOT_PUB).display()
-            );
-            println!("clients pin this root key: {}", root.public());
+            ))?;
+            terminal::answer(&format!("clients pin this root key: {}", root.public()))?;
         }
         KeygenCommand::Identity {
             root,
@@ -42,19 +41,19 @@ pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
             let node: NodeId = node.parse()?;
             let root = read_root(root)?;
             make_identity(out, &root, node, u64::from(*days) * DAY_MS, now_ms, entropy)?;
-            println!(
+            terminal::answer(&format!(
                 "made {} and {}",
                 out.join(IDENTITY_KEY).display(),
                 out.join(IDENTITY_CERT).display()
-            );
+            ))?;
         }
         KeygenCommand::ClusterSecret { out } => {
             make_cluster_secret(out)?;
-            println!("made {}", out.display());
+            terminal::answer(&format!("made {}", out.display()))?;
         }
         KeygenCommand::AppSecret { out } => {
             make_app_secret(out, entropy)?;
-            println!("made {}", out.display());
+            terminal::answer(&format!("made {}", out.display()))?;
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ use crate::{
     roles,
     standalone::{self, DRAIN_GRACE_MS, GOAWAY_WINDOW_MS},
     supervisor::{self, Event, Member, RoleProcess, Stop},
+    terminal,
 };
 
 /// The roles, in the order in which they are started. They are drained in the reverse of what they depend on.
@@ -107,7 +108,7 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
         }
     };
     if outcome.is_ok() {
-        standalone::say("draining; once more Ctrl-C ends it at once");
+        terminal::say("draining; once more Ctrl-C ends it at once");
     }
     for step in DRAIN_STEPS {
         let leaving: Vec<_> = supervised

@@ -29,7 +29,7 @@ use crate::{
     ports::Ports,
     processes,
     ready_file::{OneOrMore, ReadyFile},
-    roles, secret_file,
+    roles, secret_file, terminal,
     token::now_ms,
 };
 
@@ -156,7 +156,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     say_ready(args, data, &ready(args, data, ports, pid, pids)?)?;
 
     host.drain.started().await;
-    say("draining; once more Ctrl-C ends it at once");
+    terminal::say("draining; once more Ctrl-C ends it at once");
     lbs_host.drain.start();
     gateway_host.drain.start();
     let gateway = gateway.join().await;
@@ -292,7 +292,7 @@ pub(crate) fn say_ready(args: &StandaloneArgs, data: &DataDir, ready: &ReadyFile
     } else {
         "all roles in one process"
     };
-    say(&format!(
+    terminal::say(&format!(
         "\
 Whimbrel {version} runs: {how}, {kept}, pid {pid}
 
@@ -324,9 +324,4 @@ fn relative(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned))
         .unwrap_or_else(|| path.to_owned())
-}
-
-#[expect(clippy::print_stdout, reason = "what the person who started it came to see")]
-pub(crate) fn say(text: &str) {
-    println!("{text}");
 }

@@ -22,7 +22,7 @@ use whimbrel_sdk::{
 };
 
 use self::input::{Command, Line};
-use crate::{cli::ChatArgs, deployment::Deployment, token};
+use crate::{cli::ChatArgs, deployment::Deployment, terminal, token};
 
 /// How long the last lines may take to be acknowledged after the end of input; an outage of a minute is ridden out.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(60);
@@ -259,7 +259,7 @@ impl Chat {
                 let own = entry.local_id.is_some();
                 if self.plain {
                     if let Some(line) = screen::plain_line(conversation, &entry) {
-                        print_line(&line)?;
+                        terminal::answer(&line)?;
                     }
                 } else if !own || self.echo {
                     let elsewhere = Some(conversation) != self.target;
@@ -268,7 +268,7 @@ impl Chat {
                     } else {
                         String::new()
                     };
-                    print_line(&format!("{place}{}", screen::line(&entry)))?;
+                    terminal::answer(&format!("{place}{}", screen::line(&entry)))?;
                 }
                 let client = self.client.clone();
                 // Reading is explicit: what was printed was seen. A failure is made up for by the next one.
@@ -297,7 +297,7 @@ impl Chat {
                 }
             }
             Event::MessageChanged { conversation, entry } if !self.plain => {
-                print_line(&format!(
+                terminal::answer(&format!(
                     "[{conversation} #{}] {}",
                     entry.seq,
                     screen::line(&entry)
@@ -332,13 +332,6 @@ async fn open_target(client: &Client, wanted: &Wanted) -> Result<ConversationId,
         Wanted::Group(id) => Ok(*id),
         Wanted::Nowhere => std::future::pending().await,
     }
-}
-
-fn print_line(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .context("standard output is closed")
 }
 
 /// The folder of this device's state, ours until dropped.
