@@ -1,8 +1,8 @@
 //! `whimbrel keygen`: the keys of a deployment, each in a file of its own.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use whimbrel_link::ClusterSecret;
 use whimbrel_protocol::{
     SystemEntropy,
@@ -11,7 +11,7 @@ use whimbrel_protocol::{
     ids::NodeId,
 };
 
-use crate::{cli::KeygenCommand, secret_file, terminal};
+use crate::{cli::KeygenCommand, ready_file, secret_file, terminal};
 
 /// Bytes of randomness in a secret that is not a key pair.
 const SECRET_LEN: usize = 32;
@@ -70,9 +70,16 @@ pub(crate) const IDENTITY_CERT: &str = "identity.cert";
 
 /// Makes a root in `folder`.
 pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<RootKey> {
+    let public = folder.join(ROOT_PUB);
+    if public.exists() {
+        bail!(
+            "{} is there already: clients may have pinned it, so remove it first if it is no longer wanted",
+            public.display()
+        );
+    }
     let root = RootKey::generate(entropy);
     secret_file::create(&folder.join(ROOT_KEY), &root.to_secret_text())?;
-    secret_file::create_public(&folder.join(ROOT_PUB), &root.public().to_string())?;
+    secret_file::create_public(&public, &root.public().to_string())?;
     Ok(root)
 }
 
@@ -96,18 +103,26 @@ pub(crate) fn make_identity(
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<()> {
     let identity = IdentityKey::generate(entropy);
-    let not_before_ms = now_ms.saturating_sub(BACKDATED_MS);
-    let certificate = root
-        .certify(&Certificate {
-            node,
-            identity: identity.public(),
-            not_before_ms,
-            not_after_ms: now_ms.saturating_add(life_ms),
-        })
-        .context("the certificate cannot be made")?;
+    let certificate = certify(root, node, &identity, life_ms, now_ms)?;
     secret_file::create(&folder.join(IDENTITY_KEY), &identity.to_secret_text())?;
-    fs::write(folder.join(IDENTITY_CERT), certificate)
-        .with_context(|| format!("cannot write {}", folder.join(IDENTITY_CERT).display()))
+    ready_file::replace(&folder.join(IDENTITY_CERT), &certificate)
+}
+
+/// A certificate of `identity` by `root` for `life_ms`.
+pub(crate) fn certify(
+    root: &RootKey,
+    node: NodeId,
+    identity: &IdentityKey,
+    life_ms: u64,
+    now_ms: u64,
+) -> anyhow::Result<Vec<u8>> {
+    root.certify(&Certificate {
+        node,
+        identity: identity.public(),
+        not_before_ms: now_ms.saturating_sub(BACKDATED_MS),
+        not_after_ms: now_ms.saturating_add(life_ms),
+    })
+    .context("the certificate cannot be made")
 }
 
 /// Makes the secret that authenticates links.

@@ -4,6 +4,8 @@ use std::{fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, bail};
 
+use crate::ready_file;
+
 /// A secret file is one short line; anything longer is some other file.
 const SECRET_FILE_LEN_MAX: u64 = 4096;
 
@@ -29,7 +31,7 @@ pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Makes a file that is not secret, such as a public key.
 pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
+    ready_file::write_whole(path, text.as_bytes())
 }
 
 /// The text of `path` without white space around it. `what` says in an error what should have been there.
