@@ -9,6 +9,7 @@
 //! message: its clients connect elsewhere and sync.
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod config;
 mod downward;
 mod engine;
@@ -19,6 +20,7 @@ mod metrics;
 mod session;
 mod upward;
 
+pub use certificate::CertificateError;
 pub use config::{
     ConfigError, DrainConfig, GatewayConfig, HandshakeConfig, LeaseConfig, MemoryConfig, SessionConfig,
 };

@@ -190,8 +190,7 @@ fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &Dat
     }
     match role {
         "gateway" => {
-            config["identity"] =
-                json!({ "key_file": data.identity_key(nth), "certificate": data.identity_certificate(nth) });
+            config["identity"] = json!({ "key_file": data.identity_key(nth), "certificate": data.identity_certificate(nth), "root": data.root_public() });
             config["gateway"] = json!({
                 "listen": ports.gateway_tcp(nth),
                 "drain": { "window_ms": GOAWAY_WINDOW_MS, "grace_ms": DRAIN_GRACE_MS },

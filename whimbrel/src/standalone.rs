@@ -17,7 +17,7 @@ use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
 use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry, serve_health};
 use whimbrel_lbs::{Lbs, LbsConfig};
 use whimbrel_link::{ClusterSecret, Endpoint};
-use whimbrel_protocol::cluster::Role;
+use whimbrel_protocol::{cluster::Role, ids::NodeId};
 use whimbrel_registry::{MemoryRegistry, RegistryAt};
 use whimbrel_router::{Router, RouterConfig};
 
@@ -100,7 +100,10 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
 
     // What can be wrong in the data folder is found before anything in it is written.
     let key = secret_file::read(&data.identity_key(0), "identity key")?;
-    let identity = gateway_identity::read(&key, &data.identity_certificate(0))?;
+    let root = data.root_key()?.parse().context("the root public key")?;
+    let name = NodeId::new(&data_dir::gateway(0)).context("the gateway's name")?;
+    let certificate = data.identity_certificate(0);
+    let identity = gateway_identity::read(&key, &certificate, &name, Some(&root), now_ms())?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
     let store = roles::open_store(&store_section(args, data), false).await?;
