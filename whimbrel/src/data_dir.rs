@@ -56,7 +56,7 @@ impl DataDir {
     ///
     /// Fails when another process has it, when a newer version made it, or when it holds something else.
     pub(crate) fn open(path: &Path, gateways: u16, now_ms: u64) -> anyhow::Result<Self> {
-        fs::create_dir_all(path).with_context(|| {
+        secret_file::create_folder(path).with_context(|| {
             format!(
                 "cannot make the data folder {}: give --data a place you may write to",
                 path.display()

@@ -328,6 +328,8 @@ pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyh
         min_free_bytes: section.min_free_bytes,
         ..FjallConfig::new(&section.folder)
     };
+    // Messages are their owner's business; what goes wrong here the store says better.
+    let _ = secret_file::create_folder(&section.folder);
     let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
     loop {
         let config = config.clone();

@@ -29,6 +29,15 @@ pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Makes a folder, and those above it that are missing, for its owner only.
+pub(crate) fn create_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Makes a file that is not secret, such as a public key.
 pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
     ready_file::write_whole(path, text.as_bytes())
@@ -69,6 +78,13 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let own = folder.path().join("own/deep");
+        create_folder(&own).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o700);
         }
         assert!(create(&path, "second").is_err());
         assert_eq!(read(&path, "key").unwrap().as_str(), "first");
