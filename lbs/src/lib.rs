@@ -11,6 +11,10 @@
 mod answer;
 mod choose;
 mod config;
+/// The directory as a fuzzer drives it; see the feature `fuzzing`.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod server;
 mod view;
 

@@ -78,22 +78,25 @@ impl View {
     }
 
     /// The view after the registry, in this life of it, answered with `leases` at `now`.
-    fn after(&self, now: Duration, life: Option<Incarnation>, leases: &[NodeLease], grace: Duration) -> Self {
+    pub(crate) fn after(
+        &self,
+        now: Duration,
+        life: Option<Incarnation>,
+        leases: &[NodeLease],
+        grace: Duration,
+    ) -> Self {
         let mut gateways: Vec<Gateway> = leases.iter().filter_map(Gateway::of_lease).collect();
-        let remembered = if self.life.is_some() && life.is_some() && life != self.life {
+        let mut remembered = if self.life.is_some() && life.is_some() && life != self.life {
             Some((self.gateways.clone(), now.saturating_add(grace)))
         } else {
             self.remembered.clone().filter(|(_, until)| now < *until)
         };
-        if let Some((earlier, _)) = &remembered {
-            // One that has announced itself again, draining or not, is listed as it is now.
+        if let Some((earlier, _)) = &mut remembered {
+            // One that has announced itself again, draining or not, is listed as it is now, and when it has left, not at
+            // all: what was before counts for it no more.
             let heard: BTreeSet<&str> = leases.iter().map(|lease| lease.node.as_str()).collect();
-            gateways.extend(
-                earlier
-                    .iter()
-                    .filter(|gateway| !heard.contains(gateway.node.as_str()))
-                    .cloned(),
-            );
+            earlier.retain(|gateway| !heard.contains(gateway.node.as_str()));
+            gateways.extend_from_slice(earlier);
         }
         gateways.sort_by(|a, b| a.node.cmp(&b.node));
         Self {
@@ -240,6 +243,19 @@ mod tests {
         );
         let view = view.after(at(11), SECOND, &[lease("g1")], GRACE);
         assert_eq!(names(&view), ["g1"]);
+    }
+
+    #[test]
+    fn a_gateway_that_came_back_after_the_loss_and_left_is_not_listed_again() {
+        let view = View::new().after(at(0), FIRST, &[lease("g1"), lease("g2")], GRACE);
+        let draining = NodeLease {
+            draining: true,
+            ..lease("g2")
+        };
+        let view = view.after(at(1), SECOND, &[lease("g1"), draining], GRACE);
+        assert_eq!(names(&view), ["g1"]);
+        let view = view.after(at(2), SECOND, &[lease("g1")], GRACE);
+        assert_eq!(names(&view), ["g1"], "its lease ended with its drain");
     }
 
     #[test]

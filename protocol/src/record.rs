@@ -241,12 +241,16 @@ impl Sealer<'_> {
     /// Nothing is appended for an empty plaintext.
     ///
     /// # Errors
-    /// When the counter is exhausted; records already appended stay.
+    /// When the counter is exhausted; records already appended stay, and nothing unsealed is behind them.
     pub fn seal(&mut self, plaintext: &[u8], chunk_max: usize, out: &mut Vec<u8>) -> Result<(), RecordError> {
         for chunk in plaintext.chunks(chunk_max.clamp(1, SERVER_PLAINTEXT_MAX)) {
             let start = begin_record(out);
             out.extend_from_slice(chunk);
-            self.seal_in_place(out, start)?;
+            if let Err(error) = self.seal_in_place(out, start) {
+                // What could not be sealed must not be written by mistake.
+                out.truncate(start.0);
+                return Err(error);
+            }
         }
         Ok(())
     }

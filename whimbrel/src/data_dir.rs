@@ -69,7 +69,10 @@ impl DataDir {
         let is_new = check_format(&path)?;
         let lock = take_lock(&path)?;
         if is_new {
-            ready_file::write_whole(&path.join(FORMAT_FILE), FORMAT.as_bytes())?;
+            let format_path = path.join(FORMAT_FILE);
+            ready_file::write_whole(&format_path, FORMAT.as_bytes())?;
+            secret_file::sync_names(&format_path)
+                .with_context(|| format!("cannot make {} durable", format_path.display()))?;
         }
         let data_dir = Self { path, _lock: lock };
         data_dir.make_missing(gateways, now_ms)?;
@@ -158,7 +161,7 @@ impl DataDir {
         let root = keygen::read_root(&secret)?;
         if !public.exists() {
             // Made just before a first start was cut short, or removed: it follows from the secret.
-            secret_file::create_public(&public, &root.public().to_string())?;
+            secret_file::create_public(&public, format!("{}\n", root.public()).as_bytes())?;
         }
         if self.root_key()? != root.public().to_string() {
             bail!(
@@ -213,7 +216,7 @@ impl DataDir {
                 let identity = IdentityKey::from_secret_text(&secret_file::read(&key, "identity key")?)
                     .with_context(|| format!("{} holds no identity key", key.display()))?;
                 let certified = keygen::certify(root, node, &identity, IDENTITY_LIFE_MS, now_ms)?;
-                ready_file::replace(&certificate, &certified)
+                secret_file::create_public(&certificate, &certified)
             }
         }
     }

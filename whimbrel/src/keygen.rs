@@ -11,7 +11,7 @@ use whimbrel_protocol::{
     ids::NodeId,
 };
 
-use crate::{cli::KeygenCommand, ready_file, secret_file, terminal};
+use crate::{cli::KeygenCommand, secret_file, terminal};
 
 /// Bytes of randomness in a secret that is not a key pair.
 const SECRET_LEN: usize = 32;
@@ -79,7 +79,7 @@ pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Res
     }
     let root = RootKey::generate(entropy);
     secret_file::create(&folder.join(ROOT_KEY), &root.to_secret_text())?;
-    secret_file::create_public(&public, &root.public().to_string())?;
+    secret_file::create_public(&public, format!("{}\n", root.public()).as_bytes())?;
     Ok(root)
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn make_identity(
     let identity = IdentityKey::generate(entropy);
     let certificate = certify(root, node, &identity, life_ms, now_ms)?;
     secret_file::create(&folder.join(IDENTITY_KEY), &identity.to_secret_text())?;
-    ready_file::replace(&folder.join(IDENTITY_CERT), &certificate)
+    secret_file::create_public(&folder.join(IDENTITY_CERT), &certificate)
 }
 
 /// A certificate of `identity` by `root` for `life_ms`.

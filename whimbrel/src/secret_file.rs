@@ -26,6 +26,7 @@ pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     })?;
     writeln!(file, "{text}")
         .and_then(|()| file.sync_all())
+        .and_then(|()| sync_names(path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -38,9 +39,24 @@ pub(crate) fn create_folder(path: &Path) -> std::io::Result<()> {
     builder.create(path)
 }
 
-/// Makes a file that is not secret, such as a public key.
-pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
-    ready_file::write_whole(path, text.as_bytes())
+/// Makes the names on the way to `path` durable, its folder's and that folder's own: a synced file whose name is lost is
+/// lost.
+pub(crate) fn sync_names(path: &Path) -> std::io::Result<()> {
+    for folder in path.ancestors().skip(1).take(2) {
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Makes a file that is not secret, such as a public key, durable.
+pub(crate) fn create_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    ready_file::replace(path, bytes)?;
+    sync_names(path).with_context(|| format!("cannot make {} durable", path.display()))
 }
 
 /// The text of `path` without white space around it. `what` says in an error what should have been there.

@@ -7,7 +7,9 @@
 )]
 
 mod checks;
+mod fuzz;
 mod proto;
+mod prove;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -34,12 +36,18 @@ enum Command {
     },
     /// Check licences, advisories and sources of the dependencies with cargo-deny.
     Deny,
+    /// Run the fuzz targets, keep their corpora small, and measure what they reach.
+    Fuzz(fuzz::Arguments),
     /// Generate the Rust types of the `.proto` files into the crates that hold them.
     Proto {
         /// Change nothing; fail if what is checked in differs.
         #[arg(long)]
         check: bool,
     },
+    /// Load the release binary, kill it and cut its power on the way, and check that nothing acknowledged is lost.
+    Prove(prove::ProveArgs),
+    /// Build the server with planted faults, apart from everything else, and have the checker find each of them.
+    Planted,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +65,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Test { only, list: false } => checks::run(&only),
         Command::Deny => checks::deny(),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Prove(args) => prove::run(&root()?, &args),
+        Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),
     }
 }

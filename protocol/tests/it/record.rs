@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use whimbrel_protocol::record::{
-    CLIENT_PLAINTEXT_MAX, COUNTER_MAX, DirectionKey, RECORD_LEN_MAX, REKEY_INTERVAL, RecordError, RecordStep,
-    SERVER_PLAINTEXT_MAX, begin_record, next_record,
+    CLIENT_PLAINTEXT_MAX, COUNTER_MAX, DirectionKey, RECORD_LEN_MAX, RECORD_OVERHEAD, REKEY_INTERVAL,
+    RecordError, RecordStep, SERVER_PLAINTEXT_MAX, begin_record, next_record,
 };
 use whimbrel_protocol::{SessionKeys, Side, Suite};
 
@@ -210,6 +210,20 @@ fn empty_and_overlong_records_are_not_sealed() {
     assert_eq!(buffer.len(), 6 + RECORD_LEN_MAX);
     assert_eq!(&buffer[..6], b"before");
     assert_eq!(send.counter(), 1);
+}
+
+#[test]
+fn nothing_unsealed_is_left_behind_the_last_record_of_a_direction() {
+    let (mut send, mut receive) = pair(COUNTER_MAX - 1);
+    let mut out = b"before".to_vec();
+    let result = send.sealer(Suite::AesGcm).seal(&[7; 20], 10, &mut out);
+    assert_eq!(result, Err(RecordError::CounterExhausted));
+    assert_eq!(out.len(), 6 + 10 + RECORD_OVERHEAD);
+    let range = receive
+        .opener(Suite::AesGcm)
+        .open_in_place(&mut out[6..])
+        .unwrap();
+    assert_eq!(out[6..][range], [7; 10]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod inbox;
 mod list;
 mod pause;
 mod receiving;
+mod rooms;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::bucket;
 use whimbrel_protocol::client::{Entry, SyncRequest};
 use whimbrel_protocol::client_session::Failure;
-use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_protocol::ids::{ConversationId, OperationId, RoomId};
 use whimbrel_protocol::method::Method;
 
 use self::asking::{Call, Mark};
@@ -36,11 +37,16 @@ pub(crate) use self::inbox::Position;
 use self::list::ListSync;
 pub(crate) use self::pause::Pause;
 use self::receiving::Conversation;
+use self::rooms::{Room, Seen};
 use self::sending::Lane;
 use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, StoreError, Value};
 use crate::types::{LocalMessageId, SentMessage};
+
+/// How many times further apart syncs without cause are while nobody looks: they wake the radio for nothing most often,
+/// and coming back into view syncs at once.
+const BACKGROUND_SYNC_FACTOR: u32 = 4;
 
 /// How long one attempt of a request of the client's own may take.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
@@ -117,6 +123,9 @@ enum Purpose {
     Call {
         number: u64,
     },
+    JoinRoom {
+        room: RoomId,
+    },
 }
 
 /// Why a request has no answer.
@@ -142,6 +151,8 @@ pub(crate) struct Core {
     lanes: BTreeMap<ConversationId, Lane>,
     marks: BTreeMap<ConversationId, Mark>,
     calls: BTreeMap<u64, Call>,
+    rooms: BTreeMap<RoomId, Room>,
+    seen: Seen,
     next_number: u64,
     asked: BTreeMap<u64, Purpose>,
     requests: VecDeque<Request>,
@@ -171,6 +182,8 @@ impl Core {
             lanes: BTreeMap::new(),
             marks: BTreeMap::new(),
             calls: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            seen: Seen::default(),
             next_number: 0,
             asked: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -192,7 +205,7 @@ impl Core {
     /// Forgets everything that is under way and goes on from what the store holds.
     pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
         let cursor = self.store.value(Value::Cursor)?.unwrap_or_default();
-        self.list = ListSync::new(cursor, self.settings.sync_interval);
+        self.list = ListSync::new(cursor, self.sync_interval());
         self.generation = self.store.number(Value::Generation)?;
         self.resyncing = self.store.number(Value::Resyncing)? != 0;
         self.conversations.clear();
@@ -206,6 +219,7 @@ impl Core {
         self.online = false;
         self.acquainted = false;
         self.early.clear();
+        self.forget_joins();
         self.restore_conversations()?;
         self.restore_lanes()?;
         self.restore_marks()
@@ -253,6 +267,7 @@ impl Core {
         for lane in self.lanes.values_mut() {
             lane.pause.cut_short();
         }
+        self.rejoin_rooms();
     }
 
     /// No session takes requests for now. What was asked stays asked until it is lost or answered.
@@ -272,12 +287,22 @@ impl Core {
         self.list.want_at(now.monotonic + wait);
     }
 
-    /// The app is seen, or not: when it comes back into view, what it shows is checked.
+    /// The app is seen, or not: when it comes back into view, what it shows is checked; until then syncs without cause are
+    /// further apart.
     pub(crate) fn set_foreground(&mut self, foreground: bool, now: Now) {
         if foreground && !self.foreground {
             self.list.want_now(now.monotonic);
         }
         self.foreground = foreground;
+        self.list.set_interval(self.sync_interval());
+    }
+
+    fn sync_interval(&self) -> Duration {
+        if self.foreground {
+            self.settings.sync_interval
+        } else {
+            self.settings.sync_interval * BACKGROUND_SYNC_FACTOR
+        }
     }
 
     /// A request's outcome.
@@ -311,6 +336,7 @@ impl Core {
             let sync = self.poll_sync(now);
             self.requests.extend(sync);
             self.poll_sends(now)?;
+            self.poll_rooms(now);
             self.poll_calls(now);
             self.poll_marks(now);
             self.poll_conversations(now);
@@ -330,6 +356,7 @@ impl Core {
             self.conversations_due(),
             self.sends_due(),
             self.calls_due(),
+            self.rooms_due(),
             self.marks_due(),
         ]
         .into_iter()
@@ -361,7 +388,8 @@ impl Core {
         let lanes = self.lanes.values_mut().map(|lane| &mut lane.pause);
         let calls = self.calls.values_mut().map(|call| &mut call.pause);
         let marks = self.marks.values_mut().map(|mark| &mut mark.pause);
-        for pause in lanes.chain(calls).chain(marks) {
+        let rooms = self.rooms.values_mut().map(|room| &mut room.pause);
+        for pause in lanes.chain(calls).chain(marks).chain(rooms) {
             pause.hasten(now.monotonic, jitter);
         }
         self.list.hasten(now.monotonic, jitter);
@@ -425,6 +453,10 @@ impl Core {
                 }
                 Ok(())
             }
+            Purpose::JoinRoom { ref room } => {
+                self.handle_joined(room);
+                Ok(())
+            }
         }
     }
 
@@ -465,6 +497,7 @@ impl Core {
                 self.handle_unmarked(conversation, read_seq, &why, now)?;
             }
             Purpose::Call { number } => self.handle_uncalled(number, why, now),
+            Purpose::JoinRoom { ref room } => self.handle_not_joined(room, &why, now),
         }
         Ok(())
     }

@@ -70,6 +70,12 @@ impl Core {
                 }
                 None => Ok(()),
             },
+            Some(PushMethod::Room) => {
+                if let Some(push) = decode(payload) {
+                    self.handle_room_push(push);
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -68,6 +68,14 @@ impl Driver {
             Command::Conversations { reply } => reply(Ok(self.core.conversations()?)),
             Command::Connection { reply } => reply(Ok(self.state.clone())),
             Command::Call(call) => self.call(call, now),
+            Command::KeepRoom { room, reply } => {
+                self.core.keep_room(room);
+                reply(Ok(()));
+            }
+            Command::ForgetRoom { room, reply } => {
+                self.core.forget_room(&room);
+                reply(Ok(()));
+            }
             Command::History { request, reply } => self.history(request, reply)?,
             Command::Foreground(foreground) => {
                 self.core.set_foreground(foreground, now);

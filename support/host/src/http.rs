@@ -13,10 +13,17 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, net::TcpStream, sync::Semaphore, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tower_http::{limit::RequestBodyLimitLayer, timeout::TimeoutLayer};
 use tracing::{debug, warn};
+
+use crate::shares::Ledger;
 
 /// Waited after an accept that failed for want of descriptors or memory: others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -26,6 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct HttpLimits {
     /// Connections at once; more wait in the kernel's backlog.
     pub connections_max: usize,
+    /// Connections at once of one address (IPv6 by /64); more are closed. Those of the machine itself, a proxy's, are not
+    /// counted.
+    pub connections_per_address_max: usize,
     /// Bytes of request line and headers together; hyper takes no less than 8 KiB. More is answered 431.
     pub head_len_max: usize,
     /// Headers of one request.
@@ -46,6 +56,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 1_024,
+            connections_per_address_max: 256,
             head_len_max: 16 * 1_024,
             headers_max: 64,
             body_len_max: 64 * 1_024,
@@ -65,13 +76,9 @@ pub async fn serve(
     limits: HttpLimits,
     until: impl Future<Output = ()> + Send,
 ) {
-    let routes = routes
-        .layer(RequestBodyLimitLayer::new(limits.body_len_max))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            limits.request_timeout,
-        ));
+    let routes = bounded(routes, &limits);
     let places = Arc::new(Semaphore::new(limits.connections_max));
+    let shares = Ledger::default();
     let limits = Arc::new(limits);
     let closing = CancellationToken::new();
     let mut connections = JoinSet::new();
@@ -91,6 +98,13 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, remote)) => {
+                let Some(share) = shares.take(remote.ip(), limits.connections_per_address_max) else {
+                    debug!(%remote, "an HTTP connection was closed: its address has its share");
+                    continue;
+                };
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%remote, %error, "TCP_NODELAY");
+                }
                 let connection = connection(
                     stream,
                     remote,
@@ -100,7 +114,7 @@ pub async fn serve(
                 );
                 connections.spawn(async move {
                     connection.await;
-                    drop(place);
+                    drop((place, share));
                 });
             }
             Err(error) => {
@@ -114,16 +128,35 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(
-    stream: TcpStream,
+/// Serves `routes` to one peer, over whatever carries bytes, as [`serve`] does to each that it accepts; ends with the
+/// connection.
+pub async fn serve_stream<S>(stream: S, remote: SocketAddr, routes: Router, limits: HttpLimits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let routes = bounded(routes, &limits);
+    connection(stream, remote, routes, Arc::new(limits), CancellationToken::new()).await;
+}
+
+/// The routes behind the bounds of a request.
+fn bounded(routes: Router, limits: &HttpLimits) -> Router {
+    routes
+        .layer(RequestBodyLimitLayer::new(limits.body_len_max))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            limits.request_timeout,
+        ))
+}
+
+async fn connection<S>(
+    stream: S,
     remote: SocketAddr,
     routes: Router,
     limits: Arc<HttpLimits>,
     closing: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%remote, %error, "TCP_NODELAY");
-    }
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(remote));
@@ -166,6 +199,7 @@ mod tests {
     use axum::routing::{get, post};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
         sync::oneshot,
     };
 

@@ -69,18 +69,28 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
 }
 
 /// Where lines go.
+#[derive(Clone)]
 enum Wanted {
     Nowhere,
     User(String),
     Group(ConversationId),
+    Room(String),
+}
+
+/// Where they go, once it is known.
+#[derive(Clone, PartialEq, Eq)]
+enum Target {
+    Conversation(ConversationId),
+    Room(String),
 }
 
 impl Wanted {
     fn of(args: &ChatArgs) -> anyhow::Result<Self> {
-        Ok(match (&args.to, &args.group) {
-            (Some(uid), _) => Self::User(uid.clone()),
-            (None, Some(id)) => Self::Group(id.parse().context("--group takes a conversation id")?),
-            (None, None) => Self::Nowhere,
+        Ok(match (&args.to, &args.group, &args.room) {
+            (Some(uid), _, _) => Self::User(uid.clone()),
+            (None, Some(id), _) => Self::Group(id.parse().context("--group takes a conversation id")?),
+            (None, None, Some(id)) => Self::Room(id.clone()),
+            (None, None, None) => Self::Nowhere,
         })
     }
 }
@@ -97,7 +107,7 @@ enum Input {
 }
 
 impl Input {
-    fn over(target: Option<ConversationId>) -> Self {
+    fn over(target: Option<&Target>) -> Self {
         match target {
             Some(_) => Self::Ended {
                 at: tokio::time::Instant::now(),
@@ -118,7 +128,7 @@ impl Input {
 struct Chat {
     client: Client,
     events: EventStream,
-    target: Option<ConversationId>,
+    target: Option<Target>,
     wanted: Wanted,
     plain: bool,
     /// Own lines are printed too: nobody sees them being typed.
@@ -138,15 +148,29 @@ impl Chat {
     async fn run(&mut self) -> anyhow::Result<()> {
         let mut lines = input::lines()?;
         let mut input = Input::Open;
+        // Kept from one event to the next: in a busy room there is always another before the answer.
+        let mut under_way: Option<Opening> = None;
         while !matches!(input, Input::Ended { .. } if self.unacknowledged.is_empty()) {
             // Lines wait until it is known where they go: opening a conversation needs the server.
             let opening = self.target.is_none() && !matches!(self.wanted, Wanted::Nowhere);
+            if opening && under_way.is_none() {
+                under_way = Some(Box::pin(open_target(self.client.clone(), self.wanted.clone())));
+            }
+            let opened = async {
+                match &mut under_way {
+                    Some(opening) => opening.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(event) => self.show(event)?,
                     None => break,
                 },
-                opened = open_target(&self.client, &self.wanted), if opening => self.opened(opened)?,
+                opened = opened => {
+                    under_way = None;
+                    self.opened(opened)?;
+                }
                 () = retry_due(self.held.as_ref()) => {
                     if let Some((_, line)) = self.held.take() {
                         self.take(line).await?;
@@ -154,7 +178,7 @@ impl Chat {
                 }
                 line = lines.recv(), if matches!(input, Input::Open) && !opening && self.held.is_none() => match line {
                     Some(line) => if !self.take(line).await? { break },
-                    None => input = Input::over(self.target),
+                    None => input = Input::over(self.target.as_ref()),
                 },
                 () = input.late() => bail!(
                     "{} lines are not acknowledged after {LAST_LINES_WAIT:?}: they are kept, and sent by the next chat of this user",
@@ -172,13 +196,15 @@ impl Chat {
         Ok(())
     }
 
-    fn opened(&mut self, opened: Result<ConversationId, whimbrel_sdk::Error>) -> anyhow::Result<()> {
+    fn opened(&mut self, opened: Result<Target, whimbrel_sdk::Error>) -> anyhow::Result<()> {
         match opened {
-            Ok(conversation) => {
-                self.target = Some(conversation);
-                self.tell(&format!(
-                    "conversation {conversation}; type a line and press Enter, /help for more"
-                ))
+            Ok(target) => {
+                let name = match &target {
+                    Target::Conversation(conversation) => format!("conversation {conversation}"),
+                    Target::Room(room) => format!("room {room}"),
+                };
+                self.target = Some(target);
+                self.tell(&format!("{name}; type a line and press Enter, /help for more"))
             }
             Err(error) if error.retry == whimbrel_sdk::Retry::Later => Ok(()),
             Err(error) => Err(error).context("the conversation cannot be opened"),
@@ -188,25 +214,33 @@ impl Chat {
     /// Whether to go on.
     async fn take(&mut self, line: Line) -> anyhow::Result<bool> {
         match line {
-            Line::Text(text) => match self.target {
-                Some(conversation) => match self.client.send_text(conversation, &text).await {
-                    Ok(local_id) => {
-                        self.unacknowledged.insert(local_id);
+            Line::Text(text) => match &self.target {
+                Some(Target::Room(room)) => {
+                    let sent = self.client.send_room(room, &text).await;
+                    self.sent_to_room(sent)?;
+                }
+                Some(Target::Conversation(conversation)) => {
+                    match self.client.send_text(*conversation, &text).await {
+                        Ok(local_id) => {
+                            self.unacknowledged.insert(local_id);
+                        }
+                        // The queue holds what an outage brings; the line is tried again when some of it has gone.
+                        Err(error) if error.code == ErrorCode::QueueFull as u32 => {
+                            let retry_at = tokio::time::Instant::now() + HELD_RETRY;
+                            self.held = Some((retry_at, Line::Text(text)));
+                        }
+                        Err(error) => {
+                            self.failed += 1;
+                            self.tell(&format!("not sent: {error}"))?;
+                        }
                     }
-                    // The queue holds what an outage brings; the line is tried again when some of it has gone.
-                    Err(error) if error.code == ErrorCode::QueueFull as u32 => {
-                        let retry_at = tokio::time::Instant::now() + HELD_RETRY;
-                        self.held = Some((retry_at, Line::Text(text)));
-                    }
-                    Err(error) => {
-                        self.failed += 1;
-                        self.tell(&format!("not sent: {error}"))?;
-                    }
-                },
+                }
                 None => {
                     // A person sees to it; a script learns it from the exit status.
                     self.failed += usize::from(self.plain);
-                    self.tell("not sent: to whom? start with --to UID or --group ID, or say /to UID")?;
+                    self.tell(
+                        "not sent: to whom? start with --to UID, --group ID or --room ID, or say /to UID",
+                    )?;
                 }
             },
             Line::NotText => {
@@ -226,9 +260,9 @@ impl Chat {
     }
 
     async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
-        let here = || {
-            self.target
-                .context("no conversation is open: say /to UID or /group ID")
+        let here = || match self.target {
+            Some(Target::Conversation(conversation)) => Ok(conversation),
+            _ => bail!("no conversation is open: say /to UID or /group ID"),
         };
         match command {
             Command::Help => self.tell(input::HELP),
@@ -243,6 +277,11 @@ impl Chat {
                 self.target = None;
                 Ok(())
             }
+            Command::Room(id) => {
+                self.wanted = Wanted::Room(id);
+                self.target = None;
+                Ok(())
+            }
             Command::Create { name, uids } => {
                 let group = NewGroup {
                     name,
@@ -251,14 +290,21 @@ impl Chat {
                 };
                 let conversation = self.client.create_group(group).await?;
                 self.wanted = Wanted::Group(conversation);
-                self.target = Some(conversation);
+                self.target = Some(Target::Conversation(conversation));
                 self.tell(&format!(
                     "group {conversation}; others join with: chat --uid UID --group {conversation}"
                 ))
             }
             Command::Invite(uids) => Ok(self.client.invite(here()?, uids).await?),
             Command::Remove(uids) => Ok(self.client.remove_members(here()?, uids).await?),
-            Command::Leave => Ok(self.client.leave(here()?).await?),
+            Command::Leave => {
+                if let Some(Target::Room(room)) = &self.target {
+                    self.client.leave_room(room).await?;
+                    (self.wanted, self.target) = (Wanted::Nowhere, None);
+                    return Ok(());
+                }
+                Ok(self.client.leave(here()?).await?)
+            }
             Command::Members => {
                 let members = self.client.members(here()?).await?;
                 let names: Vec<_> = members
@@ -290,7 +336,7 @@ impl Chat {
                         terminal::answer(&line)?;
                     }
                 } else if !own || self.echo {
-                    let elsewhere = Some(conversation) != self.target;
+                    let elsewhere = self.target != Some(Target::Conversation(conversation));
                     let place = if elsewhere {
                         format!("[{conversation}] ")
                     } else {
@@ -332,6 +378,15 @@ impl Chat {
                     self.told = Some(state);
                 }
             }
+            Event::RoomMessageReceived { room, message } => {
+                let line = if self.plain {
+                    screen::plain_room_line(&room, &message)
+                } else {
+                    Some(screen::room_line(&room, &message))
+                };
+                line.map_or(Ok(()), |line| terminal::answer(&line))?;
+            }
+            Event::RoomLost { room, error } => self.tell(&format!("not in room {room} any more: {error}"))?,
             Event::MessageChanged { conversation, entry } if !self.plain => {
                 terminal::answer(&format!(
                     "[{conversation} #{}] {}",
@@ -355,6 +410,23 @@ impl Chat {
         Ok(())
     }
 
+    /// A line to a room is not kept: it went now, or not at all.
+    fn sent_to_room(
+        &mut self,
+        sent: Result<whimbrel_sdk::RoomSent, whimbrel_sdk::Error>,
+    ) -> anyhow::Result<()> {
+        match sent {
+            Ok(sent) if sent.dropped > 0 => {
+                self.tell(&format!("{} members will not get this line", sent.dropped))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.failed += 1;
+                self.tell(&format!("not sent: {error}"))
+            }
+        }
+    }
+
     /// Says something to the person, apart from the messages.
     #[expect(clippy::unused_self, reason = "a line of this chat, in step with `show`")]
     fn tell(&self, text: &str) -> anyhow::Result<()> {
@@ -370,10 +442,16 @@ async fn retry_due(held: Option<&(tokio::time::Instant, Line)>) {
     }
 }
 
-async fn open_target(client: &Client, wanted: &Wanted) -> Result<ConversationId, whimbrel_sdk::Error> {
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Target, whimbrel_sdk::Error>>>>;
+
+async fn open_target(client: Client, wanted: Wanted) -> Result<Target, whimbrel_sdk::Error> {
     match wanted {
-        Wanted::User(uid) => client.open_direct(uid).await,
-        Wanted::Group(id) => Ok(*id),
+        Wanted::User(uid) => client.open_direct(&uid).await.map(Target::Conversation),
+        Wanted::Group(id) => Ok(Target::Conversation(id)),
+        Wanted::Room(room) => {
+            client.join_room(&room).await?;
+            Ok(Target::Room(room))
+        }
         Wanted::Nowhere => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ mod libtest;
 mod needs;
 mod plan;
 mod report;
-mod shell;
+pub(crate) mod shell;
 
 use std::{
     process::ExitCode,
@@ -179,7 +179,7 @@ fn python_example(name: &str, shell: &Shell) -> anyhow::Result<Outcome> {
 }
 
 /// A duration as people read it.
-fn seconds(took: Duration) -> String {
+pub(crate) fn seconds(took: Duration) -> String {
     let seconds = took.as_secs();
     if seconds < 60 {
         format!("{:.1} s", took.as_secs_f64())

@@ -22,20 +22,20 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(20);
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
 
 /// Where commands run.
-pub(super) struct Shell {
+pub(crate) struct Shell {
     root: PathBuf,
     target: PathBuf,
 }
 
 /// How a command ended.
-pub(super) struct Run {
-    pub(super) success: bool,
+pub(crate) struct Run {
+    pub(crate) success: bool,
     lines: VecDeque<String>,
 }
 
 impl Run {
     /// The end of what it said.
-    pub(super) fn last_lines(&self, count: usize) -> String {
+    pub(crate) fn last_lines(&self, count: usize) -> String {
         let from = self.lines.len().saturating_sub(count);
         self.lines
             .iter()
@@ -48,7 +48,7 @@ impl Run {
 
 impl Shell {
     /// Commands run in `root`, the workspace's folder.
-    pub(super) fn new(root: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn new(root: PathBuf) -> anyhow::Result<Self> {
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root.join("target"), |folder| root.join(folder));
         let shell = Self { root, target };
@@ -57,25 +57,25 @@ impl Shell {
         Ok(shell)
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub(super) fn target_folder(&self) -> &Path {
+    pub(crate) fn target_folder(&self) -> &Path {
         &self.target
     }
 
     /// Where logs and the report go.
-    pub(super) fn output_folder(&self) -> PathBuf {
+    pub(crate) fn output_folder(&self) -> PathBuf {
         self.target.join("xtask")
     }
 
-    pub(super) fn log_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn log_of(&self, name: &str) -> PathBuf {
         self.output_folder().join(format!("{name}.log"))
     }
 
     /// Removes the logs of the run before; within a run they grow.
-    pub(super) fn remove_logs(&self) -> anyhow::Result<()> {
+    pub(crate) fn remove_logs(&self) -> anyhow::Result<()> {
         for entry in std::fs::read_dir(self.output_folder())? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "log") {
@@ -86,7 +86,7 @@ impl Shell {
     }
 
     /// A command in the workspace's folder.
-    pub(super) fn command(&self, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    pub(crate) fn command(&self, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -97,14 +97,14 @@ impl Shell {
     }
 
     /// Whether a command is there and succeeds, in silence.
-    pub(super) fn succeeds(&self, program: &str, arguments: &[&str]) -> bool {
+    pub(crate) fn succeeds(&self, program: &str, arguments: &[&str]) -> bool {
         let mut command = self.command(program, arguments, &[]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     }
 
     /// Whether this is root.
-    pub(super) fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         let mut command = self.command("id", &["-u"], &[]);
         command
             .output()
@@ -113,7 +113,7 @@ impl Shell {
 
     /// Runs a command to its end. Each line of its output, in the order written, goes to the log of this name and to
     /// `each_line`; the newest is shown on a terminal meanwhile.
-    pub(super) fn run(
+    pub(crate) fn run(
         &self,
         name: &str,
         mut command: Command,

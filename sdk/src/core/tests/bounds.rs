@@ -111,3 +111,21 @@ fn calls_wait_their_turn() {
     sim.poll();
     assert_eq!(sim.asked.len(), 33);
 }
+
+#[test]
+fn in_the_background_syncs_without_cause_are_rarer_and_coming_back_syncs_at_once() {
+    let mut sim = Sim::new();
+    sim.quiesce();
+    let rest = |sim: &Sim| sim.core.due().unwrap() - sim.now().monotonic;
+    let seen = rest(&sim);
+    sim.step(|core, now| core.set_foreground(false, now));
+    let unseen = rest(&sim);
+    assert!(unseen > seen * 3 && unseen < seen * 5, "{seen:?} {unseen:?}");
+    sim.now_ms += 1_000;
+    sim.poll();
+    assert!(sim.asked.is_empty());
+    sim.step(|core, now| core.set_foreground(true, now));
+    sim.poll();
+    assert_eq!(sim.asked.len(), 1);
+    assert_eq!(sim.asked[0].method, Method::Sync);
+}

@@ -1,0 +1,218 @@
+//! Target `messages`: every message of clients and of the cluster, as bytes from a stranger.
+//!
+//! What decodes encodes to something that decodes to the same, and the ids inside are taken or refused in words.
+
+use std::fmt::Debug;
+
+use prost::Message;
+use whimbrel_protocol::client::{self, content::Content as Kind};
+use whimbrel_protocol::cluster;
+use whimbrel_protocol::ids::{AppKey, ConversationId, DeviceId, NodeId, OperationId, Uid};
+
+use crate::planted;
+use crate::source::Source;
+
+/// One message type: reads, writes and reads again.
+type Check = fn(&[u8]);
+
+fn check<M: Message + Default + PartialEq + Debug>(bytes: &[u8]) {
+    let read = match M::decode(bytes) {
+        Ok(read) => read,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    let written = read.encode_to_vec();
+    assert_eq!(written.len(), read.encoded_len());
+    let again = M::decode(&*written).expect("what was written is read");
+    assert_eq!(again, read);
+}
+
+macro_rules! checks {
+    ($($module:ident: $($message:ident)*;)*) => {
+        /// Every message there is, client's first.
+        const CHECKS: &[Check] = &[$($(check::<$module::$message>,)*)*];
+    };
+}
+
+checks! {
+    client: Login LoginAnswer Response Text Custom Content MessageOptions GroupChange Entry SyncRequest SyncResponse
+        ConversationRow OutgoingMessage SendRequest Accepted SendResponse PullRequest PullResponse PullChangesRequest
+        PullChangesResponse MarkReadRequest MarkReadResponse RecallRequest RecallResponse OpenDirectRequest Conversation
+        CreateGroupRequest InviteRequest RemoveMembersRequest LeaveRequest RenameGroupRequest SetRoleRequest
+        TransferOwnershipRequest GroupChangeResponse ConversationRequest ListMembersRequest Member ListMembersResponse
+        MessagesPush NoticePush;
+    cluster: Envelope LinkHello Probe ProbeResponse SessionHandle ClientRequest ClientResponse AuthenticateRequest
+        AuthenticateResponse OpenSessionRequest OpenSessionResponse PushRequest PushTarget PushResponse CloseSessions
+        UserWork UserWorkItem NodeLease SessionRecord UserKey RegistryRequest RemoveNode ListNodes LookUpSessions
+        SessionRecords RegistryResponse RegistryEvent;
+}
+
+/// The first byte says which message, the rest is it.
+pub(crate) fn messages(data: &[u8]) {
+    let mut source = Source::new(data);
+    let which = usize::from(source.u8());
+    let bytes = source.rest();
+    match CHECKS.get(which) {
+        Some(check) => check(bytes),
+        None => ids(bytes),
+    }
+    planted(
+        "messages",
+        which == 13
+            && client::SendRequest::decode(bytes)
+                .is_ok_and(|send| send.messages.len() == 3 && send.conversation.first() == Some(&b'!')),
+    );
+}
+
+/// Ids out of anything: taken, and then the same in text and on the wire, or refused in words.
+fn ids(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    macro_rules! named {
+        ($($id:ident)*) => {$(
+            match $id::new(&text) {
+                Ok(id) => {
+                    assert_eq!(id.as_str(), text);
+                    assert_eq!(id.to_string().parse::<$id>(), Ok(id.clone()));
+                    let text: &str = id.as_ref();
+                    assert!(format!("{id:?}").len() >= text.len());
+                }
+                Err(error) => assert!(error.to_string().len() < 400, "{error}"),
+            }
+        )*};
+    }
+    named!(AppKey Uid DeviceId NodeId);
+    match text.parse::<ConversationId>() {
+        Ok(id) => {
+            assert_eq!(id.to_string(), text);
+            assert_eq!(format!("{id:?}"), text);
+            assert_eq!(ConversationId::from_wire(id.as_bytes()), Ok(id));
+            let [_, rest @ ..] = *id.as_bytes();
+            assert_eq!(ConversationId::from_parts(id.kind(), rest), id);
+        }
+        Err(error) => assert!(error.to_string().len() < 400, "{error}"),
+    }
+    match ConversationId::from_wire(bytes) {
+        Ok(id) => assert_eq!(id.to_string().parse(), Ok(id)),
+        Err(error) => assert!(error.to_string().len() < 400, "{error}"),
+    }
+    match OperationId::from_wire(bytes) {
+        Ok(id) => {
+            let mut random = [0; 10];
+            random.copy_from_slice(&bytes[6..16]);
+            let made = OperationId::new(id.time_ms(), random);
+            assert_eq!(made.time_ms(), id.time_ms());
+            assert_eq!(OperationId::from_wire(id.as_bytes()), Ok(id));
+            assert_eq!(format!("{id:?}").len(), 32);
+        }
+        Err(error) => assert!(error.to_string().len() < 400, "{error}"),
+    }
+}
+
+/// Inputs to begin with: each message with something in it, and ids.
+#[must_use]
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let conversation = bytes::Bytes::from_static(b"g0123456789abcde");
+    let entry = client::Entry {
+        seq: 7,
+        rev: 300,
+        time_ms: 1_800_000_000_000,
+        sender_uid: "alice".into(),
+        client_msg_id: conversation.clone(),
+        counted: 3,
+        options: Some(client::MessageOptions {
+            uncounted: true,
+            push_text: "hi".into(),
+        }),
+        body: Some(client::entry::Body::Message(client::Content {
+            content: Some(Kind::Text(client::Text { text: "hello".into() })),
+        })),
+    };
+    let changed = client::Entry {
+        body: Some(client::entry::Body::Change(client::GroupChange {
+            kind: client::ChangeKind::Invited.into(),
+            uids: vec!["bob".into(), "carol".into()],
+            name: "team".into(),
+            role: client::Role::Admin.into(),
+        })),
+        ..entry.clone()
+    };
+    let outgoing = client::OutgoingMessage {
+        client_msg_id: conversation.clone(),
+        content: Some(client::Content {
+            content: Some(Kind::Custom(client::Custom {
+                r#type: "card".into(),
+                data: conversation.clone(),
+            })),
+        }),
+        options: None,
+    };
+    let row = client::ConversationRow {
+        conversation: conversation.clone(),
+        kind: 2,
+        head_seq: 9,
+        preview: Some(entry.clone()),
+        member: true,
+        name: "team".into(),
+        ..Default::default()
+    };
+    let envelope = cluster::Envelope {
+        kind: cluster::Kind::ClientRequest.into(),
+        body: conversation.clone(),
+        ..Default::default()
+    };
+    let bodies: Vec<Vec<u8>> = vec![
+        client::Login {
+            app_key: "demo".into(),
+            uid: "alice".into(),
+            token: "t".into(),
+            device_id: "phone".into(),
+            login_epoch: 1,
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        client::SendRequest {
+            conversation: conversation.clone(),
+            messages: vec![outgoing.clone(), outgoing],
+            seen_seq: 5,
+        }
+        .encode_to_vec(),
+        client::SyncResponse {
+            cursor: conversation.clone(),
+            full_resync: true,
+            rows: vec![row.clone()],
+            more: true,
+        }
+        .encode_to_vec(),
+        client::NoticePush {
+            from_cursor: conversation.clone(),
+            to_cursor: conversation.clone(),
+            rows: vec![row],
+        }
+        .encode_to_vec(),
+        client::MessagesPush {
+            conversation,
+            entries: vec![entry, changed],
+        }
+        .encode_to_vec(),
+        envelope.encode_to_vec(),
+    ];
+    let mut seeds: Vec<Vec<u8>> = (0..=u8::try_from(CHECKS.len()).unwrap_or(u8::MAX))
+        .flat_map(|which| bodies.iter().map(move |body| [&[which], &body[..]].concat()))
+        .collect();
+    for text in [
+        "demo",
+        "alice",
+        "gateway-1",
+        "gaaaaaaaaaaaaaaaaaaaaaaaa",
+        "g0123456789abcde",
+        "é",
+        "a\nb",
+        "",
+    ] {
+        seeds.push([&[255], text.as_bytes()].concat());
+    }
+    seeds.push([&[255], "x".repeat(300).as_bytes()].concat());
+    seeds
+}
