@@ -16,6 +16,7 @@ use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::descriptor::DescribeError;
 use whimbrel_registry::{Registry, RegistryAt};
 
+use crate::certificate::{CertificateError, Expiry};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::downward::Downward;
 use crate::engine::{Engine, EngineError, EngineParts, Order, Reach, Upstream};
@@ -39,6 +40,9 @@ pub enum StartError {
     /// Reactors or their port.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The certificate is of no use to this gateway.
+    #[error("the gateway's certificate: {0}")]
+    Certificate(#[from] CertificateError),
     /// The descriptor cannot be made.
     #[error("the gateway's descriptor cannot be made: {0}; check `advertise` and the certificate")]
     Descriptor(#[from] DescribeError),
@@ -72,6 +76,8 @@ impl Gateway {
     ) -> Result<GatewayHandle, StartError> {
         config.check()?;
         let identity = endpoint.identity().clone();
+        keys.check(&identity.node, None, host.clock.now_ms())?;
+        let expiry = Expiry::of(&keys.certificate)?;
         let downward = Arc::new(Downward::default());
         let handler: Arc<dyn Handler> = Arc::<Downward>::clone(&downward);
         let uplink = Uplink::start(endpoint.clone(), events, handler);
@@ -124,6 +130,7 @@ impl Gateway {
             clock: Arc::clone(&host.clock),
             maker,
             keys,
+            expiry,
             rotated_at_ms: now_ms,
             renewed_at: None,
             draining: draining.clone(),

@@ -16,6 +16,7 @@ use whimbrel_protocol::cluster::NodeLease;
 use whimbrel_protocol::ids::Incarnation;
 use whimbrel_registry::{Registry, RegistryError};
 
+use crate::certificate::Expiry;
 use crate::config::GatewayConfig;
 use crate::engine::{Order, Reach};
 use crate::keys::{KeyMaker, KeyRing};
@@ -36,6 +37,7 @@ pub(crate) struct Lease {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) maker: KeyMaker,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) expiry: Expiry,
     /// When the keys were made, unix milliseconds.
     pub(crate) rotated_at_ms: u64,
     /// When the last renewal that the registry took was sent.
@@ -127,8 +129,11 @@ impl Lease {
                 .renewed_at
                 .replace(sent_at)
                 .is_some_and(|before| before.elapsed() > ttl);
+        let expired = self.expiry.look(self.clock.now_ms());
         let reason = if draining {
             Some("draining".to_owned())
+        } else if expired.is_some() {
+            expired
         } else if *self.uplink.routers().borrow() == 0 {
             Some("no router is linked".to_owned())
         } else {

@@ -10,6 +10,7 @@
 //! message: its clients connect elsewhere and sync.
 #![forbid(unsafe_code)]
 
+mod certificate;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #[path = "../tests/it/support/client.rs"]
@@ -27,6 +28,7 @@ mod rooms;
 mod session;
 mod upward;
 
+pub use certificate::CertificateError;
 /// A login session as a fuzzer drives it; see the feature `fuzzing`.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

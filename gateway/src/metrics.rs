@@ -20,6 +20,7 @@
 //! | `whimbrel_gateway_connections` | gauge | `reactor` | connections, in any state |
 //! | `whimbrel_gateway_held_bytes` | gauge | `reactor` | bytes of unfinished hellos, records, frames |
 //! | `whimbrel_gateway_owed_bytes` | gauge | `reactor` | bytes that wait for clients |
+//! | `whimbrel_gateway_certificate_expires_seconds` | gauge | | until the gateway's certificate ends; 0 when it has |
 
 use metrics::{Counter, Gauge, counter, gauge};
 
@@ -31,6 +32,15 @@ pub(crate) const PUSHES_DEFERRED: &str = "whimbrel_gateway_pushes_deferred_total
 pub(crate) const ROOM_DROPS: &str = "whimbrel_gateway_room_drops_total";
 const SESSIONS_ENDED: &str = "whimbrel_gateway_sessions_ended_total";
 const TURNED_AWAY: &str = "whimbrel_gateway_turned_away_total";
+
+/// How long the gateway's certificate still holds.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floats; 2^52 seconds do not occur"
+)]
+pub(crate) fn certificate_expires(left_seconds: u64) {
+    gauge!("whimbrel_gateway_certificate_expires_seconds").set(left_seconds as f64);
+}
 
 /// Messages to rooms that a member did not get, by reason.
 pub(crate) struct RoomDrops {

@@ -24,7 +24,7 @@ use crate::engine::{Asked, Authenticate, Place, Reach, Reply, Upstream};
 use crate::rooms::{Desk, RoomName};
 use crate::session::{Answer, Identity, Unanswered, UpRequest};
 
-/// How long opening a session may take: as long as a client waits for READY before it tries elsewhere.
+/// How long opening a session may take: well under the 20 s after which a client without READY tries elsewhere.
 const OPEN_DEADLINE: Duration = Duration::from_secs(8);
 
 /// How long the order to close displaced sessions may take; the registry has forgotten them already.

@@ -54,8 +54,6 @@ pub(crate) enum Refusal {
     ExcludeTooMany,
     #[error("limit {0:?} is out of range: expected a number from 1 to {GATEWAYS_LIMIT_MAX}")]
     LimitOutOfRange(String),
-    #[error("parameter {0:?} is unknown: expected app_key, exclude or limit")]
-    ParameterUnknown(String),
     #[error("parameter {0} is given twice")]
     ParameterTwice(&'static str),
     #[error("no gateway is live for this app now: ask again in {RETRY_AFTER_S} s")]
@@ -70,7 +68,6 @@ impl Refusal {
             Self::AppKeyInvalid(_) => "app_key_invalid",
             Self::ExcludeInvalid(_) | Self::ExcludeTooMany => "exclude_invalid",
             Self::LimitOutOfRange(_) => "limit_out_of_range",
-            Self::ParameterUnknown(_) => "parameter_unknown",
             Self::ParameterTwice(_) => "parameter_twice",
             Self::NoGateway => "no_gateway",
         }
@@ -86,7 +83,8 @@ impl Question {
                 "app_key" => ("app_key", &mut app_key),
                 "exclude" => ("exclude", &mut excluded),
                 "limit" => ("limit", &mut limit),
-                unknown => return Err(Refusal::ParameterUnknown(unknown.chars().take(40).collect())),
+                // Of a client that is newer than this.
+                _ => continue,
             };
             if slot.replace(value.as_str()).is_some() {
                 return Err(Refusal::ParameterTwice(name));
@@ -235,10 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_of_a_newer_client_is_ignored() {
+        let asked = question(&[("app_key", "demo"), ("room", "1"), ("room", "2"), ("limit", "3")]);
+        assert_eq!(asked.unwrap().limit, 3);
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         let long = "a".repeat(33);
         let many = vec!["g"; EXCLUDED_MAX + 1].join(",");
-        let cases: [(&[(&str, &str)], &str); 11] = [
+        let cases: [(&[(&str, &str)], &str); 10] = [
             (&[], "app_key_missing"),
             (&[("app_key", "")], "app_key_invalid"),
             (&[("app_key", &long)], "app_key_invalid"),
@@ -249,7 +253,6 @@ mod tests {
             (&[("app_key", "demo"), ("exclude", "g 1")], "exclude_invalid"),
             (&[("app_key", "demo"), ("exclude", &many)], "exclude_invalid"),
             (&[("app_key", "demo"), ("app_key", "demo")], "parameter_twice"),
-            (&[("app_key", "demo"), ("room", "1")], "parameter_unknown"),
         ];
         for (query, code) in cases {
             assert_eq!(question(query).unwrap_err().code(), code, "{query:?}");

@@ -22,6 +22,8 @@ pub(crate) struct Pending {
     /// Who has it.
     pub(crate) target: LinkId,
     pub(crate) deadline_at: Duration,
+    /// How long the target was given.
+    pub(crate) given: Duration,
     /// The request as it came, while it may be sent to another node; `None` for the addressed and the retried.
     pub(crate) kept: Option<Box<Envelope>>,
 }
@@ -135,6 +137,7 @@ mod tests {
             asker_id: asker * 100,
             target: LinkId(target),
             deadline_at: Duration::from_secs(deadline_s),
+            given: Duration::from_secs(deadline_s),
             kept: None,
         }
     }

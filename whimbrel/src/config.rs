@@ -104,6 +104,8 @@ pub(crate) struct IdentitySection {
     pub(crate) key: SecretString,
     /// The file of the root's certificate.
     pub(crate) certificate: PathBuf,
+    /// The file of the root's public key, to check the certificate's signature at start; empty: it is not checked.
+    pub(crate) root: PathBuf,
 }
 
 /// The embedded store.

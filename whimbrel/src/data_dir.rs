@@ -18,7 +18,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use whimbrel_protocol::{SystemEntropy, ids::NodeId};
+use whimbrel_protocol::{
+    SystemEntropy,
+    descriptor::{IdentityKey, RootKey, inspect_certificate},
+    ids::NodeId,
+};
 
 use crate::{keygen, ready_file, secret_file};
 
@@ -33,8 +37,13 @@ pub(crate) fn gateway(nth: u16) -> String {
 const FORMAT_FILE: &str = "format";
 const FORMAT: &str = "whimbrel-data 1";
 const LOCK_FILE: &str = "lock";
+/// Local state of `whimbrel chat`, each user's in a folder of its own.
+pub(crate) const CLIENTS: &str = "clients";
 /// Standalone's certificate outlives every try-out; a cluster's is made with `keygen identity` and renewed.
-const IDENTITY_LIFE_MS: u64 = 360 * 24 * 3600 * 1000;
+const IDENTITY_LIFE_MS: u64 = 360 * DAY_MS;
+/// A start renews a certificate that has less left than this, so that a deployment started anew now and then never ends.
+const RENEW_BEFORE_MS: u64 = 60 * DAY_MS;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// A data folder that is ours until dropped.
 pub(crate) struct DataDir {
@@ -47,7 +56,7 @@ impl DataDir {
     ///
     /// Fails when another process has it, when a newer version made it, or when it holds something else.
     pub(crate) fn open(path: &Path, gateways: u16, now_ms: u64) -> anyhow::Result<Self> {
-        fs::create_dir_all(path).with_context(|| {
+        secret_file::create_folder(path).with_context(|| {
             format!(
                 "cannot make the data folder {}: give --data a place you may write to",
                 path.display()
@@ -56,8 +65,15 @@ impl DataDir {
         let path = path
             .canonicalize()
             .with_context(|| format!("the data folder {}", path.display()))?;
+        // Looked at before anything is written: a folder of something else stays as it was.
+        let is_new = check_format(&path)?;
         let lock = take_lock(&path)?;
-        check_format(&path)?;
+        if is_new {
+            let format_path = path.join(FORMAT_FILE);
+            ready_file::write_whole(&format_path, FORMAT.as_bytes())?;
+            secret_file::sync_names(&format_path)
+                .with_context(|| format!("cannot make {} durable", format_path.display()))?;
+        }
         let data_dir = Self { path, _lock: lock };
         data_dir.make_missing(gateways, now_ms)?;
         Ok(data_dir)
@@ -83,6 +99,11 @@ impl DataDir {
         self.identity(nth).join(keygen::IDENTITY_CERT)
     }
 
+    /// The file of the root's public key.
+    pub(crate) fn root_public(&self) -> PathBuf {
+        self.keys().join(keygen::ROOT_PUB)
+    }
+
     pub(crate) fn cluster_secret(&self) -> PathBuf {
         self.keys().join("cluster.secret")
     }
@@ -105,7 +126,7 @@ impl DataDir {
 
     /// The root public key, as clients pin it.
     pub(crate) fn root_key(&self) -> anyhow::Result<String> {
-        Ok(secret_file::read(&self.keys().join(keygen::ROOT_PUB), "root public key")?.to_string())
+        Ok(secret_file::read(&self.root_public(), "root public key")?.to_string())
     }
 
     /// Each key and secret is made by itself, so that a first start that was cut short is finished by the next.
@@ -113,23 +134,9 @@ impl DataDir {
         let entropy = &mut SystemEntropy;
         let keys = self.keys();
         fs::create_dir_all(&keys).with_context(|| format!("cannot make {}", keys.display()))?;
-        let root_key = keys.join(keygen::ROOT_KEY);
-        if !root_key.exists() {
-            keygen::make_root(&keys, entropy)?;
-        }
-        let root = keygen::read_root(&root_key)?;
-        let public = format!("{}\n", root.public());
-        secret_file::create_public(&keys.join(keygen::ROOT_PUB), public.as_bytes())?;
-        for nth in (0..gateways).filter(|nth| !self.identity_certificate(*nth).exists()) {
-            let folder = self.identity(nth);
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            if self.identity_key(nth).exists() {
-                // Made just before a first start was cut short; nobody has seen it.
-                fs::remove_file(self.identity_key(nth))
-                    .context("removing an identity key without certificate")?;
-            }
-            let node = NodeId::new(&gateway(nth)).expect("the name is well-formed");
-            keygen::make_identity(&folder, &root, node, IDENTITY_LIFE_MS, now_ms, entropy)?;
+        let root = self.root()?;
+        for nth in 0..gateways {
+            self.certify(nth, root.as_ref(), now_ms)?;
         }
         if !self.cluster_secret().exists() {
             keygen::make_cluster_secret(&self.cluster_secret())?;
@@ -138,6 +145,111 @@ impl DataDir {
             keygen::make_app_secret(&self.app_secret(), entropy)?;
         }
         Ok(())
+    }
+
+    /// The root's secret key: made at the first start, and later read, where it still lies here. `None` when it was taken
+    /// away, as one does with a root. Another one is never made: clients have pinned it.
+    fn root(&self) -> anyhow::Result<Option<RootKey>> {
+        let keys = self.keys();
+        let (secret, public) = (keys.join(keygen::ROOT_KEY), self.root_public());
+        if !secret.exists() {
+            if public.exists() || self.has_certificates()? {
+                return Ok(None);
+            }
+            return keygen::make_root(&keys, &mut SystemEntropy).map(Some);
+        }
+        let root = keygen::read_root(&secret)?;
+        if !public.exists() {
+            // Made just before a first start was cut short, or removed: it follows from the secret.
+            secret_file::create_public(&public, format!("{}\n", root.public()).as_bytes())?;
+        }
+        if self.root_key()? != root.public().to_string() {
+            bail!(
+                "{} is not the public key of {}: clients have pinned one of them, so put the right pair back",
+                public.display(),
+                secret.display(),
+            );
+        }
+        Ok(Some(root))
+    }
+
+    /// Whether any gateway was certified here.
+    fn has_certificates(&self) -> anyhow::Result<bool> {
+        let keys = self.keys();
+        let listed = fs::read_dir(&keys).with_context(|| format!("cannot list {}", keys.display()))?;
+        let folders = listed.filter_map(Result::ok).map(|entry| entry.path());
+        Ok(std::iter::once(keys)
+            .chain(folders)
+            .any(|folder| folder.join(keygen::IDENTITY_CERT).exists()))
+    }
+
+    /// Makes the `nth` gateway's identity when it is missing, and a new certificate when the one there is ends soon.
+    fn certify(&self, nth: u16, root: Option<&RootKey>, now_ms: u64) -> anyhow::Result<()> {
+        let (key, certificate) = (self.identity_key(nth), self.identity_certificate(nth));
+        let standing = Standing::of(&certificate, now_ms)?;
+        let node = NodeId::new(&gateway(nth)).expect("the name is well-formed");
+        match (standing, root) {
+            (Standing::Good, _) => Ok(()),
+            (Standing::Missing, None) => bail!(
+                "{} is missing, and so is {}, which would certify it: put the root's key back, or give --data another \
+                 folder (clients pin a deployment's root, so no other one is made here)",
+                certificate.display(),
+                self.keys().join(keygen::ROOT_KEY).display(),
+            ),
+            (Standing::Missing, Some(root)) => {
+                if key.exists() {
+                    // Made just before a first start was cut short; nobody has seen it.
+                    fs::remove_file(&key).context("removing an identity key without certificate")?;
+                }
+                let folder = self.identity(nth);
+                keygen::make_identity(&folder, root, node, IDENTITY_LIFE_MS, now_ms, &mut SystemEntropy)
+            }
+            (Standing::EndsSoon(days), None) => {
+                tracing::warn!(
+                    certificate = %certificate.display(),
+                    days,
+                    "the certificate ends soon and is not renewed: keys/root.key is not here"
+                );
+                Ok(())
+            }
+            (Standing::EndsSoon(_), Some(root)) => {
+                let identity = IdentityKey::from_secret_text(&secret_file::read(&key, "identity key")?)
+                    .with_context(|| format!("{} holds no identity key", key.display()))?;
+                let certified = keygen::certify(root, node, &identity, IDENTITY_LIFE_MS, now_ms)?;
+                secret_file::create_public(&certificate, &certified)
+            }
+        }
+    }
+}
+
+/// The standing of a gateway's certificate.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Missing,
+    /// It ends in so many days.
+    EndsSoon(u64),
+    /// It holds long enough, or it is for the gateway to say what is wrong with it.
+    Good,
+}
+
+impl Standing {
+    fn of(certificate: &Path, now_ms: u64) -> anyhow::Result<Self> {
+        let bytes = match fs::read(certificate) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::Missing),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", certificate.display()));
+            }
+        };
+        let Ok(certificate) = inspect_certificate(&bytes) else {
+            return Ok(Self::Good);
+        };
+        let left_ms = certificate.not_after_ms.saturating_sub(now_ms);
+        Ok(if left_ms < RENEW_BEFORE_MS {
+            Self::EndsSoon(left_ms / DAY_MS)
+        } else {
+            Self::Good
+        })
     }
 }
 
@@ -166,10 +278,11 @@ fn take_lock(path: &Path) -> anyhow::Result<fs::File> {
     }
 }
 
-fn check_format(path: &Path) -> anyhow::Result<()> {
+/// Whether the folder is new to us. `whimbrel chat` may have been here before, for want of a deployment.
+fn check_format(path: &Path) -> anyhow::Result<bool> {
     let format_path = path.join(FORMAT_FILE);
     match fs::read_to_string(&format_path) {
-        Ok(text) if text.trim() == FORMAT => Ok(()),
+        Ok(text) if text.trim() == FORMAT => Ok(false),
         Ok(text) => bail!(
             "the data folder {} has format {:?}, this version reads {FORMAT:?}: use the version of Whimbrel that made it, or another folder",
             path.display(),
@@ -179,7 +292,7 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
             let stranger = fs::read_dir(path)
                 .with_context(|| format!("cannot list {}", path.display()))?
                 .filter_map(Result::ok)
-                .find(|entry| entry.file_name() != LOCK_FILE);
+                .find(|entry| ![LOCK_FILE, CLIENTS].contains(&entry.file_name().to_string_lossy().as_ref()));
             if let Some(stranger) = stranger {
                 bail!(
                     "the folder {} holds {:?} and is no data folder of Whimbrel (it has no {FORMAT_FILE:?} file): give --data an empty or a new folder",
@@ -187,9 +300,7 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
                     stranger.file_name(),
                 );
             }
-            ready_file::write_whole(&format_path, FORMAT.as_bytes())?;
-            secret_file::sync_names(&format_path)
-                .with_context(|| format!("cannot make {} durable", format_path.display()))
+            Ok(true)
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", format_path.display())),
     }
@@ -240,7 +351,68 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "x").unwrap();
         assert!(refusal(folder.path()).contains("thesis.tex"));
-        assert!(!folder.path().join("keys").exists());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "nothing of ours is left in it");
+    }
+
+    fn certificate_end(data: &DataDir) -> u64 {
+        let bytes = fs::read(data.identity_certificate(0)).unwrap();
+        inspect_certificate(&bytes).unwrap().not_after_ms
+    }
+
+    #[test]
+    fn a_root_that_was_taken_away_is_missed_only_where_something_is_to_be_certified() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path(), 1, NOW_MS).unwrap();
+        let root = first.root_key().unwrap();
+        drop(first);
+        fs::remove_file(folder.path().join("keys/root.key")).unwrap();
+        drop(DataDir::open(folder.path(), 1, NOW_MS).unwrap());
+        let refused = DataDir::open(folder.path(), 2, NOW_MS).err().unwrap();
+        assert!(format!("{refused:#}").contains("root.key"), "{refused:#}");
+        assert!(!folder.path().join("keys/root.key").exists());
+        fs::remove_file(folder.path().join("keys/root.pub")).unwrap();
+        fs::write(folder.path().join("keys/root.pub"), &root).unwrap();
+        fs::remove_file(folder.path().join("keys/identity.cert")).unwrap();
+        assert!(refusal(folder.path()).contains("root.key"));
+        assert_eq!(
+            fs::read_to_string(folder.path().join("keys/root.pub")).unwrap(),
+            root
+        );
+    }
+
+    #[test]
+    fn the_public_key_of_another_root_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), 1, NOW_MS).unwrap());
+        let public = folder.path().join("keys/root.pub");
+        let other = RootKey::generate(&mut SystemEntropy).public().to_string();
+        fs::write(&public, &other).unwrap();
+        assert!(refusal(folder.path()).contains("root.pub"));
+        assert_eq!(fs::read_to_string(&public).unwrap(), other);
+    }
+
+    #[test]
+    fn a_start_renews_a_certificate_that_ends_soon_for_the_same_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path(), 1, NOW_MS).unwrap();
+        let (key, end) = (fs::read(first.identity_key(0)).unwrap(), certificate_end(&first));
+        drop(first);
+        let early = DataDir::open(folder.path(), 1, end - RENEW_BEFORE_MS).unwrap();
+        assert_eq!(certificate_end(&early), end);
+        drop(early);
+        for now_ms in [end - RENEW_BEFORE_MS + 1, end + 2 * IDENTITY_LIFE_MS] {
+            let later = DataDir::open(folder.path(), 1, now_ms).unwrap();
+            assert_eq!(certificate_end(&later), now_ms + IDENTITY_LIFE_MS);
+            assert_eq!(fs::read(later.identity_key(0)).unwrap(), key);
+        }
+    }
+
+    #[test]
+    fn a_folder_in_which_only_chats_have_been_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("clients/demo/alice")).unwrap();
+        DataDir::open(folder.path(), 1, NOW_MS).unwrap();
     }
 
     #[test]

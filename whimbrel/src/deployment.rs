@@ -73,7 +73,10 @@ impl Deployment {
 
     /// The folder that holds this deployment's local client state.
     pub(crate) fn clients_dir(&self) -> PathBuf {
-        self.ready_file.parent().unwrap_or(Path::new(".")).join("clients")
+        self.ready_file
+            .parent()
+            .unwrap_or(Path::new("."))
+            .join(data_dir::CLIENTS)
     }
 
     fn missing(&self, what: &str, flag: &str) -> String {

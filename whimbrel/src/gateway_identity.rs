@@ -1,21 +1,34 @@
-//! A gateway's identity, read from its files.
+//! A gateway's identity, read from its files and checked: what no client would take is found at the start.
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use whimbrel_gateway::GatewayKeys;
-use whimbrel_protocol::descriptor::IdentityKey;
+use whimbrel_protocol::{
+    descriptor::{IdentityKey, RootPublicKey},
+    ids::NodeId,
+};
 
-/// The secret key in `key` and the certificate at `certificate`.
-pub(crate) fn read(key: &str, certificate: &Path) -> anyhow::Result<GatewayKeys> {
+/// The secret key in `key` and the certificate at `certificate`, which must be of that key and `node`, hold at `now_ms`, and
+/// be signed by `root` where it is known.
+pub(crate) fn read(
+    key: &str,
+    certificate: &Path,
+    node: &NodeId,
+    root: Option<&RootPublicKey>,
+    now_ms: u64,
+) -> anyhow::Result<GatewayKeys> {
     if key.trim().is_empty() {
         bail!("`identity.key_file` is missing: make an identity with `whimbrel keygen identity`");
     }
     let identity = IdentityKey::from_secret_text(key).context("`identity.key`")?;
     let bytes = std::fs::read(certificate)
         .with_context(|| format!("`identity.certificate`: cannot read {}", certificate.display()))?;
-    Ok(GatewayKeys {
+    let keys = GatewayKeys {
         identity,
         certificate: bytes.into(),
-    })
+    };
+    keys.check(node, root, now_ms)
+        .with_context(|| format!("the gateway's certificate {}", certificate.display()))?;
+    Ok(keys)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use whimbrel_link::ClusterSecret;
 use whimbrel_protocol::{
     SystemEntropy,
@@ -11,7 +11,7 @@ use whimbrel_protocol::{
     ids::NodeId,
 };
 
-use crate::{cli::KeygenCommand, secret_file};
+use crate::{cli::KeygenCommand, secret_file, terminal};
 
 /// Bytes of randomness in a secret that is not a key pair.
 const SECRET_LEN: usize = 32;
@@ -20,18 +20,17 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 const BACKDATED_MS: u64 = 3600 * 1000;
 
 /// Runs one `keygen` subcommand and says what it made.
-#[expect(clippy::print_stdout, reason = "a command's answer to its user")]
 pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
     let entropy = &mut SystemEntropy;
     match command {
         KeygenCommand::Root { out } => {
             let root = make_root(out, entropy)?;
-            println!(
+            terminal::answer(&format!(
                 "made {} (keep it offline) and {}",
                 out.join(ROOT_KEY).display(),
                 out.join(ROOT_PUB).display()
-            );
-            println!("clients pin this root key: {}", root.public());
+            ))?;
+            terminal::answer(&format!("clients pin this root key: {}", root.public()))?;
         }
         KeygenCommand::Identity {
             root,
@@ -42,19 +41,19 @@ pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
             let node: NodeId = node.parse()?;
             let root = read_root(root)?;
             make_identity(out, &root, node, u64::from(*days) * DAY_MS, now_ms, entropy)?;
-            println!(
+            terminal::answer(&format!(
                 "made {} and {}",
                 out.join(IDENTITY_KEY).display(),
                 out.join(IDENTITY_CERT).display()
-            );
+            ))?;
         }
         KeygenCommand::ClusterSecret { out } => {
             make_cluster_secret(out)?;
-            println!("made {}", out.display());
+            terminal::answer(&format!("made {}", out.display()))?;
         }
         KeygenCommand::AppSecret { out } => {
             make_app_secret(out, entropy)?;
-            println!("made {}", out.display());
+            terminal::answer(&format!("made {}", out.display()))?;
         }
     }
     Ok(())
@@ -71,10 +70,16 @@ pub(crate) const IDENTITY_CERT: &str = "identity.cert";
 
 /// Makes a root in `folder`.
 pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<RootKey> {
+    let public = folder.join(ROOT_PUB);
+    if public.exists() {
+        bail!(
+            "{} is there already: clients may have pinned it, so remove it first if it is no longer wanted",
+            public.display()
+        );
+    }
     let root = RootKey::generate(entropy);
     secret_file::create(&folder.join(ROOT_KEY), &root.to_secret_text())?;
-    let public = format!("{}\n", root.public());
-    secret_file::create_public(&folder.join(ROOT_PUB), public.as_bytes())?;
+    secret_file::create_public(&public, format!("{}\n", root.public()).as_bytes())?;
     Ok(root)
 }
 
@@ -98,17 +103,26 @@ pub(crate) fn make_identity(
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<()> {
     let identity = IdentityKey::generate(entropy);
-    let not_before_ms = now_ms.saturating_sub(BACKDATED_MS);
-    let certificate = root
-        .certify(&Certificate {
-            node,
-            identity: identity.public(),
-            not_before_ms,
-            not_after_ms: now_ms.saturating_add(life_ms),
-        })
-        .context("the certificate cannot be made")?;
+    let certificate = certify(root, node, &identity, life_ms, now_ms)?;
     secret_file::create(&folder.join(IDENTITY_KEY), &identity.to_secret_text())?;
     secret_file::create_public(&folder.join(IDENTITY_CERT), &certificate)
+}
+
+/// A certificate of `identity` by `root` for `life_ms`.
+pub(crate) fn certify(
+    root: &RootKey,
+    node: NodeId,
+    identity: &IdentityKey,
+    life_ms: u64,
+    now_ms: u64,
+) -> anyhow::Result<Vec<u8>> {
+    root.certify(&Certificate {
+        node,
+        identity: identity.public(),
+        not_before_ms: now_ms.saturating_sub(BACKDATED_MS),
+        not_after_ms: now_ms.saturating_add(life_ms),
+    })
+    .context("the certificate cannot be made")
 }
 
 /// Makes the secret that authenticates links.

@@ -21,6 +21,7 @@ mod roles;
 mod secret_file;
 mod standalone;
 mod supervisor;
+mod terminal;
 mod token;
 
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            terminal::complain(&format!("whimbrel: {}", whole_story(&error)));
             ExitCode::FAILURE
         }
     }
@@ -63,11 +64,6 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
         .enable_all()
         .build()?
         .block_on(work)
-}
-
-#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
-fn complain(error: &anyhow::Error) {
-    eprintln!("whimbrel: {}", whole_story(error));
 }
 
 /// The error and its causes, but for those whose words an error above them has already quoted.

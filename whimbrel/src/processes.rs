@@ -23,6 +23,7 @@ use crate::{
     roles,
     standalone::{self, DRAIN_GRACE_MS, GOAWAY_WINDOW_MS},
     supervisor::{self, Event, Member, RoleProcess, Stop},
+    terminal,
 };
 
 /// The roles, in the order in which they are started. They are drained in the reverse of what they depend on.
@@ -107,7 +108,7 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
         }
     };
     if outcome.is_ok() {
-        standalone::say("draining; once more Ctrl-C ends it at once");
+        terminal::say("draining; once more Ctrl-C ends it at once");
     }
     for step in DRAIN_STEPS {
         let leaving: Vec<_> = supervised
@@ -189,8 +190,7 @@ fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &Dat
     }
     match role {
         "gateway" => {
-            config["identity"] =
-                json!({ "key_file": data.identity_key(nth), "certificate": data.identity_certificate(nth) });
+            config["identity"] = json!({ "key_file": data.identity_key(nth), "certificate": data.identity_certificate(nth), "root": data.root_public() });
             config["gateway"] = json!({
                 "listen": ports.gateway_tcp(nth),
                 "drain": { "window_ms": GOAWAY_WINDOW_MS, "grace_ms": DRAIN_GRACE_MS },

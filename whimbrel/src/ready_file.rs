@@ -92,15 +92,19 @@ impl ReadyFile {
     }
 }
 
-/// Writes a file beside `path` and renames it there.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+/// Writes a line of text to a file beside `path` and renames it there.
+pub(crate) fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
+    replace(path, &[text, b"\n"].concat())
+}
+
+/// Writes exactly these bytes to a file beside `path` and renames it there.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let in_place = || -> std::io::Result<()> {
         let mut file = fs::File::create(&beside)?;
         file.write_all(bytes)?;
-        file.write_all(b"\n")?;
         file.sync_data()?;
         fs::rename(&beside, path)
     };

@@ -22,6 +22,7 @@ use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply
 use whimbrel_protocol::{
     SystemEntropy,
     cluster::{Envelope, Role, Status},
+    descriptor::RootPublicKey,
     entropy::Entropy as _,
     ids::{Incarnation, NodeId},
 };
@@ -32,7 +33,8 @@ use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Sto
 use crate::{
     cli::RoleArgs,
     config::{AppServiceFile, GatewayFile, HealthSection, LbsFile, NodeSection, RouterFile, StoreSection},
-    gateway_identity, ready_file, supervisor,
+    gateway_identity, ready_file, secret_file, supervisor,
+    token::now_ms,
 };
 
 /// How long an LBS may take to finish the answers it is at.
@@ -47,7 +49,17 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
     let certificate = beside_config(&args, &file.identity.certificate);
-    let keys = gateway_identity::read(file.identity.key.expose_secret(), &certificate)?;
+    let root = match &file.identity.root {
+        none if none == Path::new("") => None,
+        path => Some(read_root_key(&beside_config(&args, path))?),
+    };
+    let keys = gateway_identity::read(
+        file.identity.key.expose_secret(),
+        &certificate,
+        &links.0.identity().node,
+        root.as_ref(),
+        now_ms(),
+    )?;
     let registry = RegistryAt::Linked {
         home: file.registry.home()?,
     };
@@ -218,6 +230,12 @@ fn read<T: DeserializeOwned>(args: &RoleArgs, telemetry: fn(&T) -> &TelemetryCon
     Ok(loaded.warned())
 }
 
+fn read_root_key(path: &Path) -> anyhow::Result<RootPublicKey> {
+    secret_file::read(path, "root public key")?
+        .parse()
+        .with_context(|| format!("`identity.root`: {} holds no root public key", path.display()))
+}
+
 /// Relative paths in a configuration start at its folder, as those of its secrets do.
 fn beside_config(args: &RoleArgs, path: &Path) -> PathBuf {
     args.config.parent().unwrap_or(Path::new(".")).join(path)
@@ -312,6 +330,8 @@ pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyh
         planted: crate::planted::of_the_store(),
         ..FjallConfig::new(&section.folder)
     };
+    // Messages are their owner's business; what goes wrong here the store says better.
+    let _ = secret_file::create_folder(&section.folder);
     let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
     loop {
         let config = config.clone();

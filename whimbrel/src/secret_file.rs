@@ -4,6 +4,8 @@ use std::{fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, bail};
 
+use crate::ready_file;
+
 /// A secret file is one short line; anything longer is some other file.
 const SECRET_FILE_LEN_MAX: u64 = 4096;
 
@@ -28,6 +30,15 @@ pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Makes a folder, and those above it that are missing, for its owner only.
+pub(crate) fn create_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Makes the names on the way to `path` durable, its folder's and that folder's own: a synced file whose name is lost is
 /// lost.
 pub(crate) fn sync_names(path: &Path) -> std::io::Result<()> {
@@ -44,13 +55,8 @@ pub(crate) fn sync_names(path: &Path) -> std::io::Result<()> {
 
 /// Makes a file that is not secret, such as a public key, durable.
 pub(crate) fn create_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    fs::File::create(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            sync_names(path)
-        })
-        .with_context(|| format!("cannot write {}", path.display()))
+    ready_file::replace(path, bytes)?;
+    sync_names(path).with_context(|| format!("cannot make {} durable", path.display()))
 }
 
 /// The text of `path` without white space around it. `what` says in an error what should have been there.
@@ -88,6 +94,13 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let own = folder.path().join("own/deep");
+        create_folder(&own).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o700);
         }
         assert!(create(&path, "second").is_err());
         assert_eq!(read(&path, "key").unwrap().as_str(), "first");

@@ -17,7 +17,7 @@ use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
 use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry, serve_health};
 use whimbrel_lbs::{Lbs, LbsConfig};
 use whimbrel_link::{ClusterSecret, Endpoint};
-use whimbrel_protocol::cluster::Role;
+use whimbrel_protocol::{cluster::Role, ids::NodeId};
 use whimbrel_registry::{MemoryRegistry, RegistryAt};
 use whimbrel_router::{Router, RouterConfig};
 
@@ -29,7 +29,7 @@ use crate::{
     ports::Ports,
     processes,
     ready_file::{OneOrMore, ReadyFile},
-    roles, secret_file,
+    roles, secret_file, terminal,
     token::now_ms,
 };
 
@@ -103,7 +103,10 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
 
     // What can be wrong in the data folder is found before anything in it is written.
     let key = secret_file::read(&data.identity_key(0), "identity key")?;
-    let identity = gateway_identity::read(&key, &data.identity_certificate(0))?;
+    let root = data.root_key()?.parse().context("the root public key")?;
+    let name = NodeId::new(&data_dir::gateway(0)).context("the gateway's name")?;
+    let certificate = data.identity_certificate(0);
+    let identity = gateway_identity::read(&key, &certificate, &name, Some(&root), now_ms())?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
     let store = roles::open_store(&store_section(args, data), false).await?;
@@ -159,7 +162,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     say_ready(args, data, &ready(args, data, ports, pid, pids)?)?;
 
     host.drain.started().await;
-    say("draining; once more Ctrl-C ends it at once");
+    terminal::say("draining; once more Ctrl-C ends it at once");
     lbs_host.drain.start();
     gateway_host.drain.start();
     let gateway = gateway.join().await;
@@ -296,7 +299,7 @@ pub(crate) fn say_ready(args: &StandaloneArgs, data: &DataDir, ready: &ReadyFile
     } else {
         "all roles in one process"
     };
-    say(&format!(
+    terminal::say(&format!(
         "\
 Whimbrel {version} runs: {how}, {kept}, pid {pid}
 
@@ -328,9 +331,4 @@ fn relative(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned))
         .unwrap_or_else(|| path.to_owned())
-}
-
-#[expect(clippy::print_stdout, reason = "what the person who started it came to see")]
-pub(crate) fn say(text: &str) {
-    println!("{text}");
 }

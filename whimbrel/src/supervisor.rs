@@ -137,14 +137,20 @@ fn run_once(
         _ => {}
     }
     let binary = std::env::current_exe().context("the path of this binary")?;
-    let mut child = Command::new(binary)
+    let mut command = Command::new(binary);
+    command
         .arg(process.member.role)
         .arg("--config")
         .arg(&process.config)
         .arg("--ready-file")
         .arg(&process.ready_file)
         .arg("--end-with-stdin")
-        .stdin(Stdio::piped())
+        .stdin(Stdio::piped());
+    // Ctrl-C goes to the terminal's whole foreground group: in a group of its own a child hears of it from us alone, when
+    // it is its turn to drain.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command
         .spawn()
         .with_context(|| format!("cannot start the {} process", process.member))?;
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use whimbrel_app_service::auth::{AppSecret, TokenRole, mint};
 use whimbrel_protocol::ids::{AppKey, Uid};
 
-use crate::{cli::TokenArgs, deployment::Deployment};
+use crate::{cli::TokenArgs, deployment::Deployment, terminal};
 
 /// A chat's tokens are asked for at every login; an hour outlasts any clock's fault between two processes here.
 const CHAT_TOKEN_TTL: Duration = Duration::from_secs(3600);
@@ -19,7 +19,6 @@ const CHAT_TOKEN_TTL: Duration = Duration::from_secs(3600);
 const TTL_MIN: Duration = Duration::from_secs(1);
 
 /// `whimbrel token`.
-#[expect(clippy::print_stdout, reason = "a command's answer to its user")]
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let ttl: Duration = args.ttl.into();
     if ttl < TTL_MIN {
@@ -41,8 +40,7 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
         role,
         ttl,
     )?;
-    println!("{}", signer.sign()?);
-    Ok(())
+    terminal::answer(&signer.sign()?)
 }
 
 /// Signs tokens for one uid.

@@ -166,6 +166,10 @@ pub(super) async fn change_members(
         Bytes::copy_from_slice(operation.as_bytes()),
         Bytes::copy_from_slice(conversation.as_bytes()),
     );
+    // A group that is not there is no fault of whoever asks.
+    head(&api, &app, conversation)
+        .await
+        .map_err(|error| error.field("conversation"))?;
     let actor = reader(&api, &app, conversation, request.by.as_deref())
         .await
         .map_err(|error| error.field("by"))?;

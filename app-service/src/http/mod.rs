@@ -183,11 +183,12 @@ impl FromRequestParts<Api> for Caller {
             .and_then(|value| value.split_once(' '))
             .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then_some(token))
             .ok_or_else(ApiError::no_token)?;
-        let (app, _) = api
+        let (app, server) = api
             .0
             .apps
             .verify_server(token.trim(), api.0.env.clock.now_ms())
             .map_err(|error| ApiError::unauthorized(&error))?;
+        tracing::debug!(app = %app.key(), server = %server.uid, method = %parts.method, path = parts.uri.path(), "a server asks");
         Ok(Self(app.key().clone()))
     }
 }

@@ -14,6 +14,8 @@ use crate::failure::Failure;
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateUser {
     uid: String,
+    /// As every change takes one; a user is made once whatever it says.
+    operation_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -29,6 +31,7 @@ pub(super) async fn create(
     Caller(app): Caller,
     Body(request): Body<CreateUser>,
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
+    api.operation_id(request.operation_id.as_deref())?;
     let uid = parse(&request.uid)?;
     let users = api.0.log.users();
     let known = users.resolve(&app, std::slice::from_ref(&uid)).await?;

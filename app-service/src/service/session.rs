@@ -18,9 +18,6 @@ use crate::failure::Failure;
 use crate::keys::UserKeys;
 use crate::values::{self, storage};
 
-/// Bytes of the longest platform or SDK version.
-const LABEL_LEN_MAX: usize = 64;
-
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
         Self::new(error.code(), error.to_string())
@@ -66,9 +63,6 @@ impl Service {
         let login = Login::decode(request.login)
             .map_err(|error| Failure::new(Code::Malformed, format!("the payload is no Login: {error}")))?;
         DeviceId::new(&login.device_id)?;
-        for (what, label) in [("platform", &login.platform), ("sdk_version", &login.sdk_version)] {
-            bounded(what, label)?;
-        }
         let verified = self
             .0
             .parts
@@ -100,7 +94,6 @@ impl Service {
         let parts = &self.0.parts;
         let (app, uid) = (AppKey::new(&request.app_key)?, Uid::new(&request.uid)?);
         DeviceId::new(&request.device_id)?;
-        bounded("platform", &request.platform)?;
         if parts.apps.find(app.as_str()).is_none() {
             return Err(TokenError::UnknownApp(app.to_string()).into());
         }
@@ -133,14 +126,5 @@ impl Service {
             Commit::Committed | Commit::Conflict(_) => Ok(()),
             Commit::Unknown(error) | Commit::Refused(error) => Err(error.into()),
         }
-    }
-}
-
-fn bounded(what: &str, label: &str) -> Result<(), Failure> {
-    match label.len() {
-        len if len > LABEL_LEN_MAX => Err(Failure::invalid(format!(
-            "{what} is {len} bytes long: at most {LABEL_LEN_MAX} are allowed"
-        ))),
-        _ => Ok(()),
     }
 }

@@ -22,6 +22,10 @@ use super::outbound::Outbound;
 use super::provisional::Held;
 use super::{Context, Event, Now, Session, SessionLimits, Unanswered, UpRequest};
 
+/// The least bound that a client may set to payloads, bytes: pages hold up to 56 KiB of entries, and one that is refused for
+/// its length would be asked for again for ever.
+const CLIENT_PAYLOAD_LEN_MIN: usize = 60 * 1024;
+
 /// Bytes of a refusal's message: it may come from another node, and must not grow a frame over its bound.
 const REFUSAL_MESSAGE_LEN_MAX: usize = 300;
 
@@ -226,7 +230,9 @@ impl Talk {
     pub(super) fn fits(&self, payload_len: usize) -> bool {
         let max = match self.frame_payload_max {
             0 => PAYLOAD_LEN_MAX,
-            max => PAYLOAD_LEN_MAX.min(usize::try_from(max).unwrap_or(PAYLOAD_LEN_MAX)),
+            max => usize::try_from(max)
+                .unwrap_or(PAYLOAD_LEN_MAX)
+                .clamp(CLIENT_PAYLOAD_LEN_MIN, PAYLOAD_LEN_MAX),
         };
         payload_len <= max
     }

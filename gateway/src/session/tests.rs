@@ -470,7 +470,7 @@ fn an_error_however_long_its_text_is_told_in_a_frame() {
 fn a_client_with_little_room_gets_no_payload_over_it() {
     let mut pair = Pair::new();
     let small = Login {
-        frame_payload_max: 1_000,
+        frame_payload_max: 1_000, // too little for pages: counts as 60 KiB
         ..login("alice", "good", 1)
     };
     let (mut client, _) = pair.greet(&small);
@@ -478,9 +478,9 @@ fn a_client_with_little_room_gets_no_payload_over_it() {
     let record = client.seal(&[Frame::Confirm, asked]);
     pair.arrive(&record);
     pair.opened();
-    let large = Answer::Passed(Bytes::from(vec![0; 1_001]));
+    let large = Answer::Passed(Bytes::from(vec![0; 60 * 1024 + 1]));
     pair.with(|session, cx| session.handle_response(cx, RequestId(1), large));
-    assert_eq!(pair.push(ALICE, &[0; 1_001]), PushOutcome::Accepted);
+    assert_eq!(pair.push(ALICE, &[0; 60 * 1024 + 1]), PushOutcome::Accepted);
     client.take_in(&pair.transmit());
     assert_eq!(client.next(), Some(Frame::Ready));
     let Some(Frame::Response(refused)) = client.next() else {

@@ -222,7 +222,9 @@ impl Core {
         while let Some(pending) = self.pending.pop_expired(now) {
             self.counts.expired += 1;
             self.forget_outstanding(pending.target);
-            self.judge(now, pending.target, false);
+            if self.had_time(&pending) {
+                self.judge(now, pending.target, false);
+            }
             self.refuse(
                 pending.asker,
                 pending.asker_id,
@@ -247,6 +249,11 @@ impl Core {
             }
         }
         self.tell_changes(now, out);
+    }
+
+    /// Whether being late says something about the node: who gives it less time than a probe gets learns nothing.
+    fn had_time(&self, pending: &Pending) -> bool {
+        pending.given >= self.config.probe_timeout
     }
 
     /// Finds a node for a request and passes it on, or says why not.
@@ -283,6 +290,7 @@ impl Core {
             asker_id,
             target,
             deadline_at: now + wait,
+            given: wait,
             kept: None,
         };
         let mut passed_on = envelope;
@@ -343,9 +351,16 @@ impl Core {
     }
 
     /// Sends a request to its target and remembers it.
-    fn pass_on(&mut self, now: Duration, pending: Pending, mut envelope: Envelope, out: &mut Vec<Action>) {
+    fn pass_on(
+        &mut self,
+        now: Duration,
+        mut pending: Pending,
+        mut envelope: Envelope,
+        out: &mut Vec<Action>,
+    ) {
         let target = pending.target;
-        let left_ms = pending.deadline_at.saturating_sub(now).as_millis();
+        pending.given = pending.deadline_at.saturating_sub(now);
+        let left_ms = pending.given.as_millis();
         envelope.deadline_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
         envelope.hops = envelope.hops.saturating_add(1);
         if pending.asker_id != 0 {
@@ -381,7 +396,9 @@ impl Core {
             status,
             Status::Unavailable | Status::Internal | Status::Deadline | Status::Lost
         );
-        self.judge(now, link, served);
+        if status != Status::Deadline || self.had_time(&pending) {
+            self.judge(now, link, served);
+        }
         if status == Status::Unavailable && pending.kept.is_some() {
             let refusal = Refusal {
                 status,

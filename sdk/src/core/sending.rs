@@ -44,6 +44,7 @@ impl Core {
         &mut self,
         message: &NewMessage,
         reply: Option<Reply<SentMessage>>,
+        now: Now,
     ) -> Result<Result<LocalMessageId, Error>, StoreError> {
         let len = prost::Message::encoded_len(&message.content);
         if len > CONTENT_LEN_MAX {
@@ -55,7 +56,9 @@ impl Core {
             return Ok(Err(Error::new(ErrorCode::QueueFull, words)));
         }
         let local_id = self.store.enqueue(message)?;
-        self.lanes.entry(message.conversation).or_default();
+        // Somebody waits for it now. The whole first pause, or a program in a loop would leave none.
+        let lane = self.lanes.entry(message.conversation).or_default();
+        lane.pause.hasten(now.monotonic, 1.0);
         self.send_replies.extend(reply.map(|reply| (local_id, reply)));
         self.change_state(local_id, message.conversation, SendState::Queued);
         Ok(Ok(local_id))

@@ -263,6 +263,10 @@ impl Sim {
     }
 
     fn enqueue(&mut self, conversation: ConversationId, text: &str) -> LocalMessageId {
-        self.step(|core, _| core.enqueue(&message(conversation, text), None).unwrap().unwrap())
+        self.step(|core, now| {
+            core.enqueue(&message(conversation, text), None, now)
+                .unwrap()
+                .unwrap()
+        })
     }
 }

@@ -41,7 +41,7 @@ impl Driver {
                     }
                     (_, sent) => sent,
                 };
-                let outcome = self.core.enqueue(&message, sent)?;
+                let outcome = self.core.enqueue(&message, sent, now)?;
                 self.publish()?;
                 queued(outcome);
             }

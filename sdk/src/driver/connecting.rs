@@ -68,7 +68,7 @@ impl Connecting {
     pub(super) fn new() -> Self {
         Self {
             wanted_at: None,
-            pause: Pause::default(),
+            pause: Pause::of_connecting(),
             race: None,
             next_attempt: 1,
             spares: Vec::new(),

@@ -361,10 +361,14 @@ async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
     }
 }
 
+/// A node that is dialled this long in vain without ever having been there is worth a warning.
+const START_GRACE: Duration = Duration::from_secs(5);
+
 async fn dial_again(shared: Arc<Shared>, address: String) {
     let options = &shared.options;
     let mut backoff = Backoff::new(options.redial_min, options.redial_max);
     let mut last_failure = None;
+    let (began, mut was_up) = (Instant::now(), false);
     while !shared.stop.is_cancelled() {
         let dialled = tokio::select! {
             dialled = tcp::dial(&shared, &address) => dialled,
@@ -378,12 +382,17 @@ async fn dial_again(shared: Arc<Shared>, address: String) {
         match admitted {
             Ok((connection, admission)) => {
                 tracing::info!(peer = %admission.link().peer(), %address, "link up");
-                last_failure = None;
+                (last_failure, was_up) = (None, true);
                 let since = Instant::now();
                 tcp::carry(&shared, connection, admission).await;
                 if since.elapsed() > options.redial_max {
                     backoff.reset();
                 }
+            }
+            // At the start of a deployment nodes come up in any order.
+            Err(error) if error.is_passing() && !was_up && began.elapsed() < START_GRACE => {
+                meter::refused(error.label());
+                tracing::info!(%error, "no link yet");
             }
             Err(error) => {
                 note_refusal(&error, last_failure);

@@ -1,6 +1,6 @@
 //! What a person or script types: lines to send, and commands that begin with a slash.
 
-use std::io::BufRead as _;
+use std::io::BufRead;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -15,6 +15,10 @@ pub(crate) const HELP: &str = "/to UID, /group ID, /room ID, /create NAME UID...
 /// One line of input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
+    /// It was no text: what of it is, is not sent.
+    NotText,
+    /// The input could not be read, and is over.
+    Broken(String),
     Text(String),
     Command(Command),
     Unknown(String),
@@ -43,9 +47,7 @@ pub(crate) fn lines() -> anyhow::Result<mpsc::Receiver<Line>> {
     std::thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            for line in std::io::stdin().lock().lines() {
-                let Ok(line) = line else { break };
-                let Some(line) = parse(&line) else { continue };
+            for line in lines_of(std::io::stdin().lock()) {
                 if sender.blocking_send(line).is_err() {
                     break;
                 }
@@ -53,6 +55,25 @@ pub(crate) fn lines() -> anyhow::Result<mpsc::Receiver<Line>> {
         })
         .context("a thread that reads standard input")?;
     Ok(receiver)
+}
+
+/// What the lines of `input` mean, until its end or an error.
+fn lines_of(input: impl BufRead) -> impl Iterator<Item = Line> {
+    let mut reads = Some(input.split(b'\n'));
+    std::iter::from_fn(move || {
+        loop {
+            let line = match reads.as_mut()?.next()? {
+                Ok(bytes) => str::from_utf8(&bytes).map_or(Some(Line::NotText), parse),
+                Err(error) => {
+                    reads = None;
+                    Some(Line::Broken(error.to_string()))
+                }
+            };
+            if line.is_some() {
+                return line;
+            }
+        }
+    })
 }
 
 fn parse(line: &str) -> Option<Line> {
@@ -101,6 +122,27 @@ mod tests {
         assert_eq!(parse("/quit"), Some(Line::Command(Command::Quit)));
         assert!(matches!(parse("/qiut"), Some(Line::Unknown(_))));
         assert!(matches!(parse("/to"), Some(Line::Unknown(_))));
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_does_not_end_the_input() {
+        let lines: Vec<_> = lines_of(&b"one\n\xff\xfe\n\ntwo"[..]).collect();
+        let text = |text: &str| Line::Text(text.to_owned());
+        assert_eq!(lines, [text("one"), Line::NotText, text("two")]);
+    }
+
+    #[test]
+    fn an_input_that_cannot_be_read_is_said_once_and_is_over() {
+        struct Fails(u8);
+        impl std::io::Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                self.0 += 1;
+                assert_eq!(self.0, 1, "asked again after an error");
+                Err(std::io::Error::other("gone"))
+            }
+        }
+        let lines: Vec<_> = lines_of(std::io::BufReader::new(Fails(0))).collect();
+        assert_eq!(lines, [Line::Broken("gone".to_owned())]);
     }
 
     #[test]

@@ -17,15 +17,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use whimbrel_sdk::{
-    Client, ClientConfig, ConnectionState, ConversationId, Event, EventStream, FixedToken, LocalMessageId,
-    NewGroup, SendState,
+    Client, ClientConfig, ConnectionState, ConversationId, ErrorCode, Event, EventStream, FixedToken,
+    LocalMessageId, NewGroup, SendState, WaitReason,
 };
 
 use self::input::{Command, Line};
-use crate::{cli::ChatArgs, deployment::Deployment, token};
+use crate::{cli::ChatArgs, deployment::Deployment, terminal, token};
 
 /// How long the last lines may take to be acknowledged after the end of input; an outage of a minute is ridden out.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(60);
+/// Between two tries of a line that found the queue of unsent ones full: a batch may have left it meanwhile.
+const HELD_RETRY: Duration = Duration::from_millis(200);
 /// Several chats of one user on one machine are several devices; nobody reads in more windows than this.
 const DEVICES_PER_USER_MAX: u32 = 16;
 
@@ -56,7 +58,9 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
         plain: args.plain,
         echo: args.plain || !std::io::stdin().is_terminal(),
         unacknowledged: BTreeSet::new(),
+        held: None,
         failed: 0,
+        token_is_fixed: args.token.is_some(),
         told: None,
     };
     let ended = chat.run().await;
@@ -130,7 +134,12 @@ struct Chat {
     /// Own lines are printed too: nobody sees them being typed.
     echo: bool,
     unacknowledged: BTreeSet<LocalMessageId>,
+    /// A line that waits for room in the queue.
+    held: Option<(tokio::time::Instant, Line)>,
+    /// Lines that will not be sent.
     failed: usize,
+    /// The token was given on the command line: there is no other.
+    token_is_fixed: bool,
     /// What was last said of the connection.
     told: Option<ConnectionState>,
 }
@@ -162,7 +171,12 @@ impl Chat {
                     under_way = None;
                     self.opened(opened)?;
                 }
-                line = lines.recv(), if matches!(input, Input::Open) && !opening => match line {
+                () = retry_due(self.held.as_ref()) => {
+                    if let Some((_, line)) = self.held.take() {
+                        self.take(line).await?;
+                    }
+                }
+                line = lines.recv(), if matches!(input, Input::Open) && !opening && self.held.is_none() => match line {
                     Some(line) => if !self.take(line).await? { break },
                     None => input = Input::over(self.target.as_ref()),
                 },
@@ -177,7 +191,7 @@ impl Chat {
             }
         }
         if self.failed > 0 {
-            bail!("{} lines were refused", self.failed);
+            bail!("{} lines were not sent", self.failed);
         }
         Ok(())
     }
@@ -210,14 +224,30 @@ impl Chat {
                         Ok(local_id) => {
                             self.unacknowledged.insert(local_id);
                         }
+                        // The queue holds what an outage brings; the line is tried again when some of it has gone.
+                        Err(error) if error.code == ErrorCode::QueueFull as u32 => {
+                            let retry_at = tokio::time::Instant::now() + HELD_RETRY;
+                            self.held = Some((retry_at, Line::Text(text)));
+                        }
                         Err(error) => {
                             self.failed += 1;
                             self.tell(&format!("not sent: {error}"))?;
                         }
                     }
                 }
-                None => self.tell("to whom? start with --to UID, --group ID or --room ID, or say /to UID")?,
+                None => {
+                    // A person sees to it; a script learns it from the exit status.
+                    self.failed += usize::from(self.plain);
+                    self.tell(
+                        "not sent: to whom? start with --to UID, --group ID or --room ID, or say /to UID",
+                    )?;
+                }
             },
+            Line::NotText => {
+                self.failed += 1;
+                self.tell("not sent: a line that is no UTF-8 text")?;
+            }
+            Line::Broken(error) => bail!("standard input cannot be read: {error}"),
             Line::Command(Command::Quit) => return Ok(false),
             Line::Command(command) => {
                 if let Err(error) = self.obey(command).await {
@@ -303,7 +333,7 @@ impl Chat {
                 let own = entry.local_id.is_some();
                 if self.plain {
                     if let Some(line) = screen::plain_line(conversation, &entry) {
-                        print_line(&line)?;
+                        terminal::answer(&line)?;
                     }
                 } else if !own || self.echo {
                     let elsewhere = self.target != Some(Target::Conversation(conversation));
@@ -312,7 +342,7 @@ impl Chat {
                     } else {
                         String::new()
                     };
-                    print_line(&format!("{place}{}", screen::line(&entry)))?;
+                    terminal::answer(&format!("{place}{}", screen::line(&entry)))?;
                 }
                 let client = self.client.clone();
                 // Reading is explicit: what was printed was seen. A failure is made up for by the next one.
@@ -334,6 +364,14 @@ impl Chat {
             Event::Connection(ConnectionState::Stopped { error }) => {
                 return Err(error).context("the connection is over for good");
             }
+            Event::Connection(ConnectionState::Waiting {
+                reason: WaitReason::TokenRefused,
+                ..
+            }) if self.token_is_fixed => {
+                bail!(
+                    "the server refuses the token: give --token one that is good for this --uid and app, and has not ended"
+                );
+            }
             Event::Connection(state) => {
                 if screen::is_news(self.told.as_ref(), &state) {
                     self.tell(&screen::connection(&state))?;
@@ -346,11 +384,11 @@ impl Chat {
                 } else {
                     Some(screen::room_line(&room, &message))
                 };
-                line.map_or(Ok(()), |line| print_line(&line))?;
+                line.map_or(Ok(()), |line| terminal::answer(&line))?;
             }
             Event::RoomLost { room, error } => self.tell(&format!("not in room {room} any more: {error}"))?,
             Event::MessageChanged { conversation, entry } if !self.plain => {
-                print_line(&format!(
+                terminal::answer(&format!(
                     "[{conversation} #{}] {}",
                     entry.seq,
                     screen::line(&entry)
@@ -396,6 +434,14 @@ impl Chat {
     }
 }
 
+/// Comes when the line that waits for room is to be tried again.
+async fn retry_due(held: Option<&(tokio::time::Instant, Line)>) {
+    match held {
+        Some((at, _)) => tokio::time::sleep_until(*at).await,
+        None => std::future::pending().await,
+    }
+}
+
 type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Target, whimbrel_sdk::Error>>>>;
 
 async fn open_target(client: Client, wanted: Wanted) -> Result<Target, whimbrel_sdk::Error> {
@@ -408,13 +454,6 @@ async fn open_target(client: Client, wanted: Wanted) -> Result<Target, whimbrel_
         }
         Wanted::Nowhere => std::future::pending().await,
     }
-}
-
-fn print_line(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .context("standard output is closed")
 }
 
 /// The folder of this device's state, ours until dropped.

@@ -364,6 +364,36 @@ fn a_request_expires_and_says_so() {
 }
 
 #[test]
+fn askers_who_are_in_a_hurry_take_no_node_out_of_service() {
+    for (deadline_ms, ejects) in [(1_900, false), (2_000, true)] {
+        for late_by_itself in [false, true] {
+            let mut world = World::with_apps(2);
+            let mut targets = Vec::new();
+            for n in 0..6 {
+                let hurried = Envelope {
+                    deadline_ms,
+                    ..request(42 + n)
+                };
+                world.frame(1, hurried);
+                let (target, passed) = world.sent_one();
+                targets.push(target);
+                if late_by_itself {
+                    world.frame(target, answer(passed.id, Status::Deadline));
+                } else {
+                    world.pass(Duration::from_millis(deadline_ms.into()), &[1, 11, 12]);
+                }
+                world.sent();
+            }
+            let moved = targets.iter().any(|target| *target != targets[0]);
+            assert_eq!(
+                moved, ejects,
+                "{deadline_ms} ms, said by the node: {late_by_itself}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_push_goes_to_the_named_gateway_and_its_answer_comes_back() {
     let mut world = World::with_apps(1);
     world.up(2, "gateway-2", Role::Gateway);

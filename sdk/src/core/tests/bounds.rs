@@ -34,7 +34,7 @@ fn the_queue_is_bounded_in_length_and_messages_in_size() {
     let conversation = sim.open_direct("bob");
     let long = message(conversation, &"x".repeat(24 * 1024));
     let refused = sim
-        .step(|core, _| core.enqueue(&long, None).unwrap())
+        .step(|core, now| core.enqueue(&long, None, now).unwrap())
         .unwrap_err();
     assert_eq!(refused.code, crate::error::ErrorCode::InvalidArgument as u32);
 }

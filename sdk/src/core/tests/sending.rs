@@ -69,13 +69,9 @@ fn a_message_refused_for_good_fails_alone() {
     );
 }
 
-#[test]
-fn what_waits_after_failures_goes_on_soon_after_anything_is_answered() {
-    let mut sim = Sim::new();
-    let (late, heard) = (sim.open_direct("bob"), sim.open_direct("carol"));
-    sim.quiesce();
-    sim.enqueue(late, "late");
-    for _ in 0..8 {
+/// The sends that go out are not answered, again and again.
+fn fail_sends(sim: &mut Sim, times: usize) {
+    for _ in 0..times {
         sim.now_ms += 60_000;
         sim.poll();
         let is_send = |request: &Request| request.method == Method::Send;
@@ -88,7 +84,46 @@ fn what_waits_after_failures_goes_on_soon_after_anything_is_answered() {
         sim.step(|core, now| core.handle_response(send.tag, failed, now).unwrap());
     }
     sim.asked.clear();
-    sim.now_ms += 10_000;
+}
+
+#[test]
+fn a_send_is_made_again_within_seconds_while_the_connection_is_up() {
+    let mut sim = Sim::new();
+    let conversation = sim.open_direct("bob");
+    sim.quiesce();
+    sim.enqueue(conversation, "a");
+    fail_sends(&mut sim, 12);
+    sim.now_ms += 5_000;
+    sim.poll();
+    assert_eq!(sim.asked.len(), 1);
+}
+
+#[test]
+fn a_new_message_takes_those_before_it_along_without_a_long_pause() {
+    let mut sim = Sim::new();
+    let conversation = sim.open_direct("bob");
+    sim.quiesce();
+    sim.enqueue(conversation, "a");
+    fail_sends(&mut sim, 12);
+    sim.now_ms += 100;
+    sim.enqueue(conversation, "b");
+    sim.poll();
+    assert!(sim.asked.is_empty(), "but not at once: a loop must not hammer");
+    sim.now_ms += 500;
+    sim.poll();
+    assert_eq!(sim.asked.len(), 1);
+    sim.quiesce();
+    assert_eq!(sim.world.texts(conversation), ["a", "b"]);
+}
+
+#[test]
+fn what_waits_after_failures_goes_on_soon_after_anything_is_answered() {
+    let mut sim = Sim::new();
+    let (late, heard) = (sim.open_direct("bob"), sim.open_direct("carol"));
+    sim.quiesce();
+    sim.enqueue(late, "late");
+    fail_sends(&mut sim, 8);
+    sim.now_ms += 2_000;
     sim.poll();
     assert!(sim.asked.is_empty(), "a long pause runs");
 

@@ -282,3 +282,29 @@ fn a_file_that_is_not_there_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn the_environment_says_an_underscore_where_a_name_has_a_dash() {
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default)]
+    struct File {
+        #[serde(rename = "app-service")]
+        app_service: Section,
+    }
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Section {
+        lanes: u32,
+        depth: u32,
+    }
+    let variable = ("WHIMBREL__APP_SERVICE__LANES".to_owned(), "7".to_owned());
+    for text in ["", "[app-service]\nlanes = 3\ndepth = 2\n"] {
+        let loaded = parse::<File>(text, "a.toml", Path::new("."), [variable.clone()]).unwrap();
+        assert_eq!(loaded.warnings, []);
+        let section = loaded.value.app_service;
+        assert_eq!(
+            (section.lanes, section.depth),
+            (7, if text.is_empty() { 0 } else { 2 })
+        );
+    }
+}

@@ -77,6 +77,34 @@ impl Node {
         }
     }
 
+    /// Puts what the environment said in `other` over what is here.
+    pub(super) fn overlay(&mut self, other: Self) {
+        let mut left = vec![(Vec::new(), other)];
+        while let Some((path, node)) = left.pop() {
+            match node {
+                Self::Table(table) => left.extend(table.into_iter().map(|(key, node)| {
+                    let path: Vec<String> = path.iter().cloned().chain([key]).collect();
+                    (path, node)
+                })),
+                Self::Loose { text, origin } => {
+                    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                    self.set(&path, text, origin);
+                }
+                // The environment says nothing else.
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether all of it was said by the environment.
+    pub(super) fn is_of_env(&self) -> bool {
+        match self {
+            Self::Table(table) => table.values().all(Self::is_of_env),
+            Self::Loose { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn origin(&self) -> Origin {
         match self {
             Self::Loose { origin, .. } => origin.clone(),

@@ -321,6 +321,7 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
         self.placed(|mut at| {
             if let Node::Table(table) = &mut at.node {
                 let mut table = std::mem::take(table);
+                take_underscored(&mut table, fields);
                 let mut given: Vec<_> = table
                     .iter()
                     .map(|(key, node)| (key.clone(), node.origin()))
@@ -372,5 +373,20 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
 
     serde::forward_to_deserialize_any! {
         i128 u128 bytes byte_buf unit unit_struct map ignored_any
+    }
+}
+
+/// Shells take no `-` in a variable's name: where a field has one, the environment says `_`.
+fn take_underscored(table: &mut BTreeMap<String, Node>, fields: &[&str]) {
+    for field in fields.iter().filter(|field| field.contains('-')) {
+        let said = field.replace('-', "_");
+        if table.get(&said).is_some_and(Node::is_of_env)
+            && let Some(node) = table.remove(&said)
+        {
+            table
+                .entry((*field).to_owned())
+                .or_insert_with(|| Node::Table(BTreeMap::new()))
+                .overlay(node);
+        }
     }
 }
