@@ -15,6 +15,44 @@ pub use whimbrel_host::Clock;
 /// A future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
+/// How far the wall clock may run ahead of the monotonic one before it is not believed in what cannot be taken back: more
+/// than clocks are corrected by while a process runs, less than any age at which something is thrown away.
+const WALL_AHEAD_MAX_MS: u64 = 3_600_000;
+
+/// Unix time by which old things are thrown away. A wall clock that jumps ahead, by a wrong hand or a wrong server, makes
+/// nothing old: it counts for at most an hour more than what has passed since the start.
+#[derive(Clone)]
+pub struct AgeClock {
+    clock: Arc<dyn Clock>,
+    start_ms: u64,
+    start: Duration,
+}
+
+impl AgeClock {
+    /// Believes what `clock` shows now.
+    #[must_use]
+    pub fn start(clock: Arc<dyn Clock>) -> Self {
+        let (start_ms, start) = (clock.now_ms(), clock.monotonic());
+        Self {
+            clock,
+            start_ms,
+            start,
+        }
+    }
+
+    /// What time it is at most, unix milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        let passed = self.clock.monotonic().saturating_sub(self.start);
+        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let latest_ms = self
+            .start_ms
+            .saturating_add(passed_ms)
+            .saturating_add(WALL_AHEAD_MAX_MS);
+        self.clock.now_ms().min(latest_ms)
+    }
+}
+
 /// Where random numbers come from.
 pub trait Entropy: Send + Sync {
     /// 64 random bits, fit for ids.

@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, UserId};
+use whimbrel_registry::rendezvous::{FULL_WEIGHT_PERMILLE, draw, mix};
 
 /// A live service node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +85,7 @@ impl Placement {
     /// Who owns this user's lane.
     #[must_use]
     pub fn owner_of_user(&self, app: &AppKey, user: UserId) -> Place {
-        self.place(mix(fnv1a(app.as_str().as_bytes()) ^ user.0))
+        self.place(mix(city_hash(app.as_str().as_bytes()) ^ user.0))
     }
 
     /// Who sweeps after a life that ended.
@@ -97,7 +99,7 @@ impl Placement {
         let owner = peers
             .iter()
             .filter(|peer| !peer.draining)
-            .max_by_key(|peer| score(&peer.node, key))
+            .min_by(|a, b| drawn(a, key).total_cmp(&drawn(b, key)))
             .unwrap_or(&self.me);
         if owner.node == self.me.node {
             Place::Here
@@ -107,25 +109,12 @@ impl Placement {
     }
 }
 
-/// Highest random weight (Thaler and Ravishankar, 1998): every node scores every key, the highest owns it, so a node
-/// that comes or goes moves only what it gets or had.
-fn score(node: &NodeId, key: u64) -> u64 {
-    mix(fnv1a(node.as_str().as_bytes()) ^ key)
-}
-
-/// FNV-1a, 64 bits (draft-eastlake-fnv).
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+fn drawn(peer: &Peer, key: u64) -> f64 {
+    draw(
+        key,
+        city_hash(peer.node.as_str().as_bytes()),
+        FULL_WEIGHT_PERMILLE,
+    )
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use whimbrel_protocol::timing;
 use crate::engine::{EngineLimits, HandshakeLimits};
 use crate::session::SessionLimits;
 
-/// Descriptors kept for links, listeners, files and the runtime.
+/// Descriptors kept for what is not a client where the process is a gateway alone: standard streams, the runtime's and
+/// the reactors' polls and wakes, a listener per reactor, a link per router and the health page take some fifty on 16 cores.
 const RESERVED_DESCRIPTORS: u64 = 128;
 
 /// Connections when the system sets no limit on descriptors: what 16 GiB hold at a kilobyte each, and then some.
@@ -33,6 +34,8 @@ pub struct GatewayConfig {
     pub buckets: NonZeroU32,
     /// Connections at most. 0: as many as RLIMIT_NOFILE allows.
     pub connections_max: usize,
+    /// Descriptors of this process that connections leave to everything else in it, or half of all if that is less.
+    pub reserved_descriptors: u64,
     /// Bounds of each login session.
     pub session: SessionConfig,
     /// Bounds before login.
@@ -119,6 +122,7 @@ impl Default for GatewayConfig {
             reactors: 0,
             buckets: SessionLimits::default().buckets,
             connections_max: 0,
+            reserved_descriptors: RESERVED_DESCRIPTORS,
             session: SessionConfig::default(),
             handshake: HandshakeConfig::default(),
             memory: MemoryConfig::default(),
@@ -268,7 +272,10 @@ impl GatewayConfig {
 
     /// The engine's bounds; connections stay below RLIMIT_NOFILE whatever is set.
     pub(crate) fn engine_limits(&self) -> EngineLimits {
-        let descriptors = RawFdLimit::read().for_connections(RESERVED_DESCRIPTORS);
+        let limit = RawFdLimit::read();
+        // Under a very low limit the rest has to do with half.
+        let half = limit.soft.map_or(u64::MAX, |soft| soft / 2);
+        let descriptors = limit.for_connections(self.reserved_descriptors).max(half);
         let descriptors = usize::try_from(descriptors)
             .unwrap_or(usize::MAX)
             .min(CONNECTIONS_MAX_UNLIMITED);
@@ -309,6 +316,19 @@ mod tests {
     fn the_defaults_work() {
         assert_eq!(GatewayConfig::default().check(), Ok(()));
         assert!(GatewayConfig::default().engine_limits().connections_max > 100);
+    }
+
+    #[test]
+    fn connections_leave_the_reserved_descriptors_to_others() {
+        let of = |reserved_descriptors| {
+            let config = GatewayConfig {
+                reserved_descriptors,
+                ..GatewayConfig::default()
+            };
+            config.engine_limits().connections_max
+        };
+        assert_eq!(of(100) - of(400), 300);
+        assert!(of(u64::MAX) > 100, "a limit that is very low is shared");
     }
 
     #[test]

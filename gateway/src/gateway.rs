@@ -21,6 +21,7 @@ use crate::downward::Downward;
 use crate::engine::{Engine, EngineError, EngineParts, Order, Reach, Upstream};
 use crate::keys::{GatewayKeys, KeyMaker};
 use crate::lease::{COMPONENT, Lease};
+use crate::rooms::Desk;
 use crate::upward::{Cluster, Upward};
 
 /// How often a leaving gateway looks whether everybody has left.
@@ -77,6 +78,7 @@ impl Gateway {
         let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
         let registry = registry.reached_through(&caller);
         let tasks = Tasks::new();
+        let (desk, desk_task) = Desk::new(identity.node.clone(), identity.incarnation, Arc::clone(&registry));
         let cluster = Arc::new(Cluster {
             uplink: uplink.clone(),
             registry: Arc::clone(&registry),
@@ -84,6 +86,7 @@ impl Gateway {
             runtime: tokio::runtime::Handle::current(),
             reach: OnceLock::new(),
             node: identity.node.as_str().to_owned(),
+            desk: desk.clone(),
         });
         let now_ms = host.clock.now_ms();
         let listeners = Engine::listen(config.listen, config.reactor_count())?;
@@ -100,7 +103,7 @@ impl Gateway {
         let upstream: Arc<dyn Upstream> = Arc::new(Upward(Arc::clone(&cluster)));
         let engine = Engine::start(listeners, parts, &upstream)?;
         let (address, reach) = (engine.address(), engine.reach());
-        downward.serve(reach.clone());
+        downward.serve(reach.clone(), desk.clone());
         // Set once, here.
         let _first = cluster.reach.set(reach.clone());
 
@@ -109,16 +112,19 @@ impl Gateway {
             COMPONENT,
             whimbrel_host::Readiness::NotReady("starting".to_owned()),
         );
+        tasks.spawn("gateway-rooms", desk_task.run(reach.clone(), stop.clone()));
         let lease = Lease {
             config: config.clone(),
             identity: identity.clone(),
             registry: Arc::clone(&registry),
             uplink,
             reach: reach.clone(),
+            desk,
             health: host.health.clone(),
             clock: Arc::clone(&host.clock),
             maker,
             keys,
+            rotated_at_ms: now_ms,
             renewed_at: None,
             draining: draining.clone(),
             stop: stop.clone(),
@@ -172,6 +178,12 @@ impl GatewayHandle {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.reach.sessions()
+    }
+
+    /// How often accepting has failed since the start, for want of descriptors as a rule.
+    #[must_use]
+    pub fn accept_errors(&self) -> usize {
+        self.reach.accept_errors()
     }
 
     /// Handshakes that are not finished.

@@ -1,4 +1,5 @@
-//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry.
+//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry. Numbers of rooms go to
+//! their desk.
 //!
 //! Called from reactors, answered from tokio: nothing here waits for anything on a reactor's thread.
 
@@ -20,6 +21,7 @@ use whimbrel_protocol::method::Method;
 use whimbrel_registry::{Registry, RegistryError};
 
 use crate::engine::{Asked, Authenticate, Place, Reach, Reply, Upstream};
+use crate::rooms::{Desk, RoomName};
 use crate::session::{Answer, Identity, Unanswered, UpRequest};
 
 /// How long opening a session may take: as long as a client waits for READY before it tries elsewhere.
@@ -28,9 +30,12 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(8);
 /// How long the order to close displaced sessions may take; the registry has forgotten them already.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often that order is given at most, and the pause between: long enough for a router to come back.
-const CLOSE_ATTEMPTS: u32 = 5;
-const CLOSE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// The first pause before that order is given again, and the longest: links are dialled again within a second.
+const CLOSE_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const CLOSE_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
+
+/// After this long it is given up: the lease of a gateway that cannot be reached has ended long before.
+const CLOSE_WITHIN: Duration = Duration::from_secs(120);
 
 /// The cluster, as this gateway reaches it.
 pub(crate) struct Cluster {
@@ -42,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) reach: OnceLock<Reach>,
     /// This gateway's name.
     pub(crate) node: String,
+    /// Where changes of rooms go.
+    pub(crate) desk: Desk,
 }
 
 impl Cluster {
@@ -87,6 +94,10 @@ impl Cluster {
             });
         }
         record.user_id = opened.user_id;
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::RegistrationAfterSync) {
+            return Ok((opened, self.register_late(record), Vec::new()));
+        }
         let registered = self
             .registry
             .register(record.clone())
@@ -102,26 +113,54 @@ impl Cluster {
         Ok((opened, record, registered.displaced))
     }
 
-    /// Has sessions closed that lost their place, wherever they are. One that stayed would get no pushes and not know.
-    async fn close_displaced(&self, displaced: Vec<SessionRecord>) {
+    /// With [`Fault::RegistrationAfterSync`](crate::planted::Fault::RegistrationAfterSync): some time from now.
+    #[cfg(feature = "planted-faults")]
+    fn register_late(&self, record: SessionRecord) -> SessionRecord {
+        let (registry, late) = (Arc::clone(&self.registry), record.clone());
+        self.spawn("register-late", async move {
+            tokio::time::sleep(crate::planted::REGISTERED_LATE).await;
+            if let Err(error) = registry.register(late).await {
+                tracing::warn!(%error, "a session is not registered");
+            }
+        });
+        record
+    }
+
+    /// Has sessions closed that lost their place to `newer` ones, wherever they are. One that stayed would get no pushes
+    /// and not know.
+    fn close_displaced(self: &Arc<Self>, newer: &[SessionRecord], displaced: Vec<SessionRecord>) {
         for record in displaced {
+            let reason = reason_of(newer, &record);
             let Some(handle) = record.session else { continue };
             let order = CloseSessions {
                 targets: vec![target(&handle, record.user_id)],
                 gateway_incarnation: handle.incarnation,
-                reason: CloseReason::Superseded.number(),
+                reason: reason.number(),
             };
-            for attempt in 1..=CLOSE_ATTEMPTS {
-                if self.order_close(&handle.gateway, &order).await {
-                    break;
-                }
-                tracing::debug!(
-                    gateway = handle.gateway,
-                    attempt,
-                    "a displaced session is not closed yet"
-                );
-                tokio::time::sleep(CLOSE_AGAIN_AFTER).await;
+            let cluster = Arc::clone(self);
+            self.spawn("close-displaced", async move {
+                cluster.close_on(&handle.gateway, &order).await;
+            });
+        }
+    }
+
+    /// Gives `gateway` the order until it has taken it or is gone. While it cannot be reached its lease goes on for a while
+    /// and then ends; with the lease go its sessions, and should it come back it announces those it still has, which
+    /// displaces them again.
+    async fn close_on(&self, gateway: &str, order: &CloseSessions) {
+        let close = async {
+            let mut pause = CLOSE_AGAIN_AFTER;
+            while !self.order_close(gateway, order).await {
+                tracing::debug!(gateway, "a displaced session is not closed yet");
+                tokio::time::sleep(pause).await;
+                pause = CLOSE_AGAIN_AFTER_MAX.min(pause * 2);
             }
+        };
+        if tokio::time::timeout(CLOSE_WITHIN, close).await.is_err() {
+            tracing::warn!(
+                gateway,
+                "a displaced session could not be closed: its gateway lives and is not reached; it gets no pushes"
+            );
         }
     }
 
@@ -140,10 +179,36 @@ impl Cluster {
             body: order.encode_to_vec().into(),
             ..Envelope::default()
         };
-        matches!(
-            self.uplink.call(envelope, CLOSE_DEADLINE).await,
-            Ok(_) | Err(CallError::UnknownNode)
-        )
+        match self.uplink.call(envelope, CLOSE_DEADLINE).await {
+            Ok(_) => true,
+            // Said as well by a router to which the gateway is just dialling again.
+            Err(CallError::UnknownNode) => self.has_ended(gateway, order.gateway_incarnation).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the registry knows that this life of a gateway is over.
+    async fn has_ended(&self, gateway: &str, incarnation: u64) -> bool {
+        let leases = self.registry.nodes(Some(Role::Gateway)).await;
+        leases.is_ok_and(|leases| {
+            !leases
+                .iter()
+                .any(|lease| lease.node == gateway && lease.incarnation == incarnation)
+        })
+    }
+}
+
+/// Why `displaced` lost its place when `newer` sessions were registered.
+fn reason_of(newer: &[SessionRecord], displaced: &SessionRecord) -> CloseReason {
+    // One that was announced itself was refused because a newer login of its device is there.
+    let same_device = newer.iter().any(|newer| {
+        (&newer.app_key, newer.user_id, &newer.device_id)
+            == (&displaced.app_key, displaced.user_id, &displaced.device_id)
+    });
+    if same_device {
+        CloseReason::Superseded
+    } else {
+        CloseReason::Displaced
     }
 }
 
@@ -161,7 +226,7 @@ impl Upstream for Upward {
             deadline_ms,
         } = question;
         let request = AuthenticateRequest {
-            login,
+            login: login.into_bytes(),
             remote_address,
         };
         let envelope = to_app_service(Kind::Authenticate, &app, request.encode_to_vec().into());
@@ -180,8 +245,8 @@ impl Upstream for Upward {
         self.0.spawn("open-session", async move {
             match cluster.open_session(record, uid).await {
                 Ok((opened, record, displaced)) => {
+                    cluster.close_displaced(std::slice::from_ref(&record), displaced);
                     asked.reply(Reply::Opened(Ok((opened, Box::new(record)))));
-                    cluster.close_displaced(displaced).await;
                 }
                 Err(unanswered) => asked.reply(Reply::Opened(Err(unanswered))),
             }
@@ -222,6 +287,10 @@ impl Upstream for Upward {
     }
 
     fn ended(&self, record: SessionRecord) {
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::PushToReusedSlot) {
+            return;
+        }
         let registry = Arc::clone(&self.0.registry);
         self.0.spawn("unregister-session", async move {
             // What stays behind is found to be gone by the next push.
@@ -235,10 +304,10 @@ impl Upstream for Upward {
         let cluster = Arc::clone(&self.0);
         self.0.spawn("announce-sessions", async move {
             let (places, records): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
-            match cluster.registry.announce(records).await {
+            match cluster.registry.announce(records.clone()).await {
                 Ok(displaced) => {
+                    cluster.close_displaced(&records, displaced);
                     asked.reply(Reply::Announced { places, done: true });
-                    cluster.close_displaced(displaced).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, sessions = places.len(), "sessions could not be announced; trying again");
@@ -246,6 +315,14 @@ impl Upstream for Upward {
                 }
             }
         });
+    }
+
+    fn room_counts(
+        &self,
+        reactor: u16,
+        counts: Vec<(Arc<RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<RoomName>, u32)>> {
+        self.0.desk.counts(reactor, counts)
     }
 }
 
@@ -270,6 +347,7 @@ fn to_app_service(kind: Kind, app_key: &str, body: Bytes) -> Envelope {
 fn priority_of(method: u32) -> Priority {
     match Method::from_number(method) {
         Some(Method::Pull | Method::PullChanges | Method::ListMembers) => Priority::History,
+        Some(Method::SendRoom | Method::CountRoom) => Priority::Room,
         _ => Priority::Direct,
     }
 }
@@ -317,5 +395,29 @@ fn target(handle: &SessionHandle, user_id: u64) -> PushTarget {
         slot: handle.slot,
         generation: handle.generation,
         user_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(user_id: u64, device: &str, login_epoch: u64) -> SessionRecord {
+        SessionRecord {
+            app_key: "demo".to_owned(),
+            user_id,
+            device_id: device.to_owned(),
+            login_epoch,
+            ..SessionRecord::default()
+        }
+    }
+
+    #[test]
+    fn a_newer_login_of_the_device_supersedes_and_one_session_too_many_displaces() {
+        let newer = [session(7, "phone", 2)];
+        let reason = |displaced| reason_of(&newer, &displaced);
+        assert_eq!(reason(session(7, "phone", 1)), CloseReason::Superseded);
+        assert_eq!(reason(session(7, "tablet", 1)), CloseReason::Displaced);
+        assert_eq!(reason(session(8, "phone", 1)), CloseReason::Displaced);
     }
 }

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs::File;
-use std::time::Duration;
 
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "it/support/mod.rs"]
@@ -29,8 +28,9 @@ fn who_connects_while_there_are_no_descriptors_is_accepted_once_there_are() {
     let mut stream = connect(world.address);
     let mut greeting = Greeting::new(&world.key, &login("bob", "good", 1));
     stream.write_all(&greeting.hello).unwrap();
-    // Long enough to fail and be tried again several times; nothing rests on how often.
-    std::thread::sleep(Duration::from_millis(350));
+    world.until("accepting has failed and was tried again", |world| {
+        world.gateway().accept_errors() >= 3
+    });
     assert_eq!(world.gateway().connections(), 1);
     assert_eq!(witness.ask(ECHO, b"served").body, &b"served"[..]);
     drop(hoard);

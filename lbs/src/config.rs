@@ -49,6 +49,7 @@ impl LbsConfig {
     pub(crate) fn http_limits(&self) -> HttpLimits {
         HttpLimits {
             connections_max: self.connections_max,
+            connections_per_address_max: (self.connections_max / 4).max(1),
             head_len_max: 8 * 1_024,
             headers_max: 48,
             body_len_max: 1_024,

@@ -1,10 +1,10 @@
-//! Which node serves a key: rendezvous hashing with weights and bounded load. Pure.
+//! Which node serves a key: [rendezvous hashing](whimbrel_registry::rendezvous) with weights and bounded load. Pure.
 //!
-//! Weighted rendezvous (Schindelhauer and Schomaker, 2005): each node draws a number from the hash of key and node,
-//! scaled by its weight, and the least wins. A node that leaves moves only its own keys, one that comes takes keys only
-//! for itself. Bounded load (Mirrokni, Thorup, Zadimoghaddam, 2018): a node that has more than its share of what is out
+//! Bounded load (Mirrokni, Thorup, Zadimoghaddam, 2018): a node that has more than its share of what is out
 //! now, and then a quarter, is passed over, so that one hot conversation cannot drown a node. Placement is for speed
 //! only; nothing rests on it.
+
+use whimbrel_registry::rendezvous::draw;
 
 /// How much over its share a node may have, permille.
 const OVER_SHARE_PERMILLE: u64 = 1_250;
@@ -57,27 +57,15 @@ fn load_max(candidate: &Candidate, total: u64, weights: u64) -> u64 {
     share.div_ceil(weights * 1_000).max(LOAD_FLOOR)
 }
 
-/// An exponentially distributed draw with the candidate's weight as its rate: the least of all wins in proportion.
 fn score(key: u64, candidate: &Candidate) -> f64 {
-    // 53 bits, in the middle of their steps so that neither 0 nor 1 occurs.
-    let bits = mix(key ^ mix(candidate.node_hash)) >> 11;
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
-    let uniform = (bits as f64 + 0.5) / (1_u64 << 53) as f64;
-    -uniform.ln() / f64::from(candidate.weight_permille.max(1))
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea, Flood, 2014): every bit of the input reaches every bit of the output.
-pub(crate) fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    draw(key, candidate.node_hash, candidate.weight_permille)
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
+    use whimbrel_registry::rendezvous::mix;
 
     use super::*;
 

@@ -2,6 +2,9 @@
 //!
 //! The device's wall clock is read once, at the start; from then on only the monotonic one counts, so that a user who
 //! sets the clock moves nothing. Logins say what the server's clock shows; the difference is kept for the next start.
+//!
+//! A process that was stopped (an app the system put to sleep) ran no timers meanwhile. [`Clock::note_wake`] takes that time
+//! out of [`Now::monotonic`], so that nobody's silence, and no deadline, is counted over a standstill.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,10 +16,15 @@ use crate::core::Now;
 /// ended before from a client that has never logged in.
 const BUILT_MS: u64 = 1_795_219_200_000;
 
+/// A timer this late was held up by a standstill of the process, not by work.
+const STANDSTILL_AFTER: Duration = Duration::from_secs(2);
+
 /// Both clocks. See the module.
 #[derive(Debug)]
 pub(crate) struct Clock {
     started: Instant,
+    /// How much of the time since then the process stood still.
+    stood_still: Duration,
     device_ms_at_start: u64,
     /// Server time minus the device's.
     offset_ms: i64,
@@ -35,6 +43,7 @@ impl Clock {
         let device_ms = u64::try_from(device.as_millis()).unwrap_or(u64::MAX);
         Self {
             started: Instant::now(),
+            stood_still: Duration::ZERO,
             device_ms_at_start: device_ms.saturating_add_signed(device_off_ms),
             offset_ms,
             known: false,
@@ -44,7 +53,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
-        let monotonic = self.started.elapsed();
+        let monotonic = self.monotonic();
         Now {
             monotonic,
             server_ms: self
@@ -54,16 +63,32 @@ impl Clock {
         }
     }
 
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.stood_still)
+    }
+
+    /// The process should have woken at `due` at the latest. If it did far later, it stood still from then on: that time is
+    /// not counted. Says whether it was so.
+    pub(crate) fn note_wake(&mut self, due: Duration) -> bool {
+        let late = self.monotonic().saturating_sub(due);
+        let stood_still = late > STANDSTILL_AFTER;
+        if stood_still {
+            self.stood_still += late;
+        }
+        stood_still
+    }
+
     /// What the device's own clock shows.
     pub(crate) fn device_ms(&self, monotonic: Duration) -> u64 {
-        let elapsed_ms = u64::try_from(monotonic.as_millis()).unwrap_or(u64::MAX);
+        let elapsed = monotonic.saturating_add(self.stood_still);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.device_ms_at_start.saturating_add(elapsed_ms)
     }
 
     /// When a time of [`Now::monotonic`] is.
     pub(crate) fn instant(&self, monotonic: Duration) -> Instant {
         // Far enough to mean never, near enough to be representable everywhere.
-        self.started + monotonic.min(Duration::from_secs(365 * 86_400))
+        self.started + self.stood_still + monotonic.min(Duration::from_secs(365 * 86_400))
     }
 
     /// An LBS said what time it is.
@@ -75,7 +100,7 @@ impl Clock {
     /// gateway that names a time past its own descriptor's end is not believed in it: whoever plays one with a stolen key
     /// could otherwise name a far future, and shut the client off from all honest ones.
     pub(crate) fn set_server_ms(&mut self, server_ms: u64, proven_ms: u64) -> i64 {
-        let device_ms = self.device_ms(self.started.elapsed());
+        let device_ms = self.device_ms(self.monotonic());
         let difference = i128::from(server_ms) - i128::from(device_ms);
         self.offset_ms = i64::try_from(difference).unwrap_or(0);
         self.floor_ms = self.floor_ms.max(proven_ms);
@@ -113,6 +138,21 @@ mod tests {
         let next_run = Clock::start(offset_ms, clock.floor_ms(), -ten_years_ms);
         assert!(next_run.now().server_ms.abs_diff(server_ms) < 5_000);
         assert_eq!(next_run.known_time(), KnownTime::AtLeast(server_ms));
+    }
+
+    #[test]
+    fn a_standstill_is_in_the_servers_time_and_not_in_the_monotonic() {
+        let mut clock = Clock::start(0, 0, 0);
+        clock.started -= Duration::from_secs(100);
+        let server_ms = clock.now().server_ms;
+        assert!(!clock.note_wake(clock.now().monotonic));
+        let due = Duration::from_secs(40);
+        assert!(clock.note_wake(due));
+        let now = clock.now();
+        assert!(now.monotonic >= due && now.monotonic < due + Duration::from_secs(1));
+        assert!(now.server_ms >= server_ms && now.server_ms < server_ms + 1_000);
+        let wait = clock.instant(due + Duration::from_secs(5)) - Instant::now();
+        assert!(wait > Duration::from_secs(4) && wait <= Duration::from_secs(5));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::types::{Conversation, ConversationId, Entry, LocalMessageId};
+use crate::types::{Conversation, ConversationId, Entry, LocalMessageId, RoomMessage};
 
 /// Events that wait for a slow listener before the client stops reading from the network: some megabytes at most.
 pub(crate) const EVENTS_WAITING_MAX: usize = 4096;
@@ -30,6 +32,14 @@ pub enum Event {
         /// As it is now.
         entry: Entry,
     },
+    /// The server was restored from a backup and no longer has what was shown after this seq. What it has there now
+    /// follows as [`Event::MessageReceived`], each once. See [`Client`](crate::Client) for what becomes of one's own.
+    MessagesLost {
+        /// Where.
+        conversation: ConversationId,
+        /// The last entry that stays; 0 when none does.
+        after_seq: u64,
+    },
     /// A row of the conversation list is new or different.
     ConversationChanged {
         /// As it is now.
@@ -48,6 +58,20 @@ pub enum Event {
         conversation: ConversationId,
         /// How it stands.
         state: SendState,
+    },
+    /// A message to a room that was joined. Nothing of it is kept.
+    RoomMessageReceived {
+        /// Which room.
+        room: String,
+        /// What.
+        message: RoomMessage,
+    },
+    /// After a new login the server would not let this device into a room again: it is not in it any more.
+    RoomLost {
+        /// Which room.
+        room: String,
+        /// Why.
+        error: Error,
     },
     /// The conversation list is up to date with the server as of now.
     Synced,
@@ -162,6 +186,16 @@ impl EventStream {
         }
     }
 
+    /// The same as a [`Stream`](futures::Stream), for combinators and `select!`.
+    #[must_use]
+    pub fn into_stream(self) -> BoxStream<'static, Event> {
+        futures::stream::unfold(self, |events| async move {
+            let event = events.next().await?;
+            Some((event, events))
+        })
+        .boxed()
+    }
+
     /// The next event, if there is one already.
     #[must_use]
     pub fn try_next(&self) -> Option<Event> {
@@ -258,6 +292,20 @@ mod tests {
         });
         drop(stream);
         assert!(waiting.await.is_ok(), "a listener that is gone is not waited for");
+    }
+
+    #[tokio::test]
+    async fn a_stream_gives_what_there_is_and_ends_with_the_client() {
+        let sink = EventSink::new();
+        let stream = sink.stream().into_stream();
+        sink.send(Event::Synced);
+        sink.send(Event::Connection(ConnectionState::Online));
+        sink.close();
+        let events: Vec<Event> = stream.collect().await;
+        assert_eq!(
+            events,
+            [Event::Synced, Event::Connection(ConnectionState::Online)]
+        );
     }
 
     #[test]

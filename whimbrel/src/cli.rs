@@ -151,12 +151,16 @@ pub(crate) struct ChatArgs {
     #[arg(long)]
     pub(crate) uid: String,
     /// Chat with this user.
-    #[arg(long, value_name = "UID", conflicts_with = "group")]
+    #[arg(long, value_name = "UID", conflicts_with_all = ["group", "room"])]
     pub(crate) to: Option<String>,
     /// Chat in this group.
     #[arg(long, value_name = "ID")]
     pub(crate) group: Option<String>,
-    /// For scripts: read lines, print `conversation<TAB>seq<TAB>sender<TAB>text` per message.
+    /// Be in this room and chat there: nothing of it is kept.
+    #[arg(long, value_name = "ID", conflicts_with = "group")]
+    pub(crate) room: Option<String>,
+    /// For scripts: read lines, print `conversation<TAB>seq<TAB>sender<TAB>text` per message; of a room
+    /// `room:ID<TAB>0<TAB>sender<TAB>text`.
     #[arg(long)]
     pub(crate) plain: bool,
     /// A token from your server, instead of signing one with the app secret.

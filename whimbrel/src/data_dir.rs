@@ -118,7 +118,8 @@ impl DataDir {
             keygen::make_root(&keys, entropy)?;
         }
         let root = keygen::read_root(&root_key)?;
-        secret_file::create_public(&keys.join(keygen::ROOT_PUB), &root.public().to_string())?;
+        let public = format!("{}\n", root.public());
+        secret_file::create_public(&keys.join(keygen::ROOT_PUB), public.as_bytes())?;
         for nth in (0..gateways).filter(|nth| !self.identity_certificate(*nth).exists()) {
             let folder = self.identity(nth);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -186,7 +187,9 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
                     stranger.file_name(),
                 );
             }
-            ready_file::write_whole(&format_path, FORMAT.as_bytes())
+            ready_file::write_whole(&format_path, FORMAT.as_bytes())?;
+            secret_file::sync_names(&format_path)
+                .with_context(|| format!("cannot make {} durable", format_path.display()))
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", format_path.display())),
     }

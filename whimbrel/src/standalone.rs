@@ -37,6 +37,9 @@ use crate::{
 const LOG: &str = "warn";
 /// There is no other gateway to go to: clients are told to come back soon.
 pub(crate) const GOAWAY_WINDOW_MS: u32 = 200;
+/// Descriptors of a process that is all roles: the store keeps up to 900 files open and writes some more, the HTTP API and
+/// the LBS serve a few hundred connections.
+const RESERVED_DESCRIPTORS: u64 = 1_536;
 /// How long sessions get to leave after that.
 pub(crate) const DRAIN_GRACE_MS: u32 = 2_000;
 
@@ -216,6 +219,7 @@ fn router_config() -> RouterConfig {
 fn gateway_config(ports: Ports) -> GatewayConfig {
     GatewayConfig {
         listen: ports.gateway_tcp(0),
+        reserved_descriptors: RESERVED_DESCRIPTORS,
         drain: DrainConfig {
             window_ms: GOAWAY_WINDOW_MS,
             grace_ms: DRAIN_GRACE_MS,

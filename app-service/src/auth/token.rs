@@ -1,6 +1,6 @@
 //! Tokens: JWT (RFC 7519), HS256, signed by the customer's server with the app's secret.
 //!
-//! Claims: `sub` is the uid, `app` (or `iss`) the app key, `exp` and `iat` in unix seconds; `role` is absent on users'
+//! Claims: `sub` is the uid, `app` (or `iss`) the app key, `exp`, `nbf` and `iat` in unix seconds; `role` is absent on users'
 //! tokens and `server` on those that open the HTTP API.
 
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -28,6 +28,9 @@ pub struct Claims {
     pub iss: Option<String>,
     /// When it ends, unix seconds.
     pub exp: u64,
+    /// Before when it is not good, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
     /// When it was signed, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iat: Option<u64>,
@@ -126,6 +129,7 @@ pub fn mint(
         app: Some(app.as_str().to_owned()),
         iss: None,
         exp: now_s.saturating_add(ttl_s),
+        nbf: None,
         iat: Some(now_s),
         jti: None,
         role: role.claim().map(str::to_owned),
@@ -207,6 +211,11 @@ fn verify(app: &App, token: &str, role: TokenRole, now_ms: u64) -> Result<Verifi
             "it was signed in the future: check the signing server's clock",
         ));
     }
+    if claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(LEEWAY_S)) {
+        return Err(TokenError::Invalid(
+            "it is not good yet (nbf): wait, or check the signing server's clock",
+        ));
+    }
     let uid = Uid::new(&claims.sub)
         .map_err(|_| TokenError::Invalid("its sub is no uid (1 to 64 bytes, printable)"))?;
     Ok(Verified {
@@ -221,6 +230,7 @@ fn signed_claims(app: &App, token: &str) -> Result<Claims, TokenError> {
     // Times are judged by the caller, against the time it was handed.
     let mut validation = Validation::new(Algorithm::HS256);
     validation.validate_exp = false;
+    validation.validate_nbf = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
     for secret in app.secrets() {
@@ -309,6 +319,20 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_refused_before_its_time_but_for_the_leeway() {
+        let not_before_s = NOW_MS / 1000 + 600;
+        let claims = serde_json::json!({
+            "sub": "alice", "app": "one", "exp": not_before_s + 600, "nbf": not_before_s,
+        });
+        let token = signed(&claims, Algorithm::HS256);
+        let at = |now_s: u64| apps().verify_login("one", "alice", &token, now_s * 1000);
+        let early = at(not_before_s - LEEWAY_S - 1).unwrap_err();
+        assert_eq!(early.code(), Code::TokenInvalid);
+        assert!(early.to_string().contains("nbf"), "{early}");
+        assert!(at(not_before_s - LEEWAY_S).is_ok());
+    }
+
+    #[test]
     fn another_app_uid_or_role_is_a_mismatch() {
         let cross = signed(
             &Claims {
@@ -316,6 +340,7 @@ mod tests {
                 app: Some("two".into()),
                 iss: None,
                 exp: NOW_MS / 1000 + 60,
+                nbf: None,
                 iat: None,
                 jti: None,
                 role: None,

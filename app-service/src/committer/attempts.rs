@@ -101,6 +101,7 @@ impl<'a> Attempts<'a> {
             owner: self.shared.owner,
             commit_id: self.shared.env.entropy.random_u64(),
             now_ms: self.shared.env.clock.now_ms(),
+            age_now_ms: self.shared.ages.now_ms(),
             members: &self.shared.members,
         };
         let mut plan = match planner.plan(&work).await {
@@ -111,6 +112,8 @@ impl<'a> Attempts<'a> {
             self.shared.finish(plan, work);
             return Next::Done;
         }
+        #[cfg(feature = "planted-faults")]
+        let work = self.shared.acknowledge_early(&plan, work).await;
         let batch = std::mem::replace(&mut plan.batch, Batch::blind());
         let commit = self.shared.store.commit(batch).await;
         count(&commit, &work);

@@ -30,7 +30,7 @@ use whimbrel_protocol::ids::{Incarnation, NodeId, Seq};
 use whimbrel_store::{Batch, Commit, Store};
 
 use crate::committed::CommitSink;
-use crate::env::Env;
+use crate::env::{AgeClock, Env};
 use crate::failure::Failure;
 use crate::keys::{self, ConversationKeys};
 use crate::log::Deadline;
@@ -50,7 +50,7 @@ const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 const LIFE_ATTEMPTS_MAX: u32 = 20;
 
 /// How a submitted mutation ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     Answer(Answer),
     Failure(Failure),
@@ -88,6 +88,7 @@ pub(crate) struct Committer {
 struct Shared {
     store: Arc<dyn Store>,
     env: Env,
+    ages: AgeClock,
     owner: Incarnation,
     sink: Arc<dyn CommitSink>,
     lanes: Mutex<Lanes<Job>>,
@@ -109,6 +110,7 @@ impl Committer {
         write_life(&*store, &env, node, owner).await?;
         let shared = Arc::new(Shared {
             store,
+            ages: AgeClock::start(Arc::clone(&env.clock)),
             env,
             owner,
             sink,
@@ -253,6 +255,25 @@ impl Shared {
                 job.answer(outcome);
             }
         }
+    }
+}
+
+#[cfg(feature = "planted-faults")]
+impl Shared {
+    /// With [`Fault::AckBeforeCommit`](crate::planted::Fault::AckBeforeCommit): tells the askers what is only planned, and
+    /// waits before it is committed.
+    async fn acknowledge_early(&self, plan: &Plan, mut work: Vec<LaneWork>) -> Vec<LaneWork> {
+        if !crate::planted::is(crate::planted::Fault::AckBeforeCommit) {
+            return work;
+        }
+        for (lane, outcomes) in work.iter_mut().zip(&plan.outcomes) {
+            for (job, outcome) in lane.jobs.iter_mut().zip(outcomes) {
+                let told = std::mem::replace(&mut job.reply, oneshot::channel().0);
+                drop(told.send(outcome.clone()));
+            }
+        }
+        self.env.timers.sleep(crate::planted::COMMIT_LATE).await;
+        work
     }
 }
 

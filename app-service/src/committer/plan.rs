@@ -43,6 +43,8 @@ pub(super) struct Planner<'a> {
     /// Random: this attempt's own.
     pub(super) commit_id: u64,
     pub(super) now_ms: u64,
+    /// The same for what is thrown away: see [`AgeClock`](crate::env::AgeClock).
+    pub(super) age_now_ms: u64,
     pub(super) members: &'a Mutex<MembersCache>,
 }
 
@@ -268,7 +270,7 @@ impl Planner<'_> {
         let Some(head) = state.head.as_mut().filter(|_| state.written.head) else {
             return Ok(());
         };
-        let horizon_ms = self.now_ms.saturating_sub(OPERATION_HORIZON_MS);
+        let horizon_ms = self.age_now_ms.saturating_sub(OPERATION_HORIZON_MS);
         let is_due =
             head.oldest_operation_ms != 0 && head.oldest_operation_ms + OPERATION_SLACK_MS < horizon_ms;
         if !is_due {
@@ -342,6 +344,11 @@ fn put_state(batch: &mut Batch, keys: &ConversationKeys, state: &State) {
     }
     for key in &written.operations {
         if let Some(operation) = state.operation(*key) {
+            #[cfg(feature = "planted-faults")]
+            if crate::planted::is(crate::planted::Fault::DedupOff) {
+                batch.put(keys.operation(key.id, key.user), encode(operation));
+                continue;
+            }
             batch.insert(keys.operation(key.id, key.user), encode(operation));
         }
     }

@@ -13,10 +13,12 @@
 //! | `GET /v1/groups/{conversation}` | its name, owner and size |
 //! | `POST /v1/groups/{conversation}/members` | adds and removes members |
 //! | `GET /v1/conversations/{conversation}/messages` | a page of messages |
+//! | `GET /openapi.json` | all of these for tools, without a token |
 
 mod conversations;
 mod error;
 mod messages;
+mod openapi;
 mod users;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde::de::DeserializeOwned;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, OperationId, Uid, UserId};
@@ -65,17 +67,13 @@ impl Api {
     /// The API's routes.
     pub fn routes(parts: ApiParts) -> Router {
         let body_len_max = parts.body_len_max;
-        Router::new()
-            .route("/v1/users", post(users::create))
-            .route("/v1/users/{uid}", get(users::read))
-            .route("/v1/messages", post(messages::send))
-            .route("/v1/groups", post(conversations::create_group))
-            .route("/v1/groups/{conversation}", get(conversations::read_group))
-            .route(
-                "/v1/groups/{conversation}/members",
-                post(conversations::change_members),
-            )
-            .route("/v1/conversations/{conversation}/messages", get(messages::list))
+        let routes = table()
+            .into_iter()
+            .fold(Router::new(), |routes, (path, methods)| {
+                routes.route(path, methods)
+            });
+        routes
+            .route("/openapi.json", get(openapi::document))
             .fallback(async || ApiError::not_found("no such path: docs/http-api.md lists those there are"))
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .layer(DefaultBodyLimit::max(body_len_max))
@@ -133,6 +131,22 @@ impl Api {
             .map_err(|_| malformed())?;
         OperationId::from_wire(&bytes).map_err(|_| malformed())
     }
+}
+
+/// The paths, each with what answers it. `openapi.json` describes them all, and a test holds it to that.
+fn table() -> [(&'static str, MethodRouter<Api>); 7] {
+    [
+        ("/v1/users", post(users::create)),
+        ("/v1/users/{uid}", get(users::read)),
+        ("/v1/messages", post(messages::send)),
+        ("/v1/groups", post(conversations::create_group)),
+        ("/v1/groups/{conversation}", get(conversations::read_group)),
+        (
+            "/v1/groups/{conversation}/members",
+            post(conversations::change_members),
+        ),
+        ("/v1/conversations/{conversation}/messages", get(messages::list)),
+    ]
 }
 
 fn unknown_user(uid: &Uid) -> ApiError {

@@ -2,7 +2,7 @@
 //!
 //! [`Log`] takes a client's request as it came, checks every field, resolves the users it names, and gives back the client's
 //! answer. Mutations become values that the `committer` decides and commits; how each kind is decided is
-//! a pure function in a file of its own. Reads go to [`reads`].
+//! a pure function in a file of its own. Reads are in `reading`, over [`crate::reads`].
 //!
 //! What it is not for: telling anybody. That is behind [`CommitSink`].
 
@@ -18,6 +18,7 @@ mod mark_read;
 mod member;
 pub(crate) mod mutation;
 pub(crate) mod open_direct;
+mod reading;
 mod recall;
 mod request;
 mod send;
@@ -32,19 +33,20 @@ use std::time::Duration;
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
-use whimbrel_store::{Snapshot, Store};
+use whimbrel_store::Store;
 
 pub use decision::Actor;
 pub use digest::{direct_conversation, group_conversation};
 pub use entry::LogEntry;
 pub(crate) use member::role_of;
+pub(crate) use request::checked_content;
 
 use crate::committed::CommitSink;
 use crate::committer::{Committer, Outcome};
 use crate::env::Env;
 use crate::failure::Failure;
 use crate::keys::ConversationKeys;
-use crate::reads::{self, View};
+use crate::reads;
 use crate::users::Users;
 use decision::{Answer, GroupOperation, Named};
 use digest::Digest;
@@ -401,84 +403,6 @@ impl Log {
             deadline,
         )
         .await
-    }
-
-    /// A page of entries.
-    ///
-    /// # Errors
-    /// As the client is told.
-    pub async fn pull(
-        &self,
-        actor: &Actor,
-        request: &client::PullRequest,
-    ) -> Result<client::PullResponse, Failure> {
-        let (snapshot, view) = self.view(actor, &request.conversation).await?;
-        reads::pull(&*snapshot, &view, request).await
-    }
-
-    /// A page of entries that changed.
-    ///
-    /// # Errors
-    /// As the client is told.
-    pub async fn pull_changes(
-        &self,
-        actor: &Actor,
-        request: &client::PullChangesRequest,
-    ) -> Result<client::PullChangesResponse, Failure> {
-        let (snapshot, view) = self.view(actor, &request.conversation).await?;
-        reads::pull_changes(&*snapshot, &view, request).await
-    }
-
-    /// A conversation's name, owner, size and the asker's role; members only.
-    ///
-    /// # Errors
-    /// As the client is told.
-    pub async fn conversation(
-        &self,
-        actor: &Actor,
-        request: &client::ConversationRequest,
-    ) -> Result<client::Conversation, Failure> {
-        let (_, view) = self.view(actor, &request.conversation).await?;
-        view.require_current()?;
-        Ok(reads::conversation_info(
-            view.conversation(),
-            actor.user,
-            &view.head,
-            &view.member,
-        ))
-    }
-
-    /// A page of members; members only.
-    ///
-    /// # Errors
-    /// As the client is told.
-    pub async fn list_members(
-        &self,
-        actor: &Actor,
-        request: &client::ListMembersRequest,
-    ) -> Result<client::ListMembersResponse, Failure> {
-        let (snapshot, view) = self.view(actor, &request.conversation).await?;
-        view.require_current()?;
-        reads::list_members(&*snapshot, &view, request).await
-    }
-
-    async fn view(
-        &self,
-        actor: &Actor,
-        conversation: &bytes::Bytes,
-    ) -> Result<(Arc<dyn Snapshot>, View), Failure> {
-        let conversation = request::conversation(conversation)?;
-        let snapshot = self.store.snapshot().await?;
-        let keys = ConversationKeys::new(&actor.app, conversation);
-        let view = View::load(&*snapshot, keys, actor.user).await?;
-        Ok((snapshot, view.ok_or_else(Failure::unknown_conversation)?))
-    }
-
-    async fn is_member(&self, actor: &Actor, conversation: ConversationId) -> Result<bool, Failure> {
-        let snapshot = self.store.snapshot().await?;
-        let keys = ConversationKeys::new(&actor.app, conversation);
-        let view = View::load(&*snapshot, keys, actor.user).await?;
-        Ok(view.is_some_and(|view| view.member.current))
     }
 
     /// Those of the named users who exist.

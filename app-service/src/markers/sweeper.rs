@@ -16,7 +16,7 @@ use whimbrel_store::{Batch, Commit, Direction, KeyRange, Store};
 use super::Markers;
 use super::redo::{Redo, RedoError};
 use crate::config::SweepConfig;
-use crate::env::Env;
+use crate::env::{AgeClock, Env};
 use crate::keys::{self, MarkerKey, trailing_u64};
 use crate::placement::{Place, Placement};
 use crate::ticket::Outcome;
@@ -24,6 +24,8 @@ use crate::values::{self, storage};
 
 /// Between looks at this node's own lost work.
 const TICK: Duration = Duration::from_secs(1);
+/// A tick that took this long was a standstill of the process, longer than its lease.
+const STANDSTILL: Duration = Duration::from_secs(10);
 /// Markers worked on at a time: of the largest groups (2,000) these are 128,000 rows, which the lanes' queues hold.
 const PAGE_LEN: usize = 64;
 /// Rows waiting in the lanes beyond which lost work is not taken up: that of the living goes first.
@@ -62,6 +64,7 @@ pub struct Sweeper {
     looks: BTreeMap<Incarnation, (Duration, Duration)>,
     /// Own markers that were there at the last look.
     own_noted: BTreeSet<MarkerKey>,
+    ages: AgeClock,
 }
 
 impl Sweeper {
@@ -69,6 +72,7 @@ impl Sweeper {
     #[must_use]
     pub fn new(parts: SweeperParts) -> Self {
         Self {
+            ages: AgeClock::start(Arc::clone(&parts.env.clock)),
             parts,
             looks: BTreeMap::new(),
             own_noted: BTreeSet::new(),
@@ -85,6 +89,10 @@ impl Sweeper {
 
     /// Runs until it is stopped.
     pub async fn run(mut self) {
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::SweeperOff) {
+            return self.parts.stop.cancelled().await;
+        }
         let interval = Duration::from_secs(self.parts.config.interval_s.max(1));
         let own_age = Duration::from_secs(self.parts.config.own_age_s.max(1));
         let (mut dead_due, mut own_due) = (self.now(), self.now() + own_age);
@@ -103,10 +111,15 @@ impl Sweeper {
                 }
                 own_due = self.now() + own_age;
             }
+            let slept_at = self.now();
             let tick = self.parts.env.timers.sleep(TICK);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tick => {}
+            }
+            if self.now().saturating_sub(slept_at) > STANDSTILL {
+                // Others may have taken this life for ended, and forgotten it: it is said again before it is needed.
+                own_due = self.now();
             }
         }
     }
@@ -167,14 +180,14 @@ impl Sweeper {
             if swept.found > 0 {
                 let (found, done) = (swept.found, swept.done);
                 tracing::info!(
-                    node = value.node,
+                    node = value.as_ref().map(|life| &*life.node),
                     ?life,
                     found,
                     done,
                     "took up what a dead node left"
                 );
             }
-            if swept.found == swept.done {
+            if swept.found == swept.done && value.is_some() {
                 self.close_life(life, swept.found == 0).await?;
             }
             found += swept.found;
@@ -182,7 +195,7 @@ impl Sweeper {
         Ok(found)
     }
 
-    async fn lives(&self) -> Result<Vec<(Incarnation, storage::NodeLife)>, RedoError> {
+    async fn lives(&self) -> Result<Vec<(Incarnation, Option<storage::NodeLife>)>, RedoError> {
         let snapshot = self.parts.store.snapshot().await?;
         let mut lives = Vec::new();
         let mut rest = Some(keys::node_lives());
@@ -192,11 +205,13 @@ impl Sweeper {
                 let Some(life) = trailing_u64(key).map(Incarnation) else {
                     continue;
                 };
-                match values::decode(value) {
-                    Ok(value) => lives.push((life, value)),
-                    // Its markers wait; the others' need not.
-                    Err(error) => tracing::error!(%error, ?life, "a node's life cannot be read"),
-                }
+                let value = values::decode(value)
+                    .inspect_err(|error| {
+                        metrics::counter!("whimbrel_node_lives_unreadable_total").increment(1);
+                        tracing::error!(%error, ?life, "a node's life cannot be read; its markers are swept, its record stays");
+                    })
+                    .ok();
+                lives.push((life, value));
             }
             rest = page.next;
         }
@@ -259,7 +274,8 @@ impl Sweeper {
 
     /// Notes when a life was first found ended, and forgets it once nothing has come from it for long.
     async fn close_life(&self, life: Incarnation, empty: bool) -> Result<(), RedoError> {
-        let now_ms = self.parts.env.clock.now_ms();
+        // A clock that jumps ahead must not end the watch over a process that is only frozen.
+        let now_ms = self.ages.now_ms();
         let late_ms = self.parts.config.late_hours.saturating_mul(3_600_000);
         let key = keys::node_life(life);
         let snapshot = self.parts.store.snapshot().await?;
@@ -295,7 +311,8 @@ impl Sweeper {
         let key = keys::node_life(me.incarnation);
         let snapshot = self.parts.store.snapshot().await?;
         let stored = snapshot.get(&key).await?;
-        let stored: Option<storage::NodeLife> = stored.as_ref().map(values::decode).transpose()?;
+        // One that cannot be read is written again.
+        let stored: Option<storage::NodeLife> = stored.and_then(|stored| values::decode(&stored).ok());
         if stored.as_ref().is_some_and(|life| life.ended_ms == 0) {
             return Ok(());
         }

@@ -130,6 +130,51 @@ async fn a_node_that_left_nothing_is_forgotten_after_the_late_hours() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_until_it_was_forgotten_says_at_once_that_it_lives() {
+    let world = World::new(12);
+    let frozen = world.start_alone().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let key = node_life(frozen.life());
+    let mut batch = Batch::blind();
+    batch.delete(key.clone());
+    assert!(world.store.commit(batch).await.is_committed());
+    // All its timers are late at once, as after SIGCONT.
+    tokio::time::advance(Duration::from_secs(15)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let snapshot = world.store.snapshot().await.unwrap();
+    assert!(snapshot.get(&key).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_that_cannot_be_read_keeps_no_markers_back_neither_its_own_nor_others() {
+    let world = World::new(11);
+    let mut dead = Vec::new();
+    let mut users = Vec::new();
+    for name in ["first", "second"] {
+        let live = world.start(name).await;
+        let ann = world.device(&live, &format!("ann-{name}")).await;
+        let bob = world.device(&live, &format!("bob-{name}")).await;
+        let chat = live.direct(&ann.actor, &format!("bob-{name}")).await;
+        world.settle(&[live.life()]).await;
+        world.store.plant(Kindred::Rows, Fate::Hang);
+        live.send(&world, &ann.actor, chat, "acknowledged").await.unwrap();
+        dead.push(live.life());
+        users.push((bob, chat));
+        world.kill(live);
+        world.store.heal();
+    }
+    // As written by a version that is newer than this one.
+    let mut batch = Batch::blind();
+    batch.put(node_life(dead[0]), Bytes::from_static(&[2, 8, 1]));
+    assert!(world.store.commit(batch).await.is_committed());
+    let live = world.start_alone().await;
+    world.settle(&dead).await;
+    for (bob, chat) in &users {
+        assert_eq!(bob.fresh(&live).await.row(*chat).unread, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_store_refuses_rows_markers_wait_and_are_worked_off_after() {
     let world = World::new(5);
     let live = world.start_alone().await;

@@ -269,3 +269,20 @@ async fn only_a_servers_token_opens_it() {
         assert!(answer["error"]["code"].as_u64().unwrap() >= 200);
     }
 }
+
+#[tokio::test]
+async fn the_description_names_the_methods_that_each_path_knows() {
+    let world = World::new(99);
+    let server = Server::start(&world).await;
+    let (status, document) = http(server.address, "GET", "/openapi.json", "none", "").await;
+    assert_eq!(status, 200);
+    for (path, described) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{uid}", "ann").replace("{conversation}", "x");
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let (status, _) = http(server.address, method, &path, "none", "{}").await;
+            let is_described = described.get(method.to_ascii_lowercase()).is_some();
+            let expected = if is_described { 401 } else { 405 };
+            assert_eq!(status, expected, "{method} {path}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod faults;
 mod groups;
+mod membership;
 mod pages;
 mod sends;
 mod unread;

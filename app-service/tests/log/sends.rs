@@ -239,6 +239,22 @@ async fn operations_are_forgotten_only_past_the_horizon_and_by_and_by() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_ahead_and_back_makes_no_operation_forgotten() {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let world = World::new(8);
+    let node = world.node("one").await;
+    let ann = node.user("ann").await;
+    let chat = node.direct(&world, &ann, "bob").await;
+    let batch = vec![text(world.operation(), "once")];
+    let first = node.send_batch(&world, &ann, chat, batch.clone()).await.unwrap();
+    world.clock.set_unix_ms(START_MS + 30 * DAY_MS);
+    node.say(&world, &ann, chat, "from the future").await.unwrap();
+    world.clock.set_unix_ms(START_MS + 60_000);
+    assert_eq!(node.send_batch(&world, &ann, chat, batch).await.unwrap(), first);
+    assert_eq!(world.entries(chat).await.len(), 2);
+}
+
+#[tokio::test]
 async fn times_never_go_back_though_the_clock_does() {
     let world = World::new(7);
     let node = world.node("one").await;

@@ -242,6 +242,10 @@ impl Run<'_> {
                 self.know(about.conversation);
             }
             Method::ListMembers => drop(read::<client::ListMembersResponse>(body)),
+            Method::JoinRoom => drop(read::<client::JoinRoomResponse>(body)),
+            Method::LeaveRoom => drop(read::<client::LeaveRoomResponse>(body)),
+            Method::SendRoom => drop(read::<client::SendRoomResponse>(body)),
+            Method::CountRoom => drop(read::<client::CountRoomResponse>(body)),
             Method::CreateGroup
             | Method::Invite
             | Method::RemoveMembers
@@ -363,6 +367,24 @@ impl Run<'_> {
                 conversation: self.conversation(),
                 messages: self.messages(),
                 seen_seq: self.source.number(),
+            }
+            .encode_to_vec(),
+            Method::JoinRoom => client::JoinRoomRequest {
+                room: self.source.text(),
+            }
+            .encode_to_vec(),
+            Method::LeaveRoom => client::LeaveRoomRequest {
+                room: self.source.text(),
+            }
+            .encode_to_vec(),
+            Method::SendRoom => client::SendRoomRequest {
+                room: self.source.text(),
+                client_msg_id: self.operation(),
+                content: self.content(),
+            }
+            .encode_to_vec(),
+            Method::CountRoom => client::CountRoomRequest {
+                room: self.source.text(),
             }
             .encode_to_vec(),
             Method::Pull => client::PullRequest {

@@ -118,6 +118,11 @@ impl Addresses {
         }
     }
 
+    /// Unfinished handshakes of one address, or a few more.
+    pub(crate) fn unfinished_of(&self, address: IpAddr) -> u32 {
+        count(&self.unfinished, self.cells(address))
+    }
+
     /// Unfinished handshakes now.
     pub(crate) fn unfinished(&self) -> usize {
         self.total.load(Relaxed)
@@ -139,6 +144,11 @@ impl HandshakeTicket {
     /// Who it is.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Unfinished handshakes of its address, this one included.
+    pub(crate) fn unfinished_of_address(&self) -> u32 {
+        count(&self.addresses.unfinished, self.cells)
     }
 
     /// It failed, and counts for longer.

@@ -12,6 +12,9 @@ use crate::session::Session;
 /// and no bound of ours ever fired.
 pub(crate) const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 
+/// Reads of what a peer still sends after our last word, some 30 KiB each: what was on its way, and no more.
+const LINGER_READS: u8 = 16;
+
 /// A socket and its session.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -30,8 +33,14 @@ pub(crate) struct Connection {
     pub(super) in_ready: bool,
     /// On the list of those to be written.
     pub(super) in_dirty: bool,
+    /// One of its last turns took more than one's share: so many times it is still read after the others.
+    pub(super) greed: u8,
     /// Registered under its user; whoever ends it must say so.
     pub(super) registered: bool,
+    /// The last word is said: so many times it is still read, to the peer's end.
+    pub(super) lingers_reads: u8,
+    /// Its number in the line of those who hold bytes of something unfinished; 0 when it holds none.
+    pub(super) holder_number: u32,
 }
 
 /// How a read or write went.
@@ -58,8 +67,24 @@ impl Connection {
             writable: true,
             in_ready: false,
             in_dirty: false,
+            greed: 0,
             registered: false,
+            lingers_reads: 0,
+            holder_number: 0,
         }
+    }
+
+    /// Nothing more will be written. Closing outright would reset a connection on which something came unread, and the
+    /// reset overtakes the last word.
+    pub(super) fn linger(&mut self) {
+        // A peer that is gone already needs no end.
+        let _gone = self.stream.shutdown(std::net::Shutdown::Write);
+        self.lingers_reads = LINGER_READS;
+    }
+
+    /// Whether only the peer's end is waited for.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.lingers_reads > 0
     }
 
     /// Reads once into `buffer`. A short read has emptied the socket, and the next bytes bring an event.

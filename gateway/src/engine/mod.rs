@@ -13,13 +13,18 @@
 mod addresses;
 mod connection;
 mod listener;
+mod making_room;
 mod message;
 mod orders;
 mod port;
 mod pushes;
 mod reactor;
+mod rooms;
 mod serve;
 mod slots;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod stage;
 mod thaw;
 mod upstream;
 mod users;
@@ -48,6 +53,7 @@ pub(crate) use addresses::{HandshakeLimits, TurnedAway};
 pub use listener::ListenError;
 pub(crate) use message::{Asked, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
+pub(crate) use rooms::{BroadcastPart, Ordered, RoomFrame, RoomOrder};
 pub(crate) use slots::Place;
 pub(crate) use upstream::{Authenticate, Upstream};
 
@@ -78,6 +84,7 @@ pub(crate) struct Shared {
     addresses: Arc<Addresses>,
     connections: AtomicUsize,
     sessions: AtomicUsize,
+    accept_errors: AtomicUsize,
     /// What each reactor held at the end of its last turn.
     holdings: Box<[Holdings]>,
 }
@@ -211,6 +218,7 @@ impl Engine {
             limits,
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            accept_errors: AtomicUsize::new(0),
             holdings: (0..reactors).map(|_| Holdings::default()).collect(),
         });
         let mut threads = Vec::with_capacity(reactors);
@@ -329,6 +337,11 @@ impl Reach {
     /// Registered sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.shared.sessions.load(Relaxed)
+    }
+
+    /// Accepts that failed.
+    pub(crate) fn accept_errors(&self) -> usize {
+        self.shared.accept_errors.load(Relaxed)
     }
 
     /// Handshakes that are not finished.

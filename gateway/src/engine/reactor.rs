@@ -19,9 +19,11 @@ use whimbrel_protocol::cluster::AuthenticateResponse;
 
 use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
+use super::making_room::Line;
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
 use super::pushes::Bulks;
+use super::rooms::RoomFrame;
 use super::slots::{Place, Slots};
 use super::thaw::Thaw;
 use super::users::{self, Users};
@@ -29,6 +31,7 @@ use super::wheel::Wheel;
 use super::{Shared, Upstream};
 use crate::keys::KeyRing;
 use crate::metrics::ReactorMetrics;
+use crate::rooms::{RoomLimits, Rooms};
 use crate::session::{Budget, Context, Event, Now, Session, SessionLimits, SpareQueues, Unanswered};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -37,14 +40,38 @@ pub(super) const LISTENER: Token = Token(usize::MAX - 1);
 /// Events fetched at once; more wait in the kernel.
 const EVENTS_MAX: usize = 1024;
 
-/// Bytes read from one connection in its turn: several records, or most of a large frame.
-const READ_BYTES: usize = 64 * 1024;
+/// Bytes read from one connection in its turn: one record of the largest size. The work that lies in them is bounded by
+/// it: some thousand of the smallest frames.
+const READ_BYTES: usize = 17 * 1024;
 
 /// Room for what was left of the last read: at most one record less a byte.
 const PARTIAL_BYTES: usize = 20 * 1024;
 
-/// Connections read in a turn, about 5 ms of work at most.
+/// Connections read in a turn.
 const READS_PER_TURN: usize = 256;
+
+/// What reading may cost in a turn, in frames: some 4 ms. Whoever is not read yet stays at the head of the list.
+pub(super) const WORK_PER_TURN: u32 = 16 * 1024;
+
+/// What a connection's turn may cost, in frames, before it is read after all others: a hundred times what one that chats
+/// sends at once.
+const GREEDY_WORK: u32 = 512;
+
+/// So many reads a connection is read after all others, though they bring little: what a flood brings comes unevenly.
+const GREEDY_READS: u8 = 16;
+
+/// What reading from those may cost in a turn, in frames: some 1 ms.
+const GREEDY_WORK_PER_TURN: u32 = 4 * 1024;
+
+/// What reading once costs before a frame is looked at, in frames: the system call.
+const READ_WORK: u32 = 8;
+
+/// Bytes that cost as much as a frame: opening them.
+const BYTES_PER_WORK: u32 = 512;
+
+/// For how long a peer's end is waited for after our last word, in milliseconds: a round trip of a slow network.
+const LINGER_MS: u64 = 1_000;
+
 /// Turns after a standstill besides those that reading from everybody takes: one poll may not report all at once.
 const TURNS_AFTER_THAW: usize = 2;
 
@@ -67,6 +94,8 @@ pub(super) struct Tools {
     pub(super) spares: SpareQueues,
     pub(super) plaintext: Vec<u8>,
     pub(super) entropy: SystemEntropy,
+    /// What this turn's inputs have cost.
+    pub(super) work: u32,
     pub(super) events: Vec<Event>,
 }
 
@@ -81,6 +110,7 @@ impl Tools {
             spares: &mut self.spares,
             plaintext: &mut self.plaintext,
             entropy: &mut self.entropy,
+            work: &mut self.work,
             events: &mut self.events,
         }
     }
@@ -124,20 +154,30 @@ pub(super) struct Reactor {
     /// Questions without an answer yet.
     pub(super) questions: usize,
     ready: VecDeque<Place>,
+    /// The same for those whose last turn took more than their share.
+    greedy: VecDeque<Place>,
     /// The same for those whose handshake is not finished.
     pub(super) hellos: VecDeque<Place>,
     /// Judged logins whose answers are to be sealed.
     judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
     pub(super) bulks: Bulks,
+    pub(super) rooms: Rooms<Arc<RoomFrame>>,
+    /// Changes of rooms are told then, if there are any.
+    pub(super) tell_rooms_at_ms: u64,
     read_buffer: Box<[u8]>,
-    burst: Vec<u8>,
+    pub(super) burst: Vec<u8>,
     due: Vec<Place>,
     forgive_at_ms: u64,
     pub(super) draining_window_ms: Option<u32>,
     pub(super) drain_next: Option<u32>,
     /// The first slot not looked at yet for who is behind, while room is short.
     pub(super) relieve_next: u32,
+    /// Those in a handshake, and those who hold bytes of something unfinished.
+    pub(super) strangers: Line,
+    pub(super) holders: Line,
+    /// Those of whom only the end is waited for.
+    pub(super) leaving: Line,
     pub(super) announcement: Announcement,
     pub(super) stop_at_ms: Option<u64>,
     pub(super) report: ReactorReport,
@@ -166,6 +206,7 @@ impl Reactor {
             spares: SpareQueues::default(),
             plaintext: Vec::new(),
             entropy: SystemEntropy,
+            work: 0,
             events: Vec::new(),
         };
         Ok(Self {
@@ -186,10 +227,13 @@ impl Reactor {
             tools,
             questions: 0,
             ready: VecDeque::new(),
+            greedy: VecDeque::new(),
             hellos: VecDeque::new(),
             judged: VecDeque::new(),
             dirty: Vec::new(),
             bulks: Bulks::default(),
+            rooms: Rooms::new(RoomLimits::default()),
+            tell_rooms_at_ms: now.monotonic_ms,
             read_buffer: vec![0; PARTIAL_BYTES + READ_BYTES].into_boxed_slice(),
             burst: Vec::new(),
             due: Vec::new(),
@@ -197,6 +241,9 @@ impl Reactor {
             draining_window_ms: None,
             drain_next: None,
             relieve_next: 0,
+            strangers: Line::default(),
+            holders: Line::default(),
+            leaving: Line::default(),
             announcement: Announcement::default(),
             stop_at_ms: None,
             report: ReactorReport::default(),
@@ -210,32 +257,47 @@ impl Reactor {
     pub(super) fn run(mut self) -> io::Result<ReactorReport> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            let timeout = self.patience();
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                return Err(error);
-            }
-            self.tools.now = self.shared.now();
-            let turns = self.slots.len() / READS_PER_TURN + TURNS_AFTER_THAW;
-            self.thaw.handle_wake(self.tools.now.monotonic_ms, timeout, turns);
-            self.note_events(&events);
-            self.turn();
+            let patience = self.patience();
+            self.wait_and_turn(&mut events, patience)?;
             if self.is_done() {
                 return Ok(self.report);
             }
         }
     }
 
+    /// Waits for events for as long as may be, and takes a turn.
+    pub(super) fn wait_and_turn(
+        &mut self,
+        events: &mut Events,
+        patience: Option<Duration>,
+    ) -> io::Result<()> {
+        if let Err(error) = self.poll.poll(events, patience)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        self.tools.now = self.shared.now();
+        let turns = self.slots.len() / READS_PER_TURN + TURNS_AFTER_THAW;
+        self.thaw
+            .handle_wake(self.tools.now.monotonic_ms, patience, turns);
+        self.note_events(events);
+        self.turn();
+        Ok(())
+    }
+
     fn turn(&mut self) {
+        self.tools.work = 0;
         self.inbox.rearm();
         self.take_orders();
         self.take_replies();
         self.take_pushes();
         self.take_missed();
+        self.take_room_work();
         self.read_some();
+        self.relieve_held();
         self.flush();
         self.serve_bulk();
+        self.serve_rooms();
         self.flush();
         self.take_moves();
         self.accept_some();
@@ -244,6 +306,7 @@ impl Reactor {
         self.fire_timers();
         self.walk();
         self.flush();
+        self.tell_rooms();
         let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
@@ -258,6 +321,7 @@ impl Reactor {
     /// How long to wait for events: not at all while there is work.
     fn patience(&self) -> Option<Duration> {
         let busy = !self.ready.is_empty()
+            || !self.greedy.is_empty()
             || self.thaw.holds_timers()
             || !self.hellos.is_empty()
             || !self.judged.is_empty()
@@ -275,6 +339,7 @@ impl Reactor {
             self.accept_again_at_ms,
             self.stop_at_ms,
             self.announcement.due_at_ms(),
+            self.rooms_due_at_ms(),
             (self.index == 0).then_some(self.forgive_at_ms),
         ];
         let alarm = alarms
@@ -314,21 +379,38 @@ impl Reactor {
         let Some(connection) = self.slots.at(place) else {
             return;
         };
-        if connection.in_ready || !connection.readable || !connection.session.wants_bytes(&self.tools.limits)
-        {
+        let wanted = connection.is_lingering() || connection.session.wants_bytes(&self.tools.limits);
+        if connection.in_ready || !connection.readable || !wanted {
             return;
         }
         connection.in_ready = true;
         if connection.session.is_unfinished() {
             self.hellos.push_back(place);
+        } else if connection.greed > 0 {
+            self.greedy.push_back(place);
         } else {
             self.ready.push_back(place);
         }
     }
 
     fn read_some(&mut self) {
+        // Who turns out to be greedy in this turn has had it.
+        let greedy = self.greedy.len();
         for _ in 0..READS_PER_TURN.min(self.ready.len()) {
+            if self.tools.work >= WORK_PER_TURN {
+                break;
+            }
             let Some(place) = self.ready.pop_front() else {
+                break;
+            };
+            self.read_one(place);
+        }
+        let most = self.tools.work.saturating_add(GREEDY_WORK_PER_TURN);
+        for _ in 0..greedy {
+            if self.tools.work >= most {
+                return;
+            }
+            let Some(place) = self.greedy.pop_front() else {
                 return;
             };
             self.read_one(place);
@@ -363,6 +445,9 @@ impl Reactor {
             return;
         };
         connection.in_ready = false;
+        if connection.is_lingering() {
+            return self.linger_on(place);
+        }
         if !connection.readable || !connection.session.wants_bytes(&self.tools.limits) {
             return;
         }
@@ -376,12 +461,40 @@ impl Reactor {
             Moved::Blocked => start,
             Moved::Gone => return self.end(place, "peer_gone"),
         };
+        let work_before = self.tools.work;
         if len > 0 {
             connection
                 .session
                 .handle_bytes(&mut self.tools.lend(), &mut self.read_buffer[..len]);
         }
+        let opened = u32::try_from(len).unwrap_or(u32::MAX) / BYTES_PER_WORK;
+        self.tools.work = self.tools.work.saturating_add(READ_WORK + opened);
+        connection.greed = if self.tools.work - work_before > GREEDY_WORK {
+            GREEDY_READS
+        } else {
+            connection.greed.saturating_sub(1)
+        };
         self.after(place);
+        self.note_holder(place);
+    }
+
+    /// What comes after our last word is thrown away, up to the peer's end.
+    fn linger_on(&mut self, place: Place) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        self.tools.work = self.tools.work.saturating_add(READ_WORK);
+        match connection.read(&mut self.read_buffer) {
+            Moved::Bytes(_) => {
+                connection.lingers_reads -= 1;
+                if !connection.is_lingering() {
+                    return self.end(place, "over");
+                }
+                self.enqueue(place);
+            }
+            Moved::Blocked => {}
+            Moved::Gone => self.end(place, "over"),
+        }
     }
 
     /// Gives one input to a session and sees to what follows.
@@ -409,9 +522,7 @@ impl Reactor {
             return;
         };
         if connection.session.is_over() {
-            // Closing a socket with unread bytes resets it, and the peer may never see our last ones.
-            let _unread = connection.read(&mut self.read_buffer);
-            return self.end(place, "over");
+            return self.take_leave(place);
         }
         if connection.registered && !connection.session.is_ready() {
             self.leave(place);
@@ -429,6 +540,36 @@ impl Reactor {
         self.enqueue(place);
     }
 
+    /// Everything is said: waits a little for the peer's end, so that it can read our last word.
+    fn take_leave(&mut self, place: Place) {
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        if connection.is_lingering() {
+            if self.stop_at_ms.is_some() {
+                self.end(place, "over");
+            }
+            return;
+        }
+        if !connection.session.has_said_why() || connection.read_closed || self.stop_at_ms.is_some() {
+            let _unread = connection.read(&mut self.read_buffer);
+            return self.end(place, "over");
+        }
+        if connection.registered {
+            self.leave(place);
+        }
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
+        connection.linger();
+        connection.ticket = None;
+        connection.armed = super::wheel::Tick::NEVER;
+        let until_ms = self.tools.now.monotonic_ms.saturating_add(LINGER_MS);
+        self.wheel.arm(place, until_ms, &mut connection.armed);
+        self.note_leaving(place);
+        self.enqueue(place);
+    }
+
     /// Writes what is to be written.
     fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -441,7 +582,7 @@ impl Reactor {
         }
     }
 
-    fn flush_one(&mut self, place: Place) {
+    pub(super) fn flush_one(&mut self, place: Place) {
         let Some(connection) = self.slots.at(place) else {
             return;
         };
@@ -492,6 +633,10 @@ impl Reactor {
                     continue;
                 }
                 connection.armed = super::wheel::Tick::NEVER;
+                if connection.is_lingering() {
+                    self.end(place, "over");
+                    continue;
+                }
                 self.with(place, Session::handle_timer);
             }
         }
@@ -512,6 +657,10 @@ impl Reactor {
             return;
         };
         connection.registered = false;
+        self.rooms.end(place);
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         if let Some(identity) = connection.session.identity() {
             self.users
                 .remove(identity.app(), identity.user_id, users::Session::Local(place));

@@ -7,7 +7,7 @@ use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::cluster::{OpenSessionResponse, SessionRecord};
 use whimbrel_protocol::code::Code;
 
-use super::addresses::TurnedAway;
+use super::addresses::{HandshakeTicket, TurnedAway};
 use super::connection::Connection;
 use super::listener::ACCEPT_RETRY_AFTER;
 use super::message::{Asked, Migrant, Reply, lost};
@@ -16,7 +16,7 @@ use super::reactor::{HANDSHAKES_PER_TURN, Reactor};
 use super::slots::Place;
 use super::upstream::Authenticate;
 use super::users;
-use crate::session::{Answer, Event, Fault, Session, Unanswered, UpRequest};
+use crate::session::{Answer, Event, Fault, LoginMessage, Session, Unanswered, UpRequest};
 
 /// Connections accepted in a turn: twice what can be served, for most hellos are not there yet.
 const ACCEPTS_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
@@ -33,6 +33,9 @@ const RETRY_AFTER_MS: u32 = 2_000;
 
 /// Questions of one reactor that clients' requests may take: the rest is for logins, however many requests nobody answers.
 const REQUESTS_MAX: usize = REPLIES_MAX / 4 * 3;
+
+/// What passing a request on costs, in frames.
+const REQUEST_WORK: u32 = 16;
 
 /// For how long the answer to a login is of use, in milliseconds; a client has moved on by then.
 const AUTHENTICATE_DEADLINE_MS: u32 = 5_000;
@@ -126,7 +129,7 @@ impl Reactor {
         self.upstream.authenticate(question, asked);
     }
 
-    fn judge_again(&mut self, place: Place, login: bytes::Bytes) {
+    fn judge_again(&mut self, place: Place, login: LoginMessage) {
         let Some(asked) = self.ask(place, Reply::Reauthenticated(Err(lost()))) else {
             return self.overloaded(place);
         };
@@ -178,7 +181,9 @@ impl Reactor {
             session,
             ticket,
         } = migrant;
-        self.settle_in(Connection::new(stream, session, Some(ticket)))
+        let place = self.settle_in(Connection::new(stream, session, Some(ticket)))?;
+        self.note_stranger(place);
+        Some(place)
     }
 
     /// Puts a connection into a slot and asks for its events.
@@ -264,6 +269,7 @@ impl Reactor {
             return;
         };
         self.metrics.requests.increment(1);
+        self.tools.work = self.tools.work.saturating_add(REQUEST_WORK);
         self.upstream.request(identity, handle, request, left_ms, asked);
     }
 
@@ -291,6 +297,7 @@ impl Reactor {
             Err(unanswered) => (Err(unanswered), None),
         };
         self.with(place, |session, cx| session.handle_opened(cx, result));
+        self.note_holder(place);
         let Some(connection) = self
             .slots
             .at(place)
@@ -338,6 +345,7 @@ impl Reactor {
                     _ => {
                         tracing::warn!(%error, "cannot accept connections; trying again shortly");
                         self.metrics.accept_errors.increment(1);
+                        self.shared.accept_errors.fetch_add(1, Relaxed);
                         let retry_ms = u64::try_from(ACCEPT_RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);
                         self.accept_again_at_ms = Some(self.tools.now.monotonic_ms.saturating_add(retry_ms));
                         self.accept_ready = false;
@@ -351,11 +359,10 @@ impl Reactor {
     fn receive(&mut self, mut stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
         self.metrics.accepted.increment(1);
         let count = self.shared.connections.fetch_add(1, Relaxed);
-        let admitted = if count >= self.shared.limits.connections_max {
-            Err(TurnedAway::Overloaded)
-        } else {
-            self.shared.addresses.admit(peer)
-        };
+        let mut admitted = self.admit(count, peer);
+        if matches!(admitted, Err(TurnedAway::Overloaded)) && self.make_room_for(peer) {
+            admitted = self.admit(self.shared.connections.load(Relaxed) - 1, peer);
+        }
         let ticket = match admitted {
             Ok(ticket) => ticket,
             Err(turned_away) => {
@@ -366,8 +373,19 @@ impl Reactor {
         };
         let session = Session::new(self.tools.now, &self.tools.limits);
         if let Some(place) = self.settle_in(Connection::new(stream, session, Some(Box::new(ticket)))) {
+            self.note_stranger(place);
             tracing::trace!(reactor = self.index, slot = place.slot, %peer, "connection accepted");
         }
+    }
+}
+
+impl Reactor {
+    /// Whether there is a place for one who comes to `others` connections.
+    fn admit(&self, others: usize, peer: std::net::SocketAddr) -> Result<HandshakeTicket, TurnedAway> {
+        if others >= self.shared.limits.connections_max {
+            return Err(TurnedAway::Overloaded);
+        }
+        self.shared.addresses.admit(peer)
     }
 }
 
@@ -385,5 +403,8 @@ fn turn_away(stream: &mut mio::net::TcpStream, why: TurnedAway) {
     if reject.encode(&mut answer).is_ok() {
         // A hint: whether it arrives is the peer's luck.
         let _hint = std::io::Write::write(stream, &answer);
+        let _end = stream.shutdown(std::net::Shutdown::Write);
     }
+    // Closing over an unread hello resets the connection, and the reset overtakes the answer.
+    let _unread = std::io::Read::read(stream, &mut [0; 4096]);
 }

@@ -1,10 +1,12 @@
 //! What a reactor asks of the world outside it.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use whimbrel_protocol::cluster::{SessionHandle, SessionRecord};
 
 use super::message::Asked;
-use crate::session::{Identity, UpRequest};
+use crate::rooms::RoomName;
+use crate::session::{Identity, LoginMessage, UpRequest};
 
 /// The cluster, as reactors see it. Nothing here may block or wait: what cannot be handed on now is answered at once.
 pub(crate) trait Upstream: Send + Sync + 'static {
@@ -29,13 +31,23 @@ pub(crate) trait Upstream: Send + Sync + 'static {
 
     /// Tells a registry that lost them of these sessions: [`super::Reply::Announced`].
     fn announce(&self, sessions: Vec<(super::Place, SessionRecord)>, asked: Asked);
+
+    /// Rooms have so many members on a reactor now.
+    ///
+    /// # Errors
+    /// Gives them back when there is no room for them.
+    fn room_counts(
+        &self,
+        reactor: u16,
+        counts: Vec<(Arc<RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<RoomName>, u32)>>;
 }
 
 /// A token to be judged.
 #[derive(Debug, Clone)]
 pub(crate) struct Authenticate {
     /// The Login message.
-    pub(crate) login: Bytes,
+    pub(crate) login: LoginMessage,
     /// The app it claims, for placement.
     pub(crate) app: String,
     /// Where it came from; empty when a session of long standing has a new token.

@@ -58,9 +58,14 @@ impl Budget {
         self.used.set(self.used.get().saturating_sub(bytes));
     }
 
-    /// Whether nothing is left.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.used.get() >= self.max
+    /// Whether so many are left.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.max
+    }
+
+    /// Whether three quarters are taken: high time to make room.
+    pub(crate) fn is_short(&self) -> bool {
+        self.used.get() >= self.max / 4 * 3
     }
 
     /// Bytes taken now.

@@ -10,6 +10,7 @@ use super::{Context, Session};
 pub(crate) struct Closing {
     last: Last,
     deadline_ms: u64,
+    has_written: bool,
 }
 
 #[derive(Debug)]
@@ -33,11 +34,20 @@ impl Closing {
 
     fn session(cx: &Context<'_>, last: Last) -> Session {
         let deadline_ms = cx.now.monotonic_ms.saturating_add(CLOSE_WITHIN_MS);
-        Session::Closing(Box::new(Self { last, deadline_ms }))
+        Session::Closing(Box::new(Self {
+            last,
+            deadline_ms,
+            has_written: false,
+        }))
     }
 
     pub(super) fn deadline_ms(&self) -> u64 {
         self.deadline_ms
+    }
+
+    /// Whether the client was told anything.
+    pub(super) fn has_written(&self) -> bool {
+        self.has_written
     }
 
     pub(super) fn identity(&self) -> Option<&Identity> {
@@ -71,6 +81,7 @@ impl Closing {
     }
 
     pub(super) fn handle_written(&mut self, cx: &mut Context<'_>, burst: &[u8], written: usize) {
+        self.has_written |= written > 0;
         match &mut self.last {
             Last::Plain { from, .. } => *from += written,
             Last::Sealed(live) => live.handle_written(cx, burst, written),

@@ -58,6 +58,9 @@ pub(crate) enum Fault {
     /// The gateway's memory for unfinished records is used up.
     #[error("the gateway's budget for unfinished records is used up")]
     OutOfMemoryBudget,
+    /// What is shared had run short, and this one had held its part for longest.
+    #[error("ended to make room for others: it had been unfinished for longest")]
+    MadeRoom,
     /// The token ran out and no new one came.
     #[error("the token ran out and no new one came")]
     TokenExpired,
@@ -99,7 +102,7 @@ impl Fault {
             Self::NotConfirmed | Self::HandshakeTimeout => told(CloseReason::NotConfirmed),
             Self::AckOverdue => told(CloseReason::AckOverdue),
             Self::SlowConsumer { .. } => told(CloseReason::SlowConsumer),
-            Self::OutOfMemoryBudget => told(CloseReason::Overloaded),
+            Self::OutOfMemoryBudget | Self::MadeRoom => told(CloseReason::Overloaded),
             Self::TokenExpired => told(CloseReason::TokenExpired),
             Self::Draining => told(CloseReason::Draining),
             Self::Refused {
@@ -148,6 +151,7 @@ impl Fault {
             Self::AckOverdue => "ack_overdue",
             Self::SlowConsumer { .. } => "slow_consumer",
             Self::OutOfMemoryBudget => "memory_budget",
+            Self::MadeRoom => "made_room",
             Self::TokenExpired => "token_expired",
             Self::Refused { .. } => "refused",
             Self::Ordered { .. } => "ordered",

@@ -13,7 +13,8 @@ use whimbrel_protocol::keys::{StaticKey, StaticPublicKey};
 
 use super::closing::Closing;
 use super::{
-    Answer, Budget, Context, Event, Fault, Now, PushOutcome, Session, SessionLimits, SpareQueues, Unanswered,
+    Answer, Budget, Context, Event, Fault, LoginMessage, Now, PushOutcome, Session, SessionLimits,
+    SpareQueues, Unanswered,
 };
 use crate::keys::KeyRing;
 
@@ -188,6 +189,7 @@ impl Harness {
             spares: &mut self.spares,
             plaintext: &mut self.plaintext,
             entropy: &mut entropy,
+            work: &mut 0,
             events: &mut self.events,
         };
         let result = input(&mut self.session, &mut cx);
@@ -377,7 +379,7 @@ impl Harness {
             .map(|event| match event {
                 Event::HandshakeFailed => Wish::HandshakeFailed,
                 Event::Claimed { .. } => Wish::Claimed {
-                    login: login.clone().unwrap_or_default(),
+                    login: login.clone().map(LoginMessage::into_bytes).unwrap_or_default(),
                 },
                 Event::Confirmed => Wish::Confirmed,
                 Event::Request(request) => {

@@ -2,7 +2,6 @@
 //!
 //! Whatever goes wrong here ends with an answer in clear text (a hint to the client, no more) or with none at all.
 
-use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::client::LoginAnswer;
@@ -15,6 +14,7 @@ use super::closing::Closing;
 use super::fault::Fault;
 use super::identity::{Claim, Identity};
 use super::live::Live;
+use super::login_message::LoginMessage;
 use super::provisional::AwaitConfirm;
 use super::{Context, Event, Now, Session, SessionLimits, Unanswered};
 
@@ -45,6 +45,10 @@ impl ReadingHello {
 
     pub(super) fn deadline_ms(&self) -> u64 {
         self.deadline_ms
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.taken
     }
 
     pub(super) fn release(&mut self, cx: &mut Context<'_>) {
@@ -93,7 +97,7 @@ impl ReadingHello {
                 Session::Authenticating(Box::new(Authenticating {
                     responder,
                     identity,
-                    login: Bytes::from(login),
+                    login: LoginMessage::new(login),
                     frame_payload_max,
                     deadline_ms: self.deadline_ms,
                 }))
@@ -145,7 +149,7 @@ impl ReadingHello {
     pub(super) fn fault(self, cx: &mut Context<'_>, fault: Fault) -> Session {
         let answer = match fault {
             Fault::Draining => Some(RejectReason::Draining),
-            Fault::OutOfMemoryBudget => Some(RejectReason::Overloaded),
+            Fault::OutOfMemoryBudget | Fault::MadeRoom => Some(RejectReason::Overloaded),
             _ => None,
         };
         cx.events.push(Event::Faulted(fault));
@@ -170,13 +174,13 @@ impl ReadingHello {
 pub(crate) struct Authenticating {
     responder: Responder,
     identity: Identity,
-    login: Bytes,
+    login: LoginMessage,
     frame_payload_max: u32,
     deadline_ms: u64,
 }
 
 impl Authenticating {
-    pub(super) fn login(&self) -> Bytes {
+    pub(super) fn login(&self) -> LoginMessage {
         self.login.clone()
     }
 

@@ -11,8 +11,7 @@ use whimbrel_protocol::timing;
 use super::budget::Budget;
 use super::fault::Fault;
 
-/// The receiving half of an encrypted session.
-#[derive(Debug)]
+/// The receiving half of an encrypted session. What it holds is the client's, a token perhaps: `Debug` shows how much.
 pub(crate) struct Inbound {
     key: DirectionKey,
     suite: Suite,
@@ -24,6 +23,18 @@ pub(crate) struct Inbound {
     heard_at_ms: u64,
     record_since_ms: Option<u64>,
     frame_since_ms: Option<u64>,
+}
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbound")
+            .field("suite", &self.suite)
+            .field("partial_bytes", &self.partial.len())
+            .field("held_bytes", &self.taken)
+            .field("heard_at_ms", &self.heard_at_ms)
+            .field("deadline_ms", &self.deadline_ms())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Inbound {
@@ -106,6 +117,11 @@ impl Inbound {
         }
         self.taken = holds;
         Ok(())
+    }
+
+    /// Bytes of the shared budget that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.taken
     }
 
     /// When something authentic last came.

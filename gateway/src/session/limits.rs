@@ -31,6 +31,17 @@ pub(crate) const RECORD_PLAINTEXT_TARGET: usize = 16 * 1024;
 /// kernel take, so little is sealed before it can go.
 pub(crate) const BURST_PLAINTEXT_MAX: usize = 32 * 1024;
 
+/// Bytes of requests that one session may have waiting for READY; behind that nothing is read from it. A Sync and what an
+/// outbox sends behind it are far less, and a registration that takes long must not fill the memory of all.
+pub(crate) const HELD_FOR_READY_MAX: usize = 64 * 1024;
+
+/// While half of all bytes that may wait for clients do, answers to a client's own frames may wait up to this many bytes:
+/// those of one who reads are never so many, and all sessions' together are within the other half.
+pub(crate) const OWED_WHILE_SHORT_MAX: usize = 4 * 1024;
+
+/// Bytes of the longest token: one that logs in has to fit into a hello.
+pub(crate) const TOKEN_LEN_MAX: usize = 4 * 1024;
+
 /// What a queued frame counts beyond its payload, in bytes: its place in the queue, and its head.
 pub(crate) const FRAME_COST: usize = 96;
 

@@ -16,12 +16,17 @@ use super::closing::Closing;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::inbound::Inbound;
+use super::limits::{OWED_WHILE_SHORT_MAX, TOKEN_LEN_MAX};
+use super::login_message::LoginMessage;
 use super::outbound::Outbound;
 use super::provisional::Held;
 use super::{Context, Event, Now, Session, SessionLimits, Unanswered, UpRequest};
 
 /// Bytes of a refusal's message: it may come from another node, and must not grow a frame over its bound.
 const REFUSAL_MESSAGE_LEN_MAX: usize = 300;
+
+/// What a refusal takes of the bytes that may wait, at most.
+const REFUSAL_COST_MAX: usize = 512;
 
 /// What a client is told to wait whose answer found no room, in milliseconds: others take that long to drain.
 const OVERLOADED_RETRY_AFTER_MS: u32 = 1_000;
@@ -36,6 +41,9 @@ pub(crate) enum Answer {
 }
 
 /// The token's end, and the asking for another.
+///
+/// Tokens are judged one at a time. Of those that come meanwhile the newest waits, and the verdict on an older one counts
+/// only if it is good; but not twice in a row, or a session could live on bad tokens for ever.
 #[derive(Debug, Default)]
 pub(super) struct Reauth {
     /// When the token runs out, on the monotonic clock.
@@ -44,6 +52,10 @@ pub(super) struct Reauth {
     pub(super) asked_until_ms: Option<u64>,
     /// One is being judged.
     pub(super) judging: bool,
+    /// The one before it was refused.
+    pub(super) is_last_chance: bool,
+    /// The newest, which waits for the verdict. Boxed: an idle session has none.
+    pub(super) next: Option<Box<LoginMessage>>,
 }
 
 impl Reauth {
@@ -100,6 +112,7 @@ impl Live {
     ) -> Result<(), Fault> {
         let Self { inbound, talk } = self;
         inbound.handle(cx.now.monotonic_ms, cx.held, bytes, |frame| {
+            *cx.work = cx.work.saturating_add(1);
             on_frame(talk, cx, frame)
         })
     }
@@ -178,6 +191,33 @@ impl Talk {
         self.note_owing(now_ms);
     }
 
+    /// Queues the answer to a frame that the client may send as often as it likes.
+    ///
+    /// # Errors
+    /// When too much waits for it already: one who asks without reading is closed before the room of others is used up.
+    fn answer(&mut self, cx: &mut Context<'_>, frame: Frame) -> Result<(), Fault> {
+        self.check_that_it_reads_if_short(cx)?;
+        self.send(cx, frame);
+        Ok(())
+    }
+
+    /// The bound on what a client makes wait by itself: while half of the room is taken.
+    fn check_that_it_reads_if_short(&self, cx: &Context<'_>) -> Result<(), Fault> {
+        if cx.owed.is_half_taken() {
+            self.check_that_it_reads()?;
+        }
+        Ok(())
+    }
+
+    /// While room is short, what is not to be left out is queued only for those who take what waits for them.
+    fn check_that_it_reads(&self) -> Result<(), Fault> {
+        let owed = self.outbound.owed();
+        if owed > OWED_WHILE_SHORT_MAX {
+            return Err(Fault::SlowConsumer { owed });
+        }
+        Ok(())
+    }
+
     pub(super) fn note_owing(&mut self, now_ms: u64) {
         self.acks.handle_owing(!self.outbound.is_empty(), now_ms);
     }
@@ -208,10 +248,7 @@ impl Talk {
         match frame {
             Frame::Request(request) => self.handle_request(cx, &request, hold),
             Frame::PushAck { through } => self.acks.handle_ack(through, cx.now.monotonic_ms),
-            Frame::Ping { token } => {
-                self.send(cx, Frame::Pong { token });
-                Ok(())
-            }
+            Frame::Ping { token } => self.answer(cx, Frame::Pong { token }),
             Frame::Pong { .. } | Frame::Padding { .. } => Ok(()),
             Frame::Reauth { payload, .. } if hold.is_none() => self.handle_token(cx, payload),
             Frame::Close { .. } => Err(Fault::ClosedByClient),
@@ -227,18 +264,14 @@ impl Talk {
     ) -> Result<(), Fault> {
         self.request_ids.accept(request.id)?;
         if self.unanswered >= cx.limits.requests_max {
+            self.check_that_it_reads_if_short(cx)?;
             let message = format!("{} requests are unanswered, no more are allowed", self.unanswered);
-            self.refuse(cx, request.id, Code::TooManyRequests, message);
-            return Ok(());
+            return self.refuse(cx, request.id, Code::TooManyRequests, message);
         }
         if request.compressed {
-            self.refuse(
-                cx,
-                request.id,
-                Code::Malformed,
-                "no compression was agreed on".to_owned(),
-            );
-            return Ok(());
+            self.check_that_it_reads_if_short(cx)?;
+            let message = "no compression was agreed on".to_owned();
+            return self.refuse(cx, request.id, Code::Malformed, message);
         }
         let deadline_ms = request.deadline_ms.unwrap_or(cx.limits.request_deadline_ms);
         let deadline_ms = deadline_ms.min(cx.limits.request_deadline_max_ms);
@@ -260,29 +293,54 @@ impl Talk {
     }
 
     fn handle_token(&mut self, cx: &mut Context<'_>, token: &[u8]) -> Result<(), Fault> {
-        // One at a time: a client cannot make the cluster judge tokens without end.
-        if self.reauth.judging {
-            return Err(Fault::Unexpected {
-                kind: whimbrel_protocol::frame::FrameKind::Reauth,
-            });
-        }
-        let Ok(token) = std::str::from_utf8(token) else {
-            let message = "the token is not text".to_owned();
-            return Err(Fault::Refused {
-                code: Code::TokenInvalid.number(),
-                message,
-                retry_after_ms: 0,
-            });
+        let unfit = |message: &str| Fault::Refused {
+            code: Code::TokenInvalid.number(),
+            message: message.to_owned(),
+            retry_after_ms: 0,
         };
-        self.reauth.judging = true;
+        if token.len() > TOKEN_LEN_MAX {
+            return Err(unfit("the token is longer than any that can log in"));
+        }
+        let token = std::str::from_utf8(token).map_err(|_| unfit("the token is not text"))?;
         let login = self.identity.login_with(token.to_owned());
-        cx.events
-            .push(Event::Reauthenticate(login.encode_to_vec().into()));
+        let login = LoginMessage::new(login.encode_to_vec());
+        if self.reauth.is_last_chance {
+            // Its verdict decides.
+        } else if self.reauth.judging {
+            self.reauth.next = Some(Box::new(login));
+        } else {
+            self.judge(cx, login);
+        }
         Ok(())
     }
 
+    fn judge(&mut self, cx: &mut Context<'_>, login: LoginMessage) {
+        self.reauth.judging = true;
+        cx.events.push(Event::Reauthenticate(login));
+    }
+
+    /// A verdict was given. Whether there is a newer token to be judged, which now is.
+    pub(super) fn judge_next(&mut self, cx: &mut Context<'_>, was_refused: bool) -> bool {
+        self.reauth.judging = false;
+        self.reauth.is_last_chance = false;
+        let Some(next) = self.reauth.next.take() else {
+            return false;
+        };
+        self.reauth.is_last_chance = was_refused;
+        self.judge(cx, *next);
+        true
+    }
+
     /// Queues the answer to a request that was passed on.
-    pub(super) fn handle_response(&mut self, cx: &mut Context<'_>, id: RequestId, answer: Answer) {
+    ///
+    /// # Errors
+    /// When it is a refusal, and too much waits for the client already.
+    pub(super) fn handle_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        answer: Answer,
+    ) -> Result<(), Fault> {
         self.unanswered = self.unanswered.saturating_sub(1);
         match answer {
             Answer::Passed(payload) if !self.fits(payload.len()) => {
@@ -290,11 +348,12 @@ impl Talk {
                     "the answer of {} bytes is longer than the client takes",
                     payload.len()
                 );
-                self.refuse(cx, id, Code::TooLarge, message);
+                self.refuse(cx, id, Code::TooLarge, message)
             }
             // The same request with the same operation id gets the same answer later.
-            Answer::Passed(_)
-                if cx.owed.is_exhausted() || (cx.owed.is_half_taken() && !self.outbound.is_empty()) =>
+            Answer::Passed(payload)
+                if !cx.owed.has_room(payload.len())
+                    || (cx.owed.is_half_taken() && !self.outbound.is_empty()) =>
             {
                 let message = "too much waits for clients of this gateway".to_owned();
                 let code = Code::Overloaded.number();
@@ -306,7 +365,7 @@ impl Talk {
                         message,
                         retry_after_ms: OVERLOADED_RETRY_AFTER_MS,
                     },
-                );
+                )
             }
             Answer::Passed(payload) => {
                 self.send(
@@ -317,12 +376,19 @@ impl Talk {
                         payload,
                     }),
                 );
+                Ok(())
             }
             Answer::Refused(unanswered) => self.send_refusal(cx, id, unanswered),
         }
     }
 
-    fn refuse(&mut self, cx: &mut Context<'_>, id: RequestId, code: Code, message: String) {
+    fn refuse(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        code: Code,
+        message: String,
+    ) -> Result<(), Fault> {
         self.send_refusal(
             cx,
             id,
@@ -331,10 +397,15 @@ impl Talk {
                 message,
                 retry_after_ms: 0,
             },
-        );
+        )
     }
 
-    fn send_refusal(&mut self, cx: &mut Context<'_>, id: RequestId, refusal: Unanswered) {
+    fn send_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        refusal: Unanswered,
+    ) -> Result<(), Fault> {
         let Unanswered {
             code,
             message,
@@ -349,13 +420,15 @@ impl Talk {
             body: Bytes::new(),
         };
         let payload = Bytes::from(response.encode_to_vec());
-        self.send(
-            cx,
-            Frame::Response(Response {
-                id,
-                compressed: false,
-                payload,
-            }),
-        );
+        let refusal = Frame::Response(Response {
+            id,
+            compressed: false,
+            payload,
+        });
+        if !cx.owed.has_room(REFUSAL_COST_MAX) {
+            self.check_that_it_reads()?;
+        }
+        self.send(cx, refusal);
+        Ok(())
     }
 }

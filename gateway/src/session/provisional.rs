@@ -71,6 +71,7 @@ impl AwaitConfirm {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     requests: Vec<UpRequest>,
+    bytes: usize,
 }
 
 impl Held {
@@ -82,15 +83,14 @@ impl Held {
         if !cx.held.try_take(request.payload.len()) {
             return Err(Fault::OutOfMemoryBudget);
         }
+        self.bytes += request.payload.len();
         self.requests.push(request);
         Ok(())
     }
 
     fn release(&mut self, cx: &mut Context<'_>) -> Vec<UpRequest> {
         let requests = std::mem::take(&mut self.requests);
-        requests
-            .iter()
-            .for_each(|request| cx.held.give(request.payload.len()));
+        cx.held.give(std::mem::take(&mut self.bytes));
         requests
     }
 }
@@ -105,6 +105,11 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
+    /// Bytes of requests that wait.
+    pub(super) fn held(&self) -> usize {
+        self.held.bytes
+    }
+
     pub(super) fn handle_bytes(mut self: Box<Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Session {
         let Self { live, held, .. } = &mut *self;
         match live.take_in(cx, bytes, |talk, cx, frame| {

@@ -35,8 +35,10 @@ impl Ready {
     }
 
     pub(super) fn handle_response(mut self, cx: &mut Context<'_>, id: RequestId, answer: Answer) -> Session {
-        self.live.talk.handle_response(cx, id, answer);
-        self.unless_too_slow(cx)
+        match self.live.talk.handle_response(cx, id, answer) {
+            Ok(()) => self.unless_too_slow(cx),
+            Err(fault) => self.live.fault(cx, fault),
+        }
     }
 
     fn unless_too_slow(self, cx: &mut Context<'_>) -> Session {
@@ -48,7 +50,10 @@ impl Ready {
     }
 
     pub(super) fn handle_push(&mut self, cx: &mut Context<'_>, user_id: u64, push: Frame) -> PushOutcome {
-        if self.live.talk.identity.user_id != user_id {
+        let is_theirs = self.live.talk.identity.user_id == user_id;
+        #[cfg(feature = "planted-faults")]
+        let is_theirs = is_theirs || crate::planted::is(crate::planted::Fault::PushToReusedSlot);
+        if !is_theirs {
             return PushOutcome::Gone;
         }
         let fits = match &push {
@@ -96,12 +101,17 @@ impl Ready {
         cx: &mut Context<'_>,
         result: Result<AuthenticateResponse, Unanswered>,
     ) -> Session {
-        self.live.talk.reauth.judging = false;
+        let user_id = self.live.talk.identity.user_id;
+        let is_good = |judged: &AuthenticateResponse| judged.code == 0 && judged.user_id == user_id;
+        let was_refused = result.as_ref().is_ok_and(|judged| !is_good(judged));
+        let is_last_chance = self.live.talk.reauth.is_last_chance;
+        let decides = !self.live.talk.judge_next(cx, was_refused && !is_last_chance);
         match result {
-            Ok(judged) if judged.code == 0 && judged.user_id == self.live.talk.identity.user_id => {
+            Ok(judged) if is_good(&judged) => {
                 self.live.talk.set_token_expiry(cx.now, judged.token_expires_ms);
                 Session::Ready(self)
             }
+            _ if !decides => Session::Ready(self),
             Ok(AuthenticateResponse {
                 code,
                 message,

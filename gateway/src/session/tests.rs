@@ -14,10 +14,7 @@ use whimbrel_protocol::frame::{Frame, Push, RequestId, Retry};
 use whimbrel_protocol::keys::StaticKey;
 
 use super::*;
-use client::{Client, Greeted, Greeting, login};
-
-#[path = "../../tests/it/support/client.rs"]
-mod client;
+use crate::client::{Client, Greeted, Greeting, login};
 
 const ALICE: u64 = 7;
 
@@ -30,6 +27,7 @@ struct Pair {
     owed: Budget,
     spares: SpareQueues,
     plaintext: Vec<u8>,
+    work: u32,
     events: Vec<Event>,
     /// The user id that the login is judged with: 0 for a user who was never here.
     judged_as: u64,
@@ -61,6 +59,7 @@ impl Pair {
             owed: Budget::new(1 << 20),
             spares: SpareQueues::default(),
             plaintext: Vec::new(),
+            work: 0,
             events: Vec::new(),
             judged_as: ALICE,
         }
@@ -79,6 +78,7 @@ impl Pair {
             spares: &mut self.spares,
             plaintext: &mut self.plaintext,
             entropy: &mut SystemEntropy,
+            work: &mut self.work,
             events: &mut self.events,
         };
         input(&mut self.session, &mut cx)
@@ -631,4 +631,153 @@ fn when_room_is_short_who_has_read_everything_is_answered_and_who_has_not_comes_
     };
     assert_eq!(codes([1, 3]), [0, Code::Overloaded.number()]);
     pair.owed.give(half);
+}
+
+#[test]
+fn answers_to_a_client_that_asks_and_does_not_read_stay_within_what_may_wait_for_all() {
+    let total = 64 * 1024;
+    let ping: fn(&mut Client) -> Frame = |_| Frame::Ping { token: 1 };
+    let request: fn(&mut Client) -> Frame = |client| client.request(1, b"");
+    for flood in [ping, request] {
+        let mut pair = Pair::new();
+        pair.owed = Budget::new(total);
+        let mut client = pair.ready();
+        let frames: Vec<_> = (0..2_000).map(|_| flood(&mut client)).collect();
+        let record = client.seal(&frames);
+        pair.arrive(&record);
+        match pair.fault() {
+            Some(Fault::SlowConsumer { owed }) => assert!(owed <= total, "{owed} bytes"),
+            other => panic!("it goes on asking: {other:?}"),
+        }
+        pair.assert_nothing_is_kept();
+    }
+}
+
+#[test]
+fn while_room_is_short_who_reads_is_answered_as_ever() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    pair.owed.take((1 << 20) / 2);
+    for _ in 0..100 {
+        let pings = client.seal(&vec![Frame::Ping { token: 1 }; 10]);
+        pair.arrive(&pings);
+        client.take_in(&pair.transmit());
+        assert_eq!(std::iter::from_fn(|| client.next()).count(), 10);
+    }
+}
+
+fn token(text: &str) -> Frame {
+    Frame::Reauth {
+        within_ms: 0,
+        payload: Bytes::copy_from_slice(text.as_bytes()),
+    }
+}
+
+/// The token that is to be judged, of which there must be at most one.
+fn to_judge(events: Vec<Event>) -> Option<String> {
+    let mut logins = events.into_iter().filter_map(|event| match event {
+        Event::Reauthenticate(login) => Some(Login::decode(login.into_bytes()).unwrap().token),
+        _ => None,
+    });
+    let first = logins.next();
+    assert_eq!(logins.next(), None, "one is judged at a time");
+    first
+}
+
+fn verdict(pair: &mut Pair, code: u32) {
+    let judged = AuthenticateResponse {
+        code,
+        user_id: ALICE,
+        ..AuthenticateResponse::default()
+    };
+    pair.with(|session, cx| session.handle_reauthenticated(cx, Ok(judged)));
+}
+
+#[test]
+fn of_tokens_that_come_while_one_is_judged_the_newest_decides_once() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let record = client.seal(&[token("first"), token("second"), token("third")]);
+    pair.arrive(&record);
+    assert_eq!(to_judge(pair.events()).as_deref(), Some("first"));
+    verdict(&mut pair, Code::TokenExpired.number());
+    assert_eq!(to_judge(pair.events()).as_deref(), Some("third"));
+    let record = client.seal(&[token("while the last chance is judged")]);
+    pair.arrive(&record);
+    verdict(&mut pair, 0);
+    assert_eq!(to_judge(pair.events()), None);
+    assert!(pair.session.is_ready());
+
+    let record = client.seal(&[token("bad"), token("worse")]);
+    pair.arrive(&record);
+    verdict(&mut pair, Code::TokenInvalid.number());
+    let record = client.seal(&[token("and so on")]);
+    pair.arrive(&record);
+    verdict(&mut pair, Code::TokenInvalid.number());
+    assert!(
+        matches!(pair.fault(), Some(Fault::Refused { .. })),
+        "a row of bad tokens keeps no session alive"
+    );
+    pair.assert_nothing_is_kept();
+}
+
+#[test]
+fn a_token_that_no_hello_could_carry_is_refused_unjudged() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let record = client.seal(&[token(&"x".repeat(limits::TOKEN_LEN_MAX + 1))]);
+    pair.arrive(&record);
+    assert!(matches!(pair.fault(), Some(Fault::Refused { .. })));
+}
+
+#[test]
+fn what_waits_for_ready_is_bounded_by_not_reading() {
+    let mut pair = Pair::new();
+    let mut client = pair.opening();
+    let mut arrived = 0;
+    while pair.session.wants_bytes(&pair.limits) {
+        let request = client.request(1, &[0; 8_000]);
+        let record = client.seal(&[request]);
+        pair.arrive(&record);
+        arrived += 1;
+        assert!(arrived < 20, "it is read without end");
+    }
+    assert!(pair.session.held() <= limits::HELD_FOR_READY_MAX + 8_000);
+    pair.opened();
+    assert_eq!(requests(pair.events()).len(), arrived, "and nothing is lost");
+    assert!(pair.session.wants_bytes(&pair.limits));
+    pair.assert_nothing_is_kept();
+}
+
+#[test]
+fn no_debug_output_shows_a_token_or_a_key() {
+    const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9-secret";
+    let secrets = [TOKEN.to_owned(), format!("{:?}", TOKEN.as_bytes())];
+    let mut shown = Vec::new();
+    let mut pair = Pair::new();
+    let greeting = Greeting::new(&pair.keys.statics[0].public(), &login("alice", TOKEN, 1));
+    pair.arrive(&greeting.hello);
+    shown.push(format!("{:?}", pair.session));
+    shown.push(format!("{:?}", pair.session.login()));
+    shown.push(format!("{:?}", pair.keys));
+
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let record = client.seal(&[token(TOKEN), token(TOKEN)]);
+    pair.arrive(&record);
+    shown.push(format!("{:?}", pair.session));
+    shown.push(format!("{:?}", pair.events()));
+    let mut unfinished = Vec::new();
+    token(&TOKEN.repeat(2)).encode(&mut unfinished).unwrap();
+    let record = client.seal_raw(&unfinished[..unfinished.len() - 3]);
+    pair.arrive(&record);
+    assert!(pair.session.held() > 0);
+    shown.push(format!("{:?}", pair.session));
+    for shown in &shown {
+        for secret in &secrets {
+            // As text, as bytes, and as the text within longer bytes.
+            let within = secret.trim_matches(['[', ']']);
+            assert!(!shown.contains(within), "{shown}");
+        }
+    }
 }

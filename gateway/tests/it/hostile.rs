@@ -13,10 +13,11 @@ use whimbrel_protocol::frame::{Frame, Retry};
 use whimbrel_protocol::keys::StaticKey;
 
 use crate::support::client::{Greeting, login};
-use crate::support::socket::{Socket, connect, read_to_end};
+use crate::support::socket::{PATIENCE, Socket, connect, read_to_end};
 use crate::support::world::{ECHO, IGNORE, LARGE, World, config};
 
 /// The types of the answers to a hello.
+const ACCEPT: u8 = 1;
 const REJECT: u8 = 2;
 const STALE_KEY: u8 = 3;
 
@@ -154,4 +155,120 @@ fn who_does_not_read_is_closed_before_others_are_refused_for_it() {
     });
     assert_eq!(hog.close_reason(), Some(CloseReason::SlowConsumer.number()));
     assert_eq!(bob.ask(LARGE, b"").code, 0);
+}
+
+/// A connection from another address of this machine than all the others.
+fn connect_from(source: [u8; 4], to: std::net::SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let source = std::net::SocketAddr::from((source, 0));
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Says hello and reads the first byte of the answer.
+fn answer_type(world: &World, stream: &mut TcpStream, uid: &str) -> u8 {
+    let greeting = Greeting::new(&world.key, &login(uid, "good", 1));
+    stream.write_all(&greeting.hello).unwrap();
+    let mut kind = [0];
+    stream.read_exact(&mut kind).unwrap();
+    kind[0]
+}
+
+#[test]
+fn a_silent_address_that_holds_all_places_for_handshakes_makes_room_for_others() {
+    let mut config = config();
+    config.reactors = 1;
+    config.handshake.unfinished_max = 16;
+    let (world, clock) = World::on_manual_clock(config);
+    let strangers: Vec<TcpStream> = (0..16).map(|_| connect(world.address)).collect();
+    world.until("all places are taken", |world| {
+        world.gateway().unfinished_handshakes() == 16
+    });
+    let mut bob = connect_from([127, 0, 0, 2], world.address);
+    assert_eq!(answer_type(&world, &mut bob, "bob"), ACCEPT);
+    // One of the same address has to wait until somebody was silent for long.
+    let refused = read_to_end(&mut connect(world.address));
+    assert_eq!(refused.first(), Some(&REJECT));
+    clock.advance(Duration::from_secs(2));
+    // The turn in which she comes first may have begun before.
+    world.until("carol is let in", |world| {
+        answer_type(world, &mut connect(world.address), "carol") == ACCEPT
+    });
+    let mut first = &strangers[0];
+    let mut told = [0; 5];
+    first.read_exact(&mut told).unwrap();
+    assert_eq!(told[0], REJECT, "who has to go is told to come again");
+}
+
+#[test]
+fn those_who_hold_half_records_make_room_for_those_who_finish_theirs() {
+    let mut config = config();
+    config.reactors = 1;
+    config.memory.held_bytes_max = 256 * 1024;
+    let world = World::with(config);
+    let mut bob = world.log_in("bob", 1);
+    // Far more than all that may be held.
+    let mut hogs: Vec<Socket> = (0..40)
+        .map(|index| {
+            let mut hog = world.log_in(&format!("hog-{index}"), 1);
+            let request = hog.client.request(ECHO, &[7; 15_000]);
+            let record = hog.client.seal(&[request]);
+            hog.send_bytes(&record[..14_000]);
+            hog
+        })
+        .collect();
+    for _ in 0..5 {
+        let request = bob.client.request(ECHO, &[7; 12_000]);
+        let record = bob.client.seal(&[request]);
+        let (head, tail) = record.split_at(10_000);
+        bob.send_bytes(head);
+        bob.send_bytes(tail);
+        let Some(Frame::Response(answer)) = bob.next() else {
+            panic!("he is served")
+        };
+        assert_eq!(Response::decode(answer.payload).unwrap().code, 0);
+    }
+    world.until("what is held is within three quarters", |world| {
+        world.gateway().held_bytes() < 192 * 1024
+    });
+    let overloaded = CloseReason::Overloaded.number();
+    assert_eq!(
+        hogs[0].close_reason(),
+        Some(overloaded),
+        "who held for longest went first"
+    );
+}
+
+#[test]
+fn the_last_word_arrives_though_more_was_on_its_way_behind_the_mistake() {
+    let world = World::new();
+    for epoch in 1..=20 {
+        let mut alice = world.log_in("alice", epoch);
+        alice.send(&[Frame::PushAck { through: 99 }]);
+        // Lies unread at the gateway when it closes.
+        for _ in 0..50 {
+            alice.send_bytes(&[0xee; 2_000]);
+        }
+        let reason = CloseReason::ProtocolViolation.number();
+        assert_eq!(alice.close_reason(), Some(reason));
+    }
+}
+
+#[test]
+fn who_never_ends_after_our_last_word_is_not_waited_for() {
+    let (world, clock) = World::on_manual_clock(config());
+    let mut alice = world.log_in("alice", 1);
+    alice.send(&[Frame::PushAck { through: 99 }]);
+    world.until("it is no session any more", |world| {
+        world.gateway().sessions() == 0
+    });
+    assert_eq!(world.gateway().connections(), 1, "it is waited for a little");
+    clock.advance(Duration::from_secs(2));
+    world.until("it is no connection any more", |world| {
+        world.gateway().connections() == 0
+    });
+    drop(alice);
 }

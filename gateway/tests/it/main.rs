@@ -3,8 +3,11 @@
 
 mod bad_input;
 mod chat;
+mod displaced;
 mod drain;
 mod flow;
 mod handles;
 mod hostile;
+mod rooms;
 mod support;
+mod upkeep;

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_link::{Identity, LinkId};
 use whimbrel_protocol::cluster::{Envelope, Kind, Priority, ProbeResponse, Role, Status};
+use whimbrel_registry::rendezvous::mix;
 
 use self::nodes::{NoPlace, Nodes};
 use crate::config::RouterConfig;
 use crate::health::Due;
 use crate::pending::{Pending, PendingTable};
-use crate::placement::mix;
 
 /// Routers one request may pass: from its own to the one that has the addressed node, with one to spare.
 const HOPS_MAX: u32 = 4;
@@ -78,6 +78,8 @@ pub(crate) struct Core {
     nodes: Nodes,
     pending: PendingTable,
     draining: bool,
+    /// Whether there was a fit service node when the linked nodes were last told.
+    serves: bool,
     counts: Counts,
 }
 
@@ -92,6 +94,7 @@ impl Core {
             nodes,
             pending,
             draining: false,
+            serves: false,
             counts,
         }
     }
@@ -119,7 +122,8 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         self.nodes.insert(now, link, peer);
-        out.push(Action::Send(link, self.readiness(0)));
+        out.push(Action::Send(link, self.readiness(link, 0)));
+        self.tell_changes(now, out);
         self.probe(now, link, out);
     }
 
@@ -130,6 +134,7 @@ impl Core {
             self.forget_outstanding(pending.target);
         }
         self.fail_over_all(now, link, out);
+        self.tell_changes(now, out);
     }
 
     /// A node said something.
@@ -146,7 +151,7 @@ impl Core {
         }
         let is_for_this_node = envelope.to_node.is_empty() || envelope.to_node == self.own_name;
         match Kind::try_from(envelope.kind) {
-            Ok(Kind::Probe) => out.push(Action::Send(link, self.readiness(envelope.id))),
+            Ok(Kind::Probe) => out.push(Action::Send(link, self.readiness(link, envelope.id))),
             Ok(Kind::Registry) if is_for_this_node && self.serves_registry => {
                 out.push(Action::Registry {
                     asker: link,
@@ -186,12 +191,20 @@ impl Core {
     /// This router is about to leave: whoever has another one shall use that.
     pub(crate) fn handle_drain(&mut self, out: &mut Vec<Action>) {
         self.draining = true;
-        let links: Vec<_> = self.nodes.links().collect();
-        out.extend(
-            links
-                .into_iter()
-                .map(|link| Action::Send(link, self.readiness(0))),
-        );
+        self.tell_all(out);
+    }
+
+    /// Tells every node when the first service node has become fit, or the last has ceased to be.
+    fn tell_changes(&mut self, now: Duration, out: &mut Vec<Action>) {
+        let (_, fit) = self.nodes.count(now, Role::AppService);
+        if std::mem::replace(&mut self.serves, fit > 0) != self.serves {
+            self.tell_all(out);
+        }
+    }
+
+    fn tell_all(&self, out: &mut Vec<Action>) {
+        let links = self.nodes.links();
+        out.extend(links.map(|link| Action::Send(link, self.readiness(link, 0))));
     }
 
     /// When `handle_timeout` next has something to do.
@@ -233,6 +246,7 @@ impl Core {
                 }
             }
         }
+        self.tell_changes(now, out);
     }
 
     /// Finds a node for a request and passes it on, or says why not.
@@ -354,6 +368,7 @@ impl Core {
             // A node that answers nonsense is not ready.
             let told = ProbeResponse::decode(response.body).unwrap_or_default();
             node.health.handle_told(now, &told);
+            self.tell_changes(now, out);
             return;
         }
         // Late, or never asked: nobody waits for it.
@@ -482,15 +497,21 @@ impl Core {
         ));
     }
 
-    /// What this router says of itself: the answer to probe `id`, or with 0 unasked.
-    fn readiness(&self, id: u64) -> Envelope {
+    /// What this router says of itself to a node: the answer to probe `id`, or with 0 unasked. Other routers, which come
+    /// for the registry, are not told that a service node is wanting.
+    fn readiness(&self, link: LinkId, id: u64) -> Envelope {
+        let asks_for_service = self
+            .nodes
+            .get(link)
+            .is_some_and(|node| node.identity.role != Role::Router);
+        let reason = match (self.draining, self.serves || !asks_for_service) {
+            (true, _) => "draining",
+            (false, false) => "no service node is ready",
+            (false, true) => "",
+        };
         let told = ProbeResponse {
-            ready: !self.draining,
-            reason: if self.draining {
-                "draining".to_owned()
-            } else {
-                String::new()
-            },
+            ready: reason.is_empty(),
+            reason: reason.to_owned(),
             load_permille: self.pending.load_permille(),
             draining: self.draining,
         };

@@ -21,12 +21,14 @@ const HELD_MAX: usize = 64;
 pub(crate) struct ListSync {
     cursor: Bytes,
     held: VecDeque<NoticePush>,
-    /// When to sync next; `None` until the first connection.
+    /// When to sync with cause.
     wanted_at: Option<Duration>,
     asking: bool,
     pause: Pause,
     /// Between syncs without cause.
     interval: Duration,
+    /// When the last sync ended, and what spreads the next one without cause.
+    synced: Option<(Duration, f64)>,
 }
 
 impl ListSync {
@@ -39,7 +41,21 @@ impl ListSync {
             asking: false,
             pause: Pause::default(),
             interval,
+            synced: None,
         }
+    }
+
+    /// Syncs without cause are this far apart from now on, that which is next included.
+    pub(crate) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
+    /// When to sync next, with cause or without.
+    fn next_at(&self) -> Option<Duration> {
+        let without_cause = self
+            .synced
+            .map(|(at, jitter)| at.saturating_add(self.interval.mul_f64(0.75 + 0.5 * jitter)));
+        self.wanted_at.into_iter().chain(without_cause).min()
     }
 
     pub(crate) fn cursor(&self) -> &Bytes {
@@ -88,7 +104,7 @@ impl ListSync {
 
     /// Whether to sync now; it counts as asked.
     pub(crate) fn poll_want(&mut self, now: Duration) -> bool {
-        let wanted = self.wanted_at.is_some_and(|at| at <= now) && !self.asking && self.pause.is_over(now);
+        let wanted = self.next_at().is_some_and(|at| at <= now) && !self.asking && self.pause.is_over(now);
         if wanted {
             self.asking = true;
             self.wanted_at = None;
@@ -98,7 +114,7 @@ impl ListSync {
 
     /// When [`ListSync::poll_want`] may next say yes.
     pub(crate) fn due(&self) -> Option<Duration> {
-        let at = self.wanted_at.filter(|_| !self.asking)?;
+        let at = self.next_at().filter(|_| !self.asking)?;
         Some(at.max(self.pause.until()))
     }
 
@@ -125,7 +141,7 @@ impl ListSync {
             self.held.clear();
             self.want_at(now.saturating_add(Duration::from_millis(SEQ_HOLE_WAIT_MS)));
         }
-        self.want_at(now.saturating_add(self.interval.mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0))));
+        self.synced = Some((now, jitter.clamp(0.0, 1.0)));
         applied
     }
 
@@ -277,6 +293,20 @@ mod tests {
         assert!(list.poll_want(ms(2_006)));
         list.handle_lost(ms(2_007));
         assert!(list.poll_want(ms(2_007)));
+    }
+
+    #[test]
+    fn the_next_sync_without_cause_moves_with_the_interval() {
+        let mut list = list();
+        list.want_now(ms(0));
+        assert!(list.poll_want(ms(0)));
+        list.handle_synced(cursor(5), false, ms(0), 0.5);
+        assert_eq!(list.due(), Some(ms(300_000)));
+        list.set_interval(Duration::from_secs(1_200));
+        assert!(!list.poll_want(ms(300_000)));
+        assert_eq!(list.due(), Some(ms(1_200_000)));
+        list.set_interval(Duration::from_secs(300));
+        assert!(list.poll_want(ms(300_000)), "and back");
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! leave. Nothing here knows of sockets or of waiting.
 
 mod asking;
+mod doubting;
 mod inbox;
 mod list;
 mod pause;
 mod receiving;
+mod rooms;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -23,28 +25,38 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::bucket;
-use whimbrel_protocol::client::SyncRequest;
+use whimbrel_protocol::client::{Entry, SyncRequest};
 use whimbrel_protocol::client_session::Failure;
-use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_protocol::ids::{ConversationId, OperationId, RoomId};
 use whimbrel_protocol::method::Method;
 
 use self::asking::{Call, Mark};
 pub(crate) use self::asking::{HistoryRequest, LocalHistory, NewCall, Payload};
+use self::inbox::Inbox;
 pub(crate) use self::inbox::Position;
 use self::list::ListSync;
 pub(crate) use self::pause::Pause;
 use self::receiving::Conversation;
+use self::rooms::{Room, Seen};
 use self::sending::Lane;
 use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, StoreError, Value};
 use crate::types::{LocalMessageId, SentMessage};
 
+/// How many times further apart syncs without cause are while nobody looks: they wake the radio for nothing most often,
+/// and coming back into view syncs at once.
+const BACKGROUND_SYNC_FACTOR: u32 = 4;
+
 /// How long one attempt of a request of the client's own may take.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
 
 /// Rows of the conversation list asked for at once.
 const SYNC_LIMIT: u32 = 200;
+
+/// Entries held between READY and the answer to the first sync of a connection, which takes a round trip: those of a busy
+/// user in some seconds. What is beyond is pulled.
+const EARLY_MAX: usize = 512;
 
 /// The two clocks, as of one moment.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +104,14 @@ enum Purpose {
         conversation: ConversationId,
         after_rev: u64,
     },
+    Compare {
+        conversation: ConversationId,
+        from_seq: u64,
+    },
+    Recheck {
+        conversation: ConversationId,
+        from_seq: u64,
+    },
     Send {
         conversation: ConversationId,
         batch: i64,
@@ -102,6 +122,9 @@ enum Purpose {
     },
     Call {
         number: u64,
+    },
+    JoinRoom {
+        room: RoomId,
     },
 }
 
@@ -128,6 +151,8 @@ pub(crate) struct Core {
     lanes: BTreeMap<ConversationId, Lane>,
     marks: BTreeMap<ConversationId, Mark>,
     calls: BTreeMap<u64, Call>,
+    rooms: BTreeMap<RoomId, Room>,
+    seen: Seen,
     next_number: u64,
     asked: BTreeMap<u64, Purpose>,
     requests: VecDeque<Request>,
@@ -137,6 +162,10 @@ pub(crate) struct Core {
     /// Something had no answer since the last answer: pauses may be running.
     has_failed: bool,
     online: bool,
+    /// The server of this connection has answered a sync: it is the one that what is kept is from, or all is doubted.
+    acquainted: bool,
+    /// Entries that came before it was.
+    early: Vec<(ConversationId, Entry)>,
     foreground: bool,
 }
 
@@ -153,6 +182,8 @@ impl Core {
             lanes: BTreeMap::new(),
             marks: BTreeMap::new(),
             calls: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            seen: Seen::default(),
             next_number: 0,
             asked: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -161,6 +192,8 @@ impl Core {
             send_replies: BTreeMap::new(),
             has_failed: false,
             online: false,
+            acquainted: false,
+            early: Vec::new(),
             foreground: true,
             store,
             settings,
@@ -172,7 +205,7 @@ impl Core {
     /// Forgets everything that is under way and goes on from what the store holds.
     pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
         let cursor = self.store.value(Value::Cursor)?.unwrap_or_default();
-        self.list = ListSync::new(cursor, self.settings.sync_interval);
+        self.list = ListSync::new(cursor, self.sync_interval());
         self.generation = self.store.number(Value::Generation)?;
         self.resyncing = self.store.number(Value::Resyncing)? != 0;
         self.conversations.clear();
@@ -184,6 +217,9 @@ impl Core {
         self.events.clear();
         self.replies.clear();
         self.online = false;
+        self.acquainted = false;
+        self.early.clear();
+        self.forget_joins();
         self.restore_conversations()?;
         self.restore_lanes()?;
         self.restore_marks()
@@ -222,6 +258,8 @@ impl Core {
     /// The session is ready: requests may be made.
     pub(crate) fn handle_online(&mut self, now: Now) {
         self.online = true;
+        self.acquainted = false;
+        self.early.clear();
         // A sync that went out behind Confirm is answered after READY: it is as good as a new one.
         if !self.list.is_asking() {
             self.list.want_now(now.monotonic);
@@ -229,11 +267,18 @@ impl Core {
         for lane in self.lanes.values_mut() {
             lane.pause.cut_short();
         }
+        self.rejoin_rooms();
     }
 
     /// No session takes requests for now. What was asked stays asked until it is lost or answered.
     pub(crate) fn handle_offline(&mut self) {
         self.online = false;
+        // What was pushed of conversations not yet placed may be of a server that will have begun anew by the next sync.
+        for conversation in self.conversations.values_mut() {
+            if conversation.inbox.position().is_none() {
+                conversation.inbox = Inbox::new();
+            }
+        }
     }
 
     /// The server fears that something was missed.
@@ -242,12 +287,22 @@ impl Core {
         self.list.want_at(now.monotonic + wait);
     }
 
-    /// The app is seen, or not: when it comes back into view, what it shows is checked.
+    /// The app is seen, or not: when it comes back into view, what it shows is checked; until then syncs without cause are
+    /// further apart.
     pub(crate) fn set_foreground(&mut self, foreground: bool, now: Now) {
         if foreground && !self.foreground {
             self.list.want_now(now.monotonic);
         }
         self.foreground = foreground;
+        self.list.set_interval(self.sync_interval());
+    }
+
+    fn sync_interval(&self) -> Duration {
+        if self.foreground {
+            self.settings.sync_interval
+        } else {
+            self.settings.sync_interval * BACKGROUND_SYNC_FACTOR
+        }
     }
 
     /// A request's outcome.
@@ -281,6 +336,7 @@ impl Core {
             let sync = self.poll_sync(now);
             self.requests.extend(sync);
             self.poll_sends(now)?;
+            self.poll_rooms(now);
             self.poll_calls(now);
             self.poll_marks(now);
             self.poll_conversations(now);
@@ -300,6 +356,7 @@ impl Core {
             self.conversations_due(),
             self.sends_due(),
             self.calls_due(),
+            self.rooms_due(),
             self.marks_due(),
         ]
         .into_iter()
@@ -331,7 +388,8 @@ impl Core {
         let lanes = self.lanes.values_mut().map(|lane| &mut lane.pause);
         let calls = self.calls.values_mut().map(|call| &mut call.pause);
         let marks = self.marks.values_mut().map(|mark| &mut mark.pause);
-        for pause in lanes.chain(calls).chain(marks) {
+        let rooms = self.rooms.values_mut().map(|room| &mut room.pause);
+        for pause in lanes.chain(calls).chain(marks).chain(rooms) {
             pause.hasten(now.monotonic, jitter);
         }
         self.list.hasten(now.monotonic, jitter);
@@ -367,6 +425,20 @@ impl Core {
                 Some(page) => self.handle_changes(conversation, after_rev, page, now),
                 None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
             },
+            Purpose::Compare {
+                conversation,
+                from_seq,
+            } => match decode(body) {
+                Some(page) => self.handle_compared(conversation, from_seq, &page, now),
+                None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
+            },
+            Purpose::Recheck {
+                conversation,
+                from_seq,
+            } => match decode(body) {
+                Some(page) => self.handle_rechecked(conversation, from_seq, page, now),
+                None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
+            },
             Purpose::Send { conversation, batch } => match decode(body) {
                 Some(sent) => self.handle_sent(conversation, batch, &sent, now),
                 None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
@@ -379,6 +451,10 @@ impl Core {
                 if let Some(call) = self.calls.remove(&number) {
                     self.replies.push(Box::new(move || call.succeed(body)));
                 }
+                Ok(())
+            }
+            Purpose::JoinRoom { ref room } => {
+                self.handle_joined(room);
                 Ok(())
             }
         }
@@ -395,7 +471,10 @@ impl Core {
         match *purpose {
             Purpose::Sync if lost => self.list.handle_lost(now.monotonic),
             Purpose::Sync => self.list.handle_failed(now.monotonic, retry_after_ms, jitter),
-            Purpose::Pull { conversation, .. } | Purpose::Changes { conversation, .. } => {
+            Purpose::Pull { conversation, .. }
+            | Purpose::Changes { conversation, .. }
+            | Purpose::Compare { conversation, .. }
+            | Purpose::Recheck { conversation, .. } => {
                 if let Some(kept) = self.conversations.get_mut(&conversation) {
                     match &why {
                         _ if lost => kept.inbox.handle_lost(),
@@ -418,6 +497,7 @@ impl Core {
                 self.handle_unmarked(conversation, read_seq, &why, now)?;
             }
             Purpose::Call { number } => self.handle_uncalled(number, why, now),
+            Purpose::JoinRoom { ref room } => self.handle_not_joined(room, &why, now),
         }
         Ok(())
     }

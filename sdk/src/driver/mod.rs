@@ -183,7 +183,18 @@ impl Driver {
             if let Err(error) = self.settle() {
                 self.recover(&error);
             }
-            let woken = self.gather().await;
+            let due = self.due();
+            let wake_at = due.map(|due| due.max(self.clock.now().monotonic));
+            let woken = self.gather(due).await;
+            if wake_at.is_some_and(|wake_at| self.clock.note_wake(wake_at)) {
+                tracing::debug!("the process stood still");
+                // What came meanwhile is heard before anybody is judged, and whether the connection lives is found out.
+                tokio::task::yield_now().await;
+                self.hurry();
+                if matches!(woken, Woken::Timer) {
+                    continue;
+                }
+            }
             match self.apply_burst(woken) {
                 Ok(Flow::GoOn) => {}
                 Ok(Flow::Stop) => break,
@@ -208,8 +219,8 @@ impl Driver {
     }
 
     /// Waits for the next input. Nothing is changed here.
-    async fn gather(&mut self) -> Woken {
-        let due = self.due().map(|due| self.clock.instant(due).into());
+    async fn gather(&mut self, due: Option<Duration>) -> Woken {
+        let due = due.map(|due| self.clock.instant(due).into());
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -268,7 +279,13 @@ impl Driver {
                 reply,
             } => {
                 let rest = match result {
-                    Ok(body) => self.core.handle_history(&asked, conversation, body)?,
+                    Ok(body) => match self.core.handle_history(&asked, conversation, body)? {
+                        Some(rest) => rest,
+                        None => {
+                            self.ask_history(conversation, asked, local, reply);
+                            return Ok(());
+                        }
+                    },
                     Err(error) => Err(error),
                 };
                 match rest {

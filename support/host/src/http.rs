@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{limit::RequestBodyLimitLayer, timeout::TimeoutLayer};
 use tracing::{debug, warn};
 
+use crate::shares::Ledger;
+
 /// Waited after an accept that failed for want of descriptors or memory: others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,6 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct HttpLimits {
     /// Connections at once; more wait in the kernel's backlog.
     pub connections_max: usize,
+    /// Connections at once of one address (IPv6 by /64); more are closed. Those of the machine itself, a proxy's, are not
+    /// counted.
+    pub connections_per_address_max: usize,
     /// Bytes of request line and headers together; hyper takes no less than 8 KiB. More is answered 431.
     pub head_len_max: usize,
     /// Headers of one request.
@@ -51,6 +56,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 1_024,
+            connections_per_address_max: 256,
             head_len_max: 16 * 1_024,
             headers_max: 64,
             body_len_max: 64 * 1_024,
@@ -72,6 +78,7 @@ pub async fn serve(
 ) {
     let routes = bounded(routes, &limits);
     let places = Arc::new(Semaphore::new(limits.connections_max));
+    let shares = Ledger::default();
     let limits = Arc::new(limits);
     let closing = CancellationToken::new();
     let mut connections = JoinSet::new();
@@ -91,6 +98,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, remote)) => {
+                let Some(share) = shares.take(remote.ip(), limits.connections_per_address_max) else {
+                    debug!(%remote, "an HTTP connection was closed: its address has its share");
+                    continue;
+                };
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%remote, %error, "TCP_NODELAY");
                 }
@@ -103,7 +114,7 @@ pub async fn serve(
                 );
                 connections.spawn(async move {
                     connection.await;
-                    drop(place);
+                    drop((place, share));
                 });
             }
             Err(error) => {

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod health;
 pub mod http;
 pub mod limits;
+mod shares;
 pub mod tasks;
 pub mod telemetry;
 

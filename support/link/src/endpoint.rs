@@ -1,14 +1,14 @@
 //! The owner of all links of a node: it listens, dials, admits peers and ends everything it started.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// One link per node, by name: the guard against two processes of one name, and two links of one pair.
     peers: Mutex<BTreeMap<NodeId, (LinkId, Incarnation)>>,
     next_link: AtomicU64,
-    handshakes: Semaphore,
+    handshakes: Mutex<Handshakes>,
     told: Mutex<Told>,
     /// Ends listening, dialling and, after their queues are written, all links.
     stop: CancellationToken,
@@ -73,7 +73,7 @@ impl Endpoint {
             events,
             peers: Mutex::default(),
             next_link: AtomicU64::new(1),
-            handshakes: Semaphore::new(options.handshakes_max),
+            handshakes: Mutex::default(),
             told: Mutex::default(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -210,9 +210,69 @@ impl Shared {
             .then_some(error.label())
     }
 
+    fn handshakes(&self) -> MutexGuard<'_, Handshakes> {
+        // Nothing under the lock panics half-way, so a poisoned count is whole.
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one handshake with `address`, if there is one.
+    fn begin_handshake(&self, address: IpAddr) -> Option<HandshakePlace<'_>> {
+        let (max, of_one) = (
+            self.options.handshakes_max,
+            self.options.handshakes_per_address_max,
+        );
+        let begun = self.handshakes().begin(address, max, of_one);
+        begun.then_some(HandshakePlace {
+            shared: self,
+            address,
+        })
+    }
+
     fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, (LinkId, Incarnation)>> {
         // Nothing under the lock panics half-way, so a poisoned map is whole.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Handshakes under way, by the address they come from.
+#[derive(Debug, Default)]
+struct Handshakes {
+    under_way: usize,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+impl Handshakes {
+    /// Counts one more, unless it is one too many of all, of which there may be `max`, or of its address.
+    fn begin(&mut self, address: IpAddr, max: usize, per_address_max: usize) -> bool {
+        let of_address = self.by_address.get(&address).copied().unwrap_or(0);
+        if self.under_way >= max || of_address >= per_address_max {
+            return false;
+        }
+        self.under_way += 1;
+        self.by_address.insert(address, of_address + 1);
+        true
+    }
+
+    fn end(&mut self, address: IpAddr) {
+        self.under_way -= 1;
+        if let Some(of_address) = self.by_address.get_mut(&address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// One of the places for handshakes; dropping it frees it.
+struct HandshakePlace<'a> {
+    shared: &'a Shared,
+    address: IpAddr,
+}
+
+impl Drop for HandshakePlace<'_> {
+    fn drop(&mut self) {
+        self.shared.handshakes().end(self.address);
     }
 }
 
@@ -279,9 +339,10 @@ async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
+    let address = from.ip().to_canonical();
     let from = from.to_string();
     let admitted = {
-        let Ok(_permit) = shared.handshakes.try_acquire() else {
+        let Some(_place) = shared.begin_handshake(address) else {
             meter::refused("busy_here");
             // A courtesy: a full socket buffer loses nothing but a hint.
             let _ = stream.write_all(&handshake::busy()).await;
@@ -351,6 +412,24 @@ fn note_refusal(error: &LinkError, last: Option<&'static str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_cannot_hold_all_places_for_handshakes() {
+        let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let mut handshakes = Handshakes::default();
+        let held = (0..64).filter(|_| handshakes.begin(greedy, 4, 2)).count();
+        assert_eq!(held, 2);
+        assert!(handshakes.begin(other, 4, 2));
+        assert!(handshakes.begin(other, 4, 2));
+        let third = IpAddr::from([10, 0, 0, 3]);
+        assert!(!handshakes.begin(third, 4, 2), "all together are bounded as well");
+        handshakes.end(greedy);
+        assert!(handshakes.begin(third, 4, 2));
+        for address in [greedy, other, other, third] {
+            handshakes.end(address);
+        }
+        assert!(handshakes.by_address.is_empty(), "nothing is kept of who is done");
+    }
 
     #[test]
     fn refusals_of_one_kind_are_logged_loudly_once_a_second() {

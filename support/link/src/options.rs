@@ -32,6 +32,9 @@ pub struct LinkOptions {
     pub flush_timeout: Duration,
     /// Connections that are shaking hands at once; more are turned away before they cost anything.
     pub handshakes_max: usize,
+    /// Those of one address among them: whoever replays a recorded hello holds a place until the time is up, and must
+    /// not hold all of them. The nodes of one machine that start together need less, and try again.
+    pub handshakes_per_address_max: usize,
 }
 
 impl Default for LinkOptions {
@@ -48,6 +51,7 @@ impl Default for LinkOptions {
             redial_max: Duration::from_secs(1),
             flush_timeout: Duration::from_secs(1),
             handshakes_max: 64,
+            handshakes_per_address_max: 16,
         }
     }
 }

@@ -24,6 +24,9 @@ const BURST_BYTES: usize = 128 * 1024;
 /// Scratch that has grown beyond this for one large envelope is given back.
 const SCRATCH_KEEP_BYTES: usize = 512 * 1024;
 
+/// Steps in which a silent peer is waited for: a standstill of this process counts as one of them.
+const WAIT_STEPS: u32 = 4;
+
 /// How long a refused peer may take to read why and close.
 const LINGER: Duration = Duration::from_millis(500);
 /// What a refused peer may have sent already: more than any hello.
@@ -162,10 +165,10 @@ async fn read_all(shared: &Shared, link: &Link, reader: &mut Reader) -> DownReas
             }
             Ok(())
         };
-        match timeout(idle, read).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => return reason,
-            Err(_) => return DownReason::Silent(idle.as_millis()),
+        match awake_within(idle, read).await {
+            Some(Ok(())) => {}
+            Some(Err(reason)) => return reason,
+            None => return DownReason::Silent(idle.as_millis()),
         }
     }
 }
@@ -192,10 +195,10 @@ async fn write_all(shared: &Shared, link: &Link, writer: &mut Writer) -> DownRea
         for envelope in burst.drain(..) {
             codec::append(&envelope, &mut writer.plaintext);
         }
-        match timeout(options.write_timeout, writer.flush()).await {
-            Ok(Ok(())) => last_write = Instant::now(),
-            Ok(Err(error)) => return broken(&error),
-            Err(_) => return DownReason::Stalled(options.write_timeout.as_millis()),
+        match awake_within(options.write_timeout, writer.flush()).await {
+            Some(Ok(())) => last_write = Instant::now(),
+            Some(Err(error)) => return broken(&error),
+            None => return DownReason::Stalled(options.write_timeout.as_millis()),
         }
     }
 }
@@ -327,6 +330,19 @@ async fn turn_away(
     error
 }
 
+/// What `work` gives, unless it takes longer than `bound` of the time in which this process ran. The bound is waited for in
+/// steps, of which a standstill (a stopped process, a suspended machine) counts as one: a peer is not judged by time in
+/// which nobody here could hear it, or in which it stood still with us.
+async fn awake_within<T>(bound: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    for _ in 0..WAIT_STEPS {
+        if let Ok(done) = timeout(bound / WAIT_STEPS, &mut work).await {
+            return Some(done);
+        }
+    }
+    None
+}
+
 async fn within<T>(
     bound: Duration,
     peer: &str,
@@ -338,4 +354,29 @@ async fn within<T>(
             timeout_ms: bound.as_millis(),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(4);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_judged_at_its_bound() {
+        let start = Instant::now();
+        assert_eq!(awake_within(BOUND, std::future::pending::<()>()).await, None);
+        assert!(start.elapsed() >= BOUND && start.elapsed() < BOUND + Duration::from_millis(50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standstill_is_not_held_against_the_peer() {
+        let work = async {
+            // As after SIGCONT: all timers are late, and the peer's next sign of life comes a keep-alive later.
+            tokio::time::advance(BOUND * 10).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            "heard"
+        };
+        assert_eq!(awake_within(BOUND, work).await, Some("heard"));
+    }
 }

@@ -18,6 +18,7 @@ use whimbrel_registry::{LinkRegistry, MemoryRegistry, Registry, RegistryError, s
 #[derive(Default)]
 struct Memory {
     now_ms: Arc<AtomicU64>,
+    asked: Vec<Arc<MemoryRegistry>>,
 }
 
 impl Memory {
@@ -31,12 +32,22 @@ impl Memory {
 #[async_trait]
 impl Harness for Memory {
     async fn empty(&mut self) -> Arc<dyn Registry> {
-        Arc::new(self.registry())
+        let registry = Arc::new(self.registry());
+        self.asked.push(Arc::clone(&registry));
+        registry
     }
 
     async fn pass(&mut self, time: Duration) {
-        let ms = u64::try_from(time.as_millis()).unwrap();
-        self.now_ms.fetch_add(ms, Ordering::Relaxed);
+        let mut left_ms = u64::try_from(time.as_millis()).unwrap();
+        // Somebody asks every second, as nodes do.
+        while left_ms > 0 {
+            let step_ms = left_ms.min(1_000);
+            left_ms -= step_ms;
+            self.now_ms.fetch_add(step_ms, Ordering::Relaxed);
+            for registry in &self.asked {
+                registry.nodes(None).await.unwrap();
+            }
+        }
     }
 }
 
@@ -62,7 +73,9 @@ struct Remote(Memory);
 #[async_trait]
 impl Harness for Remote {
     async fn empty(&mut self) -> Arc<dyn Registry> {
-        let home = Home(Mutex::new(Some(Arc::new(self.0.registry()))));
+        let registry = Arc::new(self.0.registry());
+        self.0.asked.push(Arc::clone(&registry));
+        let home = Home(Mutex::new(Some(registry)));
         Arc::new(LinkRegistry::new(Arc::new(home), None))
     }
 
@@ -74,6 +87,26 @@ impl Harness for Remote {
 #[tokio::test]
 async fn the_memory_registry_conforms() {
     conformance::run(&mut Memory::default()).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_stood_still_ends_no_lease_by_that() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    registry
+        .put_node(lease("gateway-1", Role::Gateway, 1, 9_000))
+        .await
+        .unwrap();
+    memory.now_ms.fetch_add(60_000, Ordering::Relaxed);
+    assert_eq!(registry.nodes(None).await.unwrap().len(), 1);
+    for _ in 0..9 {
+        memory.now_ms.fetch_add(1_000, Ordering::Relaxed);
+        registry.nodes(None).await.unwrap();
+    }
+    assert!(
+        registry.nodes(None).await.unwrap().is_empty(),
+        "not renewed after that either, it ends"
+    );
 }
 
 #[tokio::test]

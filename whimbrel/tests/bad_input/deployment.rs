@@ -116,9 +116,14 @@ impl Deployment {
         Ok(data.join("keys"))
     }
 
-    /// Resident memory of all its processes, in bytes.
-    pub(crate) fn resident_bytes(&self) -> anyhow::Result<i64> {
-        let pids: std::collections::BTreeSet<u32> = self.ready.pids.values().copied().collect();
+    /// Resident memory of the process of a role, or of all, in bytes.
+    pub(crate) fn resident_bytes(&self, role: Option<&str>) -> anyhow::Result<i64> {
+        let of_role = self
+            .ready
+            .pids
+            .iter()
+            .filter(|(name, _)| role.is_none_or(|role| role == *name));
+        let pids: std::collections::BTreeSet<u32> = of_role.map(|(_, pid)| *pid).collect();
         let page_bytes = i64::try_from(rustix::param::page_size())?;
         let mut bytes = 0;
         for pid in pids {

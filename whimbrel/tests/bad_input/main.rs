@@ -127,7 +127,7 @@ fn what_a_full_disk_gets() -> anyhow::Result<()> {
     let mut bystanders = Bystanders::new(runtime.handle(), &deployment, &door)?;
     let mut session = door.session("mallory")?;
     let conversation = disk::begin(&mut session)?;
-    let before = deployment.resident_bytes()?;
+    let before = deployment.resident_bytes(None)?;
     for nth in 1..=3 {
         disk::run_out(
             &disk,
@@ -139,7 +139,7 @@ fn what_a_full_disk_gets() -> anyhow::Result<()> {
         .with_context(|| format!("time {nth}; {}", deployment.said()))?;
     }
     deployment.check_sane()?;
-    let grown = deployment.resident_bytes()? - before;
+    let grown = deployment.resident_bytes(None)? - before;
     disk::print(Gets::Code(Code::StoreReadOnly), grown)
 }
 

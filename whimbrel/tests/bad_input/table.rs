@@ -166,11 +166,11 @@ impl<'a> Table<'a> {
     ) {
         let measure = || -> anyhow::Result<(Chat, i64)> {
             self.bystanders.beside(first).context("while warming up")?;
-            let before = self.deployment.resident_bytes()?;
+            let before = self.deployment.resident_bytes(None)?;
             self.least_bytes = Some(self.least_bytes.map_or(before, |least| least.min(before)));
             let ((), chat) = self.bystanders.beside(again)?;
             self.settled()?;
-            let grown = self.deployment.resident_bytes()? - before;
+            let grown = self.deployment.resident_bytes(None)? - before;
             ensure!(
                 grown < ROW_GROWTH_MAX_BYTES,
                 "the server grew by {grown} bytes over {repeats} repeats, at most {ROW_GROWTH_MAX_BYTES} are allowed"
@@ -207,7 +207,7 @@ impl<'a> Table<'a> {
     #[expect(clippy::print_stdout, reason = "the table is for people")]
     pub(crate) fn finish(mut self, title: &str) -> anyhow::Result<()> {
         let grown = self.least_bytes.map_or(Ok(0), |least| {
-            self.deployment.resident_bytes().map(|now| now - least)
+            self.deployment.resident_bytes(None).map(|now| now - least)
         });
         match grown {
             Ok(grown) if grown >= TABLE_GROWTH_MAX_BYTES => self.failed.push(format!(

@@ -1,26 +1,23 @@
 //! Crash tests of the real binary: SDK clients chat through it without pause while it is killed again and again, or stopped
 //! and let go on, wholly or role by role, and in the end everything they were told must be true, for them and for devices that know nothing.
 //!
-//! `device` and `load` act, `cluster` dies and comes back, `ledger` writes down what happened as a `history`, and `checker`
-//! says what of it breaks the design's invariants. `WHIMBREL_CRASH_SEED` repeats a run's choices, though not its timing.
+//! `device` and `load` act, `cluster` dies and comes back, `ledger` writes down what happened, and the checker of
+//! `whimbrel-loadtest` says what of it breaks the design's invariants. `WHIMBREL_CRASH_SEED` repeats a run's choices, though
+//! not its timing.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod checker;
-mod checker_tests;
 mod cluster;
 mod device;
-mod history;
 mod ledger;
 mod load;
-mod log;
 mod run;
 
 use std::time::Duration;
 
-use cluster::Fault::{Kill, Stop};
+use cluster::Fault::{CutPower, Kill, KillAnswered, Stop};
 use cluster::Target::{self, Role, SecondGateway};
 use support::Mode;
 
@@ -33,7 +30,17 @@ const TWO_GATEWAYS: Mode = Mode::Processes { gateways: 2 };
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_one_process_breaks_no_promise() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    run::run(Mode::OneProcess, &[Kill(Target::Whole); 10]).await;
+    run::run(
+        Mode::OneProcess,
+        &[[Kill(Target::Whole); 9].as_slice(), &[KillAnswered]].concat(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cutting_the_power_breaks_no_promise() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    run::run(Mode::OneProcess, &[CutPower; 5]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! The story of a run.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use whimbrel_loadtest::check::{Event, Talk, Violation, check};
 use whimbrel_sdk::{ConversationId, NewGroup};
 
-use crate::checker::{Violation, check};
 use crate::cluster::{Cluster, Fault};
-use crate::device::{self, Device};
-use crate::history::{History, Talk, User};
+use crate::device::{self, Device, Uid};
 use crate::ledger::{Ledger, Tally};
 use crate::load::Load;
 use crate::support::Mode;
@@ -38,26 +38,68 @@ const FAULT_JITTER_MS: u64 = 200;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long devices may take to be up to date after that: a dead node's lease (9 s) and two looks for its markers (10 s
 /// each), and all of the load's reading on a slow machine.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a planted run waits for rows before it goes on without.
+const ROWS_WITHIN_PLANTED: Duration = Duration::from_secs(5);
 /// Between two looks whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Violations printed of an invariant; the rest are like them.
 const PRINTED_MAX: usize = 10;
 
+/// What a run does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) mode: Mode,
+    /// What happens, each under load.
+    pub(crate) faults: &'a [Fault],
+    /// A plant for the server to have, by its name.
+    pub(crate) plant: Option<&'static str>,
+    /// How long what is wrong may take to come right.
+    pub(crate) settled_within: Duration,
+}
+
+/// How a run went.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) violations: Vec<Violation>,
+    /// Where the deployment's data and what it printed are.
+    pub(crate) folder: PathBuf,
+}
+
 /// Lets `faults` happen one after the other, each under load; panics when a promise was broken.
 pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
+    let verdict = judge(Plan {
+        mode,
+        faults,
+        plant: None,
+        settled_within: SETTLED_WITHIN,
+    })
+    .await;
+    let (violations, folder) = (verdict.violations, verdict.folder);
+    assert!(
+        violations.is_empty(),
+        "{} violations, see above; {}",
+        violations.len(),
+        folder.display()
+    );
+    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
+}
+
+/// A run, and what it showed.
+pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
+    let Plan { mode, faults, .. } = plan;
     let seed = match std::env::var("WHIMBREL_CRASH_SEED") {
         Ok(seed) => seed.parse().expect("WHIMBREL_CRASH_SEED is a number"),
         Err(_) => rand::random(),
     };
     let started = Instant::now();
     let say = |what: &str| progress(started, what);
-    say(&format!("{mode:?}, seed {seed}"));
+    say(&format!("{mode:?}, seed {seed}, planted: {:?}", plan.plant));
     let mut rng = StdRng::seed_from_u64(seed);
     // Kept unless all is well, for whoever looks into it.
     let folder = tempfile::tempdir().expect("a folder for the deployment").keep();
     say(&format!("data and server.log are in {}", folder.display()));
-    let mut cluster = Cluster::start(&folder, mode).await;
+    let mut cluster = Cluster::start(&folder, mode, plan.plant, faults.contains(&Fault::CutPower)).await;
 
     let ledger = Arc::new(Ledger::new());
     let devices = start_devices(&cluster, &ledger);
@@ -68,7 +110,13 @@ pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
         tasks: JoinSet::new(),
         rng: StdRng::seed_from_u64(rng.random()),
     };
-    begin(&cluster, &devices, &mut load).await;
+    // Some plants keep rows from those who wait for them; the checker will say so.
+    let rows_within = match plan.plant {
+        Some(_) => ROWS_WITHIN_PLANTED,
+        None => ANSWERED_WITHIN,
+    };
+    let all_there = begin(&cluster, &devices, &mut load, rows_within).await;
+    assert!(all_there || plan.plant.is_some(), "not in their lists, see above");
     say("everybody chats");
 
     let fault_rng = StdRng::seed_from_u64(rng.random());
@@ -82,30 +130,25 @@ pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
     .await;
     finish(&mut load, &say).await;
 
-    let mut violations = settle(&ledger, &devices).await;
-    say("devices that were there have settled");
+    let settled = settle(&ledger, plan.settled_within).await;
+    say(&format!(
+        "devices that were there have settled: {}",
+        settled.is_empty()
+    ));
     let mut everywhere = devices;
-    if violations.is_empty() {
-        everywhere.extend(fresh_devices(&cluster, &ledger));
-        violations = settle(&ledger, &everywhere).await;
-        say("new devices have read everything");
-    }
+    everywhere.extend(fresh_devices(&cluster, &ledger));
+    let violations = settle(&ledger, plan.settled_within).await;
+    say("new devices have read everything");
     for device in &everywhere {
         // Closed already is as good.
         let _ = device.client.close().await;
     }
     report(&violations);
-    assert!(
-        violations.is_empty(),
-        "{} violations, see above; {}",
-        violations.len(),
-        folder.display()
-    );
     let printed = cluster.running.printed();
     assert!(!printed.contains("panicked"), "a server panicked: {printed}");
     drop(cluster);
-    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
-    say("no promise was broken");
+    say(&format!("promises broken: {}", violations.len()));
+    Verdict { violations, folder }
 }
 
 /// Lets one after the other happen under full load, and nobody begin anything after the last.
@@ -132,8 +175,13 @@ async fn suffer_all(
             // Nothing new comes after the last fault: what it left behind must be found without.
             stop.send_replace(true);
         }
+        if *fault == Fault::KillAnswered {
+            let answered = tally.wait_for(|tally| tally.pending == 0);
+            // If something hangs, the checker says so.
+            let _ = tokio::time::timeout(ANSWERED_WITHIN, answered).await;
+        }
         let hit = Instant::now();
-        cluster.suffer(*fault).await;
+        cluster.suffer(*fault, &mut rng).await;
         let (back, after) = (hit.elapsed(), *tally.borrow());
         let answered = tally.wait_for(|tally| tally.acknowledged > after.acknowledged || tally.pending == 0);
         let answered = tokio::time::timeout(TRAFFIC_WITHIN, answered).await;
@@ -164,8 +212,8 @@ async fn finish(load: &mut Load, say: &impl Fn(&str)) {
     say(&format!("all answered: {}; {tally:?}", answered.is_ok()));
 }
 
-fn user(number: usize) -> User {
-    User::new(&format!("user{:02}", number % USERS))
+fn user(number: usize) -> Uid {
+    Uid::new(&format!("user{:02}", number % USERS))
 }
 
 fn start_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
@@ -174,12 +222,7 @@ fn start_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
     let all = phones.chain(desks);
     all.map(|(number, kind)| {
         let user = user(number);
-        Device::start(
-            cluster.running.client(&user.0),
-            &format!("{user}'s {kind}"),
-            true,
-            ledger,
-        )
+        Device::start(cluster.running.client(&user.0), kind, true, ledger)
     })
     .collect()
 }
@@ -190,14 +233,16 @@ fn fresh_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
     users
         .map(|user| {
             let client = cluster.running.client(&user.0);
-            Device::start(client, &format!("{user}'s new one"), false, ledger)
+            Device::start(client, "new one", false, ledger)
         })
         .collect()
 }
 
 /// Opens all conversations, waits until everybody has them, and lets everybody chat.
-async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
-    let mut members: BTreeMap<ConversationId, Vec<User>> = BTreeMap::new();
+///
+/// False when some are never given their rows.
+async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load, rows_within: Duration) -> bool {
+    let mut members: BTreeMap<ConversationId, Vec<Uid>> = BTreeMap::new();
     let mut talks = BTreeMap::new();
     for (number, device) in devices.iter().take(USERS).enumerate() {
         for peer in PEERS.map(|peer| user(number + peer)) {
@@ -205,7 +250,7 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
             let id = opened.expect("a direct conversation");
             let pair = [user(number), peer];
             members.insert(id, pair.to_vec());
-            talks.insert(id, Talk::Direct(pair));
+            talks.insert(id, Talk::Direct([pair[0].user(), pair[1].user()]));
         }
     }
     let mut groups = Vec::new();
@@ -222,9 +267,12 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
         members.insert(id, others.iter().cloned().chain([user(number)]).collect());
         groups.push((number, id, others));
     }
-    load.ledger.set_up(|history| history.conversations = talks);
+    for (id, talk) in talks {
+        let base_seq = 0;
+        load.ledger.note(Event::Talk { id, talk, base_seq });
+    }
     let started = Instant::now();
-    loop {
+    let all_there = loop {
         let without = device::without_row(
             devices,
             &groups
@@ -232,18 +280,17 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
                 .map(|(_, id, _)| (*id, members[id].clone()))
                 .collect(),
         );
-        if without.is_empty() {
-            break;
+        if without.is_empty() || started.elapsed() > rows_within {
+            break without.is_empty();
         }
-        assert!(
-            started.elapsed() < ANSWERED_WITHIN,
-            "not in their lists: {without:?}"
-        );
         tokio::time::sleep(LOOK_EVERY).await;
-    }
+    };
 
     for device in devices {
-        for (id, _) in members.iter().filter(|(_, users)| users.contains(&device.user)) {
+        for (id, _) in members
+            .iter()
+            .filter(|(_, users)| users.contains(&device.name.uid))
+        {
             load.chat(device, *id);
         }
     }
@@ -256,6 +303,7 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
     for (owner, id, others) in groups {
         load.govern(&devices[owner], id, others);
     }
+    all_there
 }
 
 /// Waits for so many; `None` when they take too long.
@@ -285,15 +333,11 @@ async fn in_flight(tally: &mut watch::Receiver<Tally>, since: Tally) -> Tally {
 }
 
 /// Waits until nothing is wrong; gives what still is after the longest it may take.
-async fn settle(ledger: &Ledger, devices: &[Arc<Device>]) -> Vec<Violation> {
+async fn settle(ledger: &Ledger, within: Duration) -> Vec<Violation> {
     let started = Instant::now();
     loop {
-        let history = History {
-            views: device::views(devices),
-            ..ledger.history()
-        };
-        let violations = check(&history);
-        if violations.is_empty() || started.elapsed() > SETTLED_WITHIN {
+        let violations = check(&ledger.history());
+        if violations.is_empty() || started.elapsed() > within {
             return violations;
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -34,8 +34,13 @@ pub(crate) struct Standalone {
 impl Standalone {
     /// Starts it over what `folder` holds and waits until it listens. Port base 0 takes free ports.
     ///
-    /// What it prints goes to `server.log` in the folder.
-    pub(crate) async fn start(folder: &Path, mode: Mode, port_base: u16) -> Self {
+    /// What it prints goes to `server.log` in the folder. Its environment is this process's, and `environment`.
+    pub(crate) async fn start(
+        folder: &Path,
+        mode: Mode,
+        port_base: u16,
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let ready_file = ready_file(folder);
         if ready_file.exists() {
             // Left behind by one that was killed.
@@ -57,6 +62,7 @@ impl Standalone {
                 .arg(gateways.to_string());
         }
         let child = command
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log())

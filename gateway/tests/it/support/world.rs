@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use whimbrel_gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayKeys};
 use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_link::{ClusterSecret, Endpoint, Identity, Link, LinkEvent};
@@ -17,8 +17,8 @@ use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::client::{Login, Response};
 use whimbrel_protocol::cluster::{
     AuthenticateRequest, AuthenticateResponse, ClientRequest, ClientResponse, CloseSessions, Envelope, Kind,
-    NodeLease, OpenSessionRequest, OpenSessionResponse, PushRequest, PushResponse, PushTarget, Role,
-    SessionRecord, UserKey,
+    NodeLease, OpenSessionRequest, OpenSessionResponse, ProbeResponse, PushRequest, PushResponse, PushTarget,
+    Role, SessionHandle, SessionRecord, Status, UserKey,
 };
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::descriptor::{
@@ -51,6 +51,10 @@ pub(crate) struct Asked {
     pub(crate) authenticate: AtomicUsize,
     pub(crate) open_session: AtomicUsize,
     pub(crate) requests: AtomicUsize,
+    /// Orders to close sessions of other gateways.
+    pub(crate) closes: watch::Sender<Vec<CloseSessions>>,
+    /// How many of them are still answered that there is no such gateway.
+    pub(crate) closes_to_nobody: AtomicUsize,
 }
 
 type Pushes = mpsc::UnboundedSender<(Envelope, oneshot::Sender<Envelope>)>;
@@ -211,6 +215,25 @@ impl World {
         );
     }
 
+    /// The router says unasked whether it can serve.
+    pub(crate) fn router_says(&self, ready: bool) {
+        let told = ProbeResponse {
+            ready,
+            ..ProbeResponse::default()
+        };
+        let unasked = Envelope {
+            response: true,
+            ..envelope(Kind::Probe, told.encode_to_vec())
+        };
+        let (answer, _nobody_answers) = oneshot::channel();
+        self.to_gateway.send((unasked, answer)).unwrap();
+    }
+
+    /// The descriptor that the gateway's lease carries now.
+    pub(crate) fn descriptor(&self) -> Bytes {
+        self.block_on(lease(&*self.registry)).descriptor
+    }
+
     /// Sends anything at all.
     pub(crate) fn send_raw(&self, kind: Kind, body: &[u8]) -> Envelope {
         self.tell(envelope(kind, body.to_vec()))
@@ -230,6 +253,33 @@ impl Drop for World {
             self.host.drain.start();
             self.runtime.block_on(gateway.join());
         }
+    }
+}
+
+/// A session of `uid` on the gateway `gateway-2`, of incarnation 5.
+pub(crate) fn elsewhere(uid: &str, device: &str, login_epoch: u64) -> SessionRecord {
+    SessionRecord {
+        app_key: "demo".to_owned(),
+        user_id: user_id(uid),
+        device_id: device.to_owned(),
+        login_epoch,
+        session: Some(SessionHandle {
+            gateway: "gateway-2".to_owned(),
+            incarnation: 5,
+            ..SessionHandle::default()
+        }),
+        ..SessionRecord::default()
+    }
+}
+
+/// The lease of that gateway.
+pub(crate) fn lease_elsewhere() -> NodeLease {
+    NodeLease {
+        node: "gateway-2".to_owned(),
+        role: Role::Gateway.into(),
+        incarnation: 5,
+        ttl_ms: 60_000,
+        ..NodeLease::default()
     }
 }
 
@@ -338,19 +388,27 @@ impl Script {
     }
 
     fn send(&mut self, envelope: Envelope, answer: Option<oneshot::Sender<Envelope>>) {
+        let Some(link) = &self.link else { return };
+        if envelope.response {
+            return link.try_send(envelope).unwrap();
+        }
         let id = self.next_id;
         self.next_id += 1;
         if let Some(answer) = answer {
             self.pending.insert(id, answer);
         }
-        let Some(link) = &self.link else { return };
         link.try_send(Envelope { id, ..envelope }).unwrap();
     }
 
     fn answer(&self, id: u64, body: Vec<u8>) {
+        self.answer_with(id, Status::Ok, body);
+    }
+
+    fn answer_with(&self, id: u64, status: Status, body: Vec<u8>) {
         let Some(link) = &self.link else { return };
         let answer = Envelope {
             id,
+            status: status.into(),
             response: true,
             body: body.into(),
             ..Envelope::default()
@@ -418,6 +476,14 @@ impl Script {
                 .encode_to_vec()
                 .into();
                 self.answer(id, ClientResponse { payload }.encode_to_vec());
+            }
+            Kind::CloseSessions => {
+                let order = CloseSessions::decode(envelope.body).unwrap();
+                self.asked.closes.send_modify(|closes| closes.push(order));
+                let left = self.asked.closes_to_nobody.load(SeqCst);
+                self.asked.closes_to_nobody.store(left.saturating_sub(1), SeqCst);
+                let status = if left > 0 { Status::UnknownNode } else { Status::Ok };
+                self.answer_with(id, status, Vec::new());
             }
             kind => panic!("a gateway asked for {kind:?}"),
         }

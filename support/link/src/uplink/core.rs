@@ -71,6 +71,11 @@ impl<D> Core<D> {
         self.routers.len()
     }
 
+    /// Those of them that say that they can serve.
+    pub(crate) fn ready_routers(&self) -> usize {
+        self.routers.values().filter(|router| router.ready).count()
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|(at, _)| *at)
     }

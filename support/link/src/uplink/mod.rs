@@ -78,6 +78,7 @@ struct Shared {
     /// Wakes the task for completions and for an earlier deadline.
     wake: Notify,
     routers: watch::Sender<usize>,
+    ready_routers: watch::Sender<usize>,
     start: Instant,
 }
 
@@ -118,6 +119,7 @@ impl Uplink {
             state: Mutex::new(state),
             wake: Notify::new(),
             routers: watch::channel(0).0,
+            ready_routers: watch::channel(0).0,
             start: Instant::now(),
         });
         tokio::spawn(task::guarded(
@@ -189,6 +191,12 @@ impl Uplink {
     pub fn routers(&self) -> watch::Receiver<usize> {
         self.shared.routers.subscribe()
     }
+
+    /// How many of them can serve now: they are not draining, and a service node is fit.
+    #[must_use]
+    pub fn ready_routers(&self) -> watch::Receiver<usize> {
+        self.shared.ready_routers.subscribe()
+    }
 }
 
 #[async_trait]
@@ -223,6 +231,8 @@ async fn run(
             .next_deadline()
             .unwrap_or_else(|| shared.start.elapsed() + LONG_SLEEP);
         tokio::select! {
+            // Answers first: after a standstill they are there, and every deadline is over.
+            biased;
             received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
             () = shared.wake.notified() => {}
             () = tokio::time::sleep_until(shared.start + due) => {}
@@ -237,10 +247,8 @@ async fn run(
             }
             work.settled.append(&mut state.settled);
             work.settled.extend(state.core.handle_timeout(now));
-            let routers = state.core.routers();
-            shared
-                .routers
-                .send_if_modified(|linked| std::mem::replace(linked, routers) != routers);
+            publish(&shared.routers, state.core.routers());
+            publish(&shared.ready_routers, state.core.ready_routers());
         }
         settle(work.settled.drain(..));
         for (request, reply) in work.requests.drain(..) {
@@ -256,7 +264,12 @@ async fn run(
         left
     };
     shared.routers.send_replace(0);
+    shared.ready_routers.send_replace(0);
     settle(left);
+}
+
+fn publish(watched: &watch::Sender<usize>, count: usize) {
+    watched.send_if_modified(|known| std::mem::replace(known, count) != count);
 }
 
 /// What is left to do once the lock is released.

@@ -1,0 +1,306 @@
+//! One reactor on a test's own thread, turn by turn, over real sockets, with a cluster that says yes to everything.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+
+use mio::Events;
+use whimbrel_host::ManualClock;
+use whimbrel_protocol::SystemEntropy;
+use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
+use whimbrel_protocol::frame::Frame;
+use whimbrel_protocol::keys::StaticKey;
+
+use super::reactor::WORK_PER_TURN;
+use super::*;
+use crate::client::{Client, Greeted, Greeting, login};
+
+/// Its answers come in the turn after the question.
+struct Yes;
+
+impl Upstream for Yes {
+    fn authenticate(&self, _question: Authenticate, asked: Asked) {
+        asked.reply(Reply::Authenticated(Ok(AuthenticateResponse {
+            user_id: 7,
+            ..AuthenticateResponse::default()
+        })));
+    }
+    fn open(&self, record: SessionRecord, _uid: &str, asked: Asked) {
+        let opened = OpenSessionResponse {
+            user_id: 7,
+            ..OpenSessionResponse::default()
+        };
+        asked.reply(Reply::Opened(Ok((opened, Box::new(record)))));
+    }
+    fn request(
+        &self,
+        _from: &Identity,
+        _session: SessionHandle,
+        request: crate::session::UpRequest,
+        _deadline_ms: u32,
+        asked: Asked,
+    ) {
+        let answer = crate::session::Answer::Passed(request.payload);
+        asked.reply(Reply::Answered(request.id, answer));
+    }
+    fn ended(&self, _record: SessionRecord) {}
+    fn announce(&self, sessions: Vec<(Place, SessionRecord)>, asked: Asked) {
+        let places = sessions.into_iter().map(|(place, _)| place).collect();
+        asked.reply(Reply::Announced { places, done: true });
+    }
+    fn room_counts(
+        &self,
+        _reactor: u16,
+        _counts: Vec<(Arc<crate::rooms::RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<crate::rooms::RoomName>, u32)>> {
+        Ok(())
+    }
+}
+
+/// Panics when it is asked about a token.
+struct Trap;
+
+impl Upstream for Trap {
+    fn authenticate(&self, _question: Authenticate, _asked: Asked) {
+        panic!("a planted panic on a reactor's thread");
+    }
+    fn open(&self, _record: SessionRecord, _uid: &str, _asked: Asked) {}
+    fn request(
+        &self,
+        _from: &Identity,
+        _session: SessionHandle,
+        _request: crate::session::UpRequest,
+        _deadline_ms: u32,
+        _asked: Asked,
+    ) {
+    }
+    fn ended(&self, _record: SessionRecord) {}
+    fn announce(&self, _sessions: Vec<(Place, SessionRecord)>, _asked: Asked) {}
+    fn room_counts(
+        &self,
+        _reactor: u16,
+        _counts: Vec<(Arc<crate::rooms::RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<crate::rooms::RoomName>, u32)>> {
+        Ok(())
+    }
+}
+
+fn limits() -> EngineLimits {
+    EngineLimits {
+        session: SessionLimits::default(),
+        handshakes: HandshakeLimits {
+            unfinished_per_address: 1_000,
+            failed_per_address: 1_000,
+            unfinished: 1_000,
+        },
+        connections_max: 1_000,
+        held_bytes_max: 8 << 20,
+        owed_bytes_max: 8 << 20,
+    }
+}
+
+fn parts(keys: &Arc<KeyRing>) -> EngineParts {
+    EngineParts {
+        node: NodeId::new("gateway-1").unwrap(),
+        incarnation: Incarnation(1),
+        limits: limits(),
+        clock: Arc::new(ManualClock::new(1_800_000_000_000)),
+        keys: Arc::clone(keys),
+    }
+}
+
+fn keys() -> Arc<KeyRing> {
+    Arc::new(KeyRing {
+        statics: vec![StaticKey::generate(&mut SystemEntropy)],
+        descriptor: Bytes::from_static(b"descriptor"),
+    })
+}
+
+struct Stage {
+    reactor: Reactor,
+    events: Events,
+    address: SocketAddr,
+    keys: Arc<KeyRing>,
+}
+
+/// A client of the stage: a socket that does not block for long, and what speaks over it.
+struct Guest {
+    stream: TcpStream,
+    client: Client,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let keys = keys();
+        let Listeners {
+            mut listeners,
+            address,
+        } = Engine::listen("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let EngineParts {
+            node,
+            incarnation,
+            limits,
+            clock,
+            ..
+        } = parts(&keys);
+        let poll = mio::Poll::new().unwrap();
+        let inbox = Inbox::new(&poll, reactor::WAKER, limits.connections_max).unwrap();
+        let ports: Arc<[Arc<Port>]> = Arc::new([Arc::clone(&inbox.port)]);
+        let shared = Arc::new(Shared {
+            node,
+            incarnation,
+            clock,
+            addresses: Addresses::new(limits.handshakes),
+            limits,
+            connections: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            accept_errors: AtomicUsize::new(0),
+            holdings: Box::new([Holdings::default()]),
+        });
+        let listener = listeners.pop().unwrap();
+        let upstream: Arc<dyn Upstream> = Arc::new(Yes);
+        let reactor = Reactor::new(
+            0,
+            shared,
+            upstream,
+            (poll, inbox),
+            ports,
+            listener,
+            Arc::clone(&keys),
+        )
+        .unwrap();
+        Self {
+            reactor,
+            events: Events::with_capacity(1_024),
+            address,
+            keys,
+        }
+    }
+
+    /// One turn; how much work its inputs were.
+    fn turn(&mut self) -> u32 {
+        let patience = Some(Duration::from_millis(1));
+        self.reactor.wait_and_turn(&mut self.events, patience).unwrap();
+        self.reactor.tools.work
+    }
+
+    /// Turns until the guest has the next frame; how many it took.
+    fn turns_until_frame(&mut self, guest: &mut Guest) -> (Frame, u32) {
+        for turns in 1..10_000 {
+            self.turn();
+            if let Some(frame) = guest.next() {
+                return (frame, turns);
+            }
+        }
+        panic!("no frame came");
+    }
+
+    fn log_in(&mut self, uid: &str) -> Guest {
+        let mut greeting = Greeting::new(&self.keys.statics[0].public(), &login(uid, "good", 1));
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(&greeting.hello).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
+        let client = loop {
+            self.turn();
+            if let Ok(read) = stream.read(&mut buffer) {
+                assert!(read > 0, "the gateway hung up");
+                answer.extend_from_slice(&buffer[..read]);
+            }
+            match greeting.answered(&mut answer) {
+                Ok(Greeted::Answered(client, _)) => break *client,
+                Ok(Greeted::Refused(kind)) => panic!("the hello was answered with type {kind}"),
+                Err(again) => greeting = again,
+            }
+        };
+        let mut guest = Guest { stream, client };
+        let confirm = guest.client.seal(&[Frame::Confirm]);
+        guest.stream.write_all(&confirm).unwrap();
+        assert_eq!(self.turns_until_frame(&mut guest).0, Frame::Ready);
+        guest
+    }
+}
+
+impl Guest {
+    fn next(&mut self) -> Option<Frame> {
+        let mut buffer = [0; 16 * 1024];
+        if let Ok(read) = self.stream.read(&mut buffer) {
+            self.client.take_in(&buffer[..read]);
+        }
+        self.client.next()
+    }
+
+    /// Many records of the smallest frames, if the kernel takes them; how many frames.
+    fn flood(&mut self) -> usize {
+        let padding = Frame::Padding { len: 0 };
+        let mut frames = 0;
+        while frames < 64 * 4_000 {
+            let record = self.client.seal(&vec![padding.clone(); 4_000]);
+            match self.stream.write(&record) {
+                Ok(written) if written == record.len() => frames += 4_000,
+                _ => return frames,
+            }
+        }
+        frames
+    }
+}
+
+#[test]
+fn a_turn_is_bounded_by_the_work_in_what_is_read_and_who_chats_is_read_before_who_floods() {
+    let mut stage = Stage::new();
+    let mut flooders: Vec<Guest> = (0..8)
+        .map(|index| stage.log_in(&format!("flooder-{index}")))
+        .collect();
+    let mut bob = stage.log_in("bob");
+    let sent: usize = flooders.iter_mut().map(Guest::flood).sum();
+    assert!(sent > 10 * WORK_PER_TURN as usize, "{sent} frames are no flood");
+    // What one connection may do in the turn in which it turns out to be greedy.
+    let one_turn = 12 * 1024;
+    assert!(stage.turn() <= WORK_PER_TURN + one_turn);
+    let ping = bob.client.seal(&[Frame::Ping { token: 9 }]);
+    bob.stream.write_all(&ping).unwrap();
+    let (pong, turns) = stage.turns_until_frame(&mut bob);
+    assert_eq!(pong, Frame::Pong { token: 9 });
+    assert!(turns <= 4, "he waited for {turns} turns");
+    let mut most = 0;
+    for _ in 0..50 {
+        most = most.max(stage.turn());
+    }
+    assert!(
+        most <= WORK_PER_TURN / 2 + one_turn,
+        "those who flood were read again all at once: {most} frames in a turn"
+    );
+}
+
+const CHILD: &str = "WHIMBREL_TEST_REACTOR_PANICS";
+
+/// Does nothing unless it is the child process of the test below: in that it must not return.
+#[test]
+fn a_gateway_with_a_trap() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let keys = keys();
+    let listeners = Engine::listen("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+    let upstream: Arc<dyn Upstream> = Arc::new(Trap);
+    let engine = Engine::start(listeners, parts(&keys), &upstream).unwrap();
+    let greeting = Greeting::new(&keys.statics[0].public(), &login("alice", "good", 1));
+    let mut stream = TcpStream::connect(engine.address()).unwrap();
+    stream.write_all(&greeting.hello).unwrap();
+    std::thread::sleep(Duration::from_secs(20));
+}
+
+#[test]
+fn a_panic_in_a_reactor_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt as _;
+    const SIGABRT: i32 = 6;
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "engine::stage::a_gateway_with_a_trap", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.signal(), Some(SIGABRT), "{said}");
+    assert!(said.contains("a planted panic"), "{said}");
+}

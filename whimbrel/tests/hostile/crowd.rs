@@ -1,0 +1,245 @@
+//! A crowd: many connections that do the same bad thing, each again and again until the time is up.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use whimbrel_protocol::SessionKeys;
+use whimbrel_protocol::answer::{Answer, AnswerStep};
+use whimbrel_protocol::client::LoginAnswer;
+use whimbrel_protocol::frame::Frame;
+use whimbrel_protocol::record::CLIENT_PLAINTEXT_MAX;
+
+use crate::attacks::{Attack, Reaches};
+use crate::door::Door;
+
+/// Connections from one address: within what a gateway bears of one, so that the attack is felt and not just turned away.
+const CONNECTIONS_PER_ADDRESS: usize = 200;
+/// Between the end of a connection and its next attempt.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// A gateway that does not take or give anything for this long is given up by its attacker.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a crowd did and got.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    /// Connections that the kernel completed.
+    pub(crate) opened: u64,
+    /// Those of them whose login was accepted.
+    pub(crate) answered: u64,
+    /// Those of them that became sessions.
+    pub(crate) ready: u64,
+    /// Those of them that ended before their time.
+    pub(crate) ended: u64,
+}
+
+/// What the members of a crowd share.
+pub(crate) struct Shared {
+    pub(crate) door: Arc<Door>,
+    /// What an attack needs once: a recorded hello, a conversation.
+    pub(crate) prepared: Bytes,
+    pub(crate) until: Instant,
+    /// The second byte of its addresses: a crowd's own, so that none pays for what another has done.
+    network: u8,
+    opened: AtomicU64,
+    answered: AtomicU64,
+    ready: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// See the module.
+pub(crate) struct Crowd {
+    runtime: Handle,
+    door: Arc<Door>,
+    connections: usize,
+    network: u8,
+    members: std::sync::Mutex<JoinSet<()>>,
+    shared: std::sync::OnceLock<Arc<Shared>>,
+}
+
+impl Crowd {
+    /// So many attackers, from addresses of 127.`network`.
+    pub(crate) fn new(runtime: &Handle, door: &Arc<Door>, connections: usize, network: u8) -> Self {
+        Self {
+            network,
+            runtime: runtime.clone(),
+            door: Arc::clone(door),
+            connections,
+            members: std::sync::Mutex::default(),
+            shared: std::sync::OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Begins an attack that goes on for `lasts`.
+    pub(crate) fn begin(&self, attack: &'static Attack, lasts: Duration) -> anyhow::Result<()> {
+        let prepared = (attack.prepare)(&self.door, self.connections).context("preparing the attack")?;
+        let shared = Arc::new(Shared {
+            door: Arc::clone(&self.door),
+            prepared,
+            until: Instant::now() + lasts,
+            network: self.network,
+            opened: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            ready: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        });
+        let Ok(mut members) = self.members.lock() else {
+            bail!("a crowd begins once");
+        };
+        for index in 0..self.connections {
+            let shared = Arc::clone(&shared);
+            members.spawn_on(member(attack, index, shared), &self.runtime);
+        }
+        // Set once, here.
+        let _first = self.shared.set(shared);
+        Ok(())
+    }
+
+    /// Ends it, and says what came of it.
+    pub(crate) fn end(self, attack: &Attack) -> anyhow::Result<Tally> {
+        let Ok(mut members) = self.members.into_inner() else {
+            bail!("a member of the crowd panicked");
+        };
+        self.runtime.block_on(members.shutdown());
+        let shared = self.shared.get().context("the crowd has begun")?;
+        let tally = Tally {
+            opened: shared.opened.load(Relaxed),
+            answered: shared.answered.load(Relaxed),
+            ready: shared.ready.load(Relaxed),
+            ended: shared.ended.load(Relaxed),
+        };
+        let reached = match attack.reaches {
+            Reaches::Connection => tally.opened,
+            Reaches::Answer => tally.answered,
+            Reaches::Session => tally.ready,
+        };
+        // Some are turned away, and that is well; but an attack that nobody got to begin proves nothing.
+        let enough = u64::try_from(self.connections / 4)?;
+        ensure!(
+            reached >= enough,
+            "of a crowd of {} only {reached} got as far as {:?}: {tally:?}",
+            self.connections,
+            attack.reaches
+        );
+        Ok(tally)
+    }
+}
+
+async fn member(attack: &'static Attack, index: usize, shared: Arc<Shared>) {
+    while Instant::now() < shared.until {
+        let left = shared.until.saturating_duration_since(Instant::now());
+        let attempt = (attack.once)(index, Arc::clone(&shared));
+        // Whatever ends an attempt, the next one follows; what counts is what the users notice.
+        match tokio::time::timeout(left, attempt).await {
+            Ok(_ended) => {
+                shared.ended.fetch_add(1, Relaxed);
+            }
+            Err(_time_is_up) => return,
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+impl Shared {
+    /// A connection from an address of this crowd.
+    pub(crate) async fn connect(&self, index: usize) -> anyhow::Result<TcpStream> {
+        let nth = u16::try_from(index / CONNECTIONS_PER_ADDRESS)?;
+        let [high, low] = nth.to_be_bytes();
+        // Not where the users come from.
+        let from = Ipv4Addr::new(127, self.network, high + 100, low + 1);
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        let stream = socket.connect(self.door.gateway).await?;
+        stream.set_nodelay(true)?;
+        self.opened.fetch_add(1, Relaxed);
+        Ok(stream)
+    }
+
+    /// Up to the answer of a good login.
+    pub(crate) async fn provisional(&self, index: usize) -> anyhow::Result<Rogue> {
+        let (initiator, hello) = self.door.hello(&format!("rogue-{index}"))?;
+        let mut stream = self.connect(index).await?;
+        stream.write_all(&hello).await?;
+        let mut received = Vec::new();
+        let answer = async {
+            loop {
+                if let AnswerStep::Complete { answer, .. } = Answer::parse(&received)? {
+                    let Answer::Accept(message) = answer else {
+                        bail!("refused");
+                    };
+                    return Ok(message.to_vec());
+                }
+                ensure!(stream.read_buf(&mut received).await? > 0, "hung up");
+            }
+        };
+        let message = tokio::time::timeout(PATIENCE, answer).await??;
+        let (keys, answer) = initiator.finish(&message)?;
+        let answer = LoginAnswer::decode(&*answer)?;
+        ensure!(answer.code == 0, "refused with code {}", answer.code);
+        self.answered.fetch_add(1, Relaxed);
+        Ok(Rogue { stream, keys })
+    }
+
+    /// A session that is in.
+    pub(crate) async fn session(&self, index: usize) -> anyhow::Result<Rogue> {
+        let mut rogue = self.provisional(index).await?;
+        let confirm = rogue.seal(&[Frame::Confirm])?;
+        rogue.stream.write_all(&confirm).await?;
+        // READY is the first that comes.
+        let mut ready = [0; 64];
+        let read = tokio::time::timeout(PATIENCE, rogue.stream.read(&mut ready)).await??;
+        ensure!(read > 0, "hung up");
+        self.ready.fetch_add(1, Relaxed);
+        Ok(rogue)
+    }
+}
+
+/// A session in bad hands.
+pub(crate) struct Rogue {
+    pub(crate) stream: TcpStream,
+    keys: SessionKeys,
+}
+
+impl Rogue {
+    /// Records with these frames.
+    pub(crate) fn seal(&mut self, frames: &[Frame]) -> anyhow::Result<Vec<u8>> {
+        let (mut plaintext, mut records) = (Vec::new(), Vec::new());
+        for frame in frames {
+            frame.encode(&mut plaintext)?;
+        }
+        self.keys
+            .sealer()
+            .seal(&plaintext, CLIENT_PLAINTEXT_MAX, &mut records)?;
+        Ok(records)
+    }
+
+    /// Waits until the gateway has had enough.
+    pub(crate) async fn until_closed(&mut self) -> anyhow::Result<()> {
+        until_closed(&mut self.stream).await
+    }
+}
+
+/// Waits until the gateway has had enough.
+pub(crate) async fn until_closed(stream: &mut TcpStream) -> anyhow::Result<()> {
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
+}
+
+/// A number that is another for every call.
+pub(crate) fn next_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
