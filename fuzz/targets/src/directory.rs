@@ -345,10 +345,14 @@ fn texts(source: &mut Source<'_>) {
     }
     match RootKey::from_secret_text(&text) {
         Ok(key) => assert_eq!(key.to_secret_text().as_str(), text.trim()),
-        Err(error) => assert!(
-            text.len() < 8 || !error.to_string().contains(text.as_ref()),
-            "a secret is repeated"
-        ),
+        Err(error) => {
+            // The prefix is no secret, and the error names it.
+            let letters = text.trim().trim_start_matches("rootsecret1");
+            assert!(
+                letters.len() < 8 || !error.to_string().contains(letters),
+                "a secret is repeated"
+            );
+        }
     }
     match IdentityKey::from_secret_text(&text) {
         Ok(key) => assert_eq!(key.to_secret_text().as_str(), text.trim()),
