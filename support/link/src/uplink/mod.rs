@@ -223,6 +223,8 @@ async fn run(
             .next_deadline()
             .unwrap_or_else(|| shared.start.elapsed() + LONG_SLEEP);
         tokio::select! {
+            // Whatever wakes it, the same is done below; a fixed order lets a simulation replay.
+            biased;
             received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
             () = shared.wake.notified() => {}
             () = tokio::time::sleep_until(shared.start + due) => {}
