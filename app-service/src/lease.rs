@@ -57,6 +57,7 @@ impl Lease {
     async fn pause(&self, pause: Duration, stop: &CancellationToken) {
         let pause = self.env.timers.sleep(pause);
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = pause => {}
         }

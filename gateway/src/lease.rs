@@ -57,6 +57,8 @@ impl Lease {
         let mut drain_told = false;
         loop {
             tokio::select! {
+                // A fixed order, so that a simulation replays.
+                biased;
                 () = self.stop.cancelled() => return,
                 () = draining.cancelled(), if !drain_told => drain_told = true,
                 _ = renewals.tick() => {}

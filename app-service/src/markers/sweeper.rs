@@ -105,6 +105,7 @@ impl Sweeper {
             }
             let tick = self.parts.env.timers.sleep(TICK);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = tick => {}
             }
