@@ -17,6 +17,8 @@ mod keys;
 mod lease;
 mod metrics;
 mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod upward;
 
 pub use config::{
