@@ -8,6 +8,7 @@
 
 mod checks;
 mod proto;
+mod sim;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -34,6 +35,12 @@ enum Command {
     },
     /// Check licences, advisories and sources of the dependencies with cargo-deny.
     Deny,
+    /// Run the simulated cluster through seeds: --seeds N [--from S] [--jobs N], or --seed S to replay one.
+    Sim {
+        /// What the simulator is told; `cargo xtask sim -- --help` lists it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Generate the Rust types of the `.proto` files into the crates that hold them.
     Proto {
         /// Change nothing; fail if what is checked in differs.
@@ -57,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Test { only, list: false } => checks::run(&only),
         Command::Deny => checks::deny(),
+        Command::Sim { args } => sim::run(&args),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),
     }
 }

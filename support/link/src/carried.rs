@@ -44,6 +44,18 @@ impl CarriedLink {
         self.told_up && !self.admission.link().end().is_cancelled()
     }
 
+    /// Whose end this is.
+    #[must_use]
+    pub fn own(&self) -> &Identity {
+        &self.admission.shared.identity
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &Identity {
+        self.admission.link().peer()
+    }
+
     /// Takes what this end has queued for its peer, most urgent first, until about `bytes` are taken.
     pub fn take(&self, bytes: usize, out: &mut Vec<Envelope>) {
         self.admission.link().take(bytes, out);
