@@ -3,4 +3,5 @@
 //! It stands outside: it knows the protocol and nothing of a server's inside.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod record;

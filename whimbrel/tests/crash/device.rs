@@ -1,12 +1,17 @@
 //! A user's device: an SDK client, and everything it was shown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
-use whimbrel_sdk::{Client, ClientConfig, ConversationId, EntryBody, Event, FixedToken, SendState};
+use whimbrel_loadtest::check::{Body, Device as DeviceId, Entry, Event as Happened, Row, Showing, User};
+use whimbrel_protocol::client::ChangeKind;
+use whimbrel_sdk::{
+    Client, ClientConfig, Conversation, ConversationId, EntryBody, Event, FixedToken, GroupChangeKind,
+    SendState,
+};
 
-use crate::history::{Body, DeviceName, Entry, Row, User, View};
 use crate::ledger::{Ledger, Outcome};
 
 /// Messages of one device handed over and unanswered in one conversation: a batch in flight and more behind it.
@@ -23,11 +28,60 @@ pub(crate) struct Lane {
     pub(crate) member: watch::Sender<bool>,
 }
 
+/// A user, by the customer's name for them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Uid(pub(crate) Arc<str>);
+
+/// A device, by its user's name and its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    pub(crate) uid: Uid,
+    device: Arc<str>,
+}
+
+impl Uid {
+    pub(crate) fn new(uid: &str) -> Self {
+        Self(uid.into())
+    }
+
+    pub(crate) fn user(&self) -> User {
+        User::named(&self.0)
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Name {
+    pub(crate) fn new(uid: &Uid, device: &str) -> Self {
+        Self {
+            uid: uid.clone(),
+            device: device.into(),
+        }
+    }
+
+    pub(crate) fn user(&self) -> User {
+        self.uid.user()
+    }
+
+    pub(crate) fn device(&self) -> DeviceId {
+        DeviceId::named(&self.uid.0, &self.device)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}'s {}", self.uid, self.device)
+    }
+}
+
 /// A device. See the module.
 #[derive(Debug)]
 pub(crate) struct Device {
-    pub(crate) name: DeviceName,
-    pub(crate) user: User,
+    pub(crate) name: Name,
     pub(crate) client: Client,
     /// Whether its user reads on it.
     reads: bool,
@@ -37,7 +91,8 @@ pub(crate) struct Device {
 
 #[derive(Debug)]
 struct State {
-    view: View,
+    /// Conversations that it was given a row of.
+    rows: BTreeSet<ConversationId>,
     lanes: HashMap<ConversationId, Arc<Lane>>,
 }
 
@@ -54,17 +109,20 @@ impl Device {
         config.initial_history = u32::MAX;
         config.sync_interval_ms = 3_600_000;
         config.request_timeout_ms = 60_000;
-        let (name, user) = (DeviceName(name.into()), User::new(&config.uid));
+        ledger.note(Happened::Device {
+            uid: config.uid.clone(),
+            name: name.to_owned(),
+            showing: Showing::InOrder,
+        });
         let device = Arc::new(Self {
+            name: Name::new(&Uid::new(&config.uid), name),
             client: Client::start(config, token).expect("a client starts"),
             reads,
             ledger: Arc::clone(ledger),
             state: Mutex::new(State {
-                view: View::new(name.clone(), user.clone()),
+                rows: BTreeSet::new(),
                 lanes: HashMap::new(),
             }),
-            name,
-            user,
         });
         let (events, taker) = (device.client.events(), Arc::clone(&device));
         tokio::spawn(async move {
@@ -79,9 +137,9 @@ impl Device {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it was shown so far.
-    pub(crate) fn view(&self) -> View {
-        self.lock().view.clone()
+    /// Whether it was given a row of a conversation yet.
+    pub(crate) fn has_row(&self, id: ConversationId) -> bool {
+        self.lock().rows.contains(&id)
     }
 
     /// A lane into a conversation of the user's.
@@ -96,34 +154,35 @@ impl Device {
 
     fn take(&self, event: Event) {
         match event {
-            Event::MessageReceived { conversation, entry } => {
+            Event::MessageReceived {
+                conversation: id,
+                entry,
+            } => {
                 let entry = seen(entry);
                 let seq = entry.seq;
-                self.lock()
-                    .view
-                    .entries
-                    .entry(conversation)
-                    .or_default()
-                    .push(entry);
+                let device = self.name.device();
+                self.ledger.note(Happened::Shown { id, device, entry });
                 if self.reads && seq.is_multiple_of(MARK_EVERY) {
-                    self.mark_read(conversation, seq);
+                    self.mark_read(id, seq);
                 }
             }
-            Event::MessageChanged { conversation, entry } => {
-                self.lock().view.changed.push((conversation, entry.seq));
+            Event::MessageChanged {
+                conversation: id,
+                entry,
+            } => {
+                let (device, seq) = (self.name.device(), entry.seq);
+                self.ledger.note(Happened::Changed { id, device, seq });
             }
             Event::ConversationChanged { row } => {
+                let (id, device) = (row.id, self.name.device());
+                let member = row.member;
+                let row = given(&row);
+                self.ledger.note(Happened::Row { id, device, row });
                 let mut state = self.lock();
-                if let Some(lane) = state.lanes.get(&row.id) {
-                    lane.member.send_replace(row.member);
+                if let Some(lane) = state.lanes.get(&id) {
+                    lane.member.send_replace(member);
                 }
-                state.view.rows.entry(row.id).or_default().push(Row {
-                    head_seq: row.head_seq,
-                    read_seq: row.read_seq,
-                    unread: row.unread,
-                    member: row.member,
-                    first_visible_seq: row.first_visible_seq,
-                });
+                state.rows.insert(id);
             }
             Event::SendStateChanged {
                 local_id,
@@ -146,45 +205,64 @@ impl Device {
 
     /// On a task of its own: the client may be waiting for this one to take its events.
     fn mark_read(&self, id: ConversationId, seq: u64) {
-        self.ledger.mark(&self.user, id, seq);
+        self.ledger.mark(&self.name.uid, id, seq);
         let client = self.client.clone();
         tokio::spawn(async move { client.mark_read(id, seq).await.expect("marks are kept in memory") });
     }
 }
 
+fn given(row: &Conversation) -> Row {
+    Row {
+        head_seq: row.head_seq,
+        read_seq: row.read_seq,
+        unread: row.unread,
+        member: row.member,
+        first_visible_seq: row.first_visible_seq,
+    }
+}
+
 fn seen(entry: whimbrel_sdk::Entry) -> Entry {
     let body = match entry.body {
-        EntryBody::Text(text) => Body::Text(text.into()),
+        EntryBody::Text(text) => Body::text(&text),
         EntryBody::GroupChange { kind, uids, .. } => Body::Change {
-            kind,
-            users: uids.iter().map(|uid| User::new(uid)).collect(),
+            kind: change_kind(kind),
+            users: uids.iter().map(|uid| User::named(uid)).collect(),
         },
         other => Body::Other(format!("{other:?}")),
     };
     Entry {
         seq: entry.seq,
         time_ms: entry.time_ms,
-        sender: User::new(&entry.sender_uid),
+        sender: User::named(&entry.sender_uid),
         body,
     }
 }
 
-/// The views of all devices.
-pub(crate) fn views<'a>(devices: impl IntoIterator<Item = &'a Arc<Device>>) -> Vec<View> {
-    devices.into_iter().map(|device| device.view()).collect()
+fn change_kind(kind: GroupChangeKind) -> ChangeKind {
+    match kind {
+        GroupChangeKind::Created => ChangeKind::Created,
+        GroupChangeKind::Invited => ChangeKind::Invited,
+        GroupChangeKind::Left => ChangeKind::Left,
+        GroupChangeKind::Removed => ChangeKind::Removed,
+        GroupChangeKind::Renamed => ChangeKind::Renamed,
+        GroupChangeKind::RoleSet => ChangeKind::RoleSet,
+        GroupChangeKind::OwnerTransferred => ChangeKind::OwnerTransferred,
+        GroupChangeKind::Unknown => ChangeKind::Unspecified,
+    }
 }
 
-/// Who is shown nothing of a conversation yet, by device.
+/// Who was given no row of a conversation yet, by device.
 pub(crate) fn without_row(
     devices: &[Arc<Device>],
-    members: &BTreeMap<ConversationId, Vec<User>>,
+    members: &BTreeMap<ConversationId, Vec<Uid>>,
 ) -> Vec<String> {
     let mut without = Vec::new();
     for device in devices {
-        let rows = device.view().rows;
-        let mine = members.iter().filter(|(_, users)| users.contains(&device.user));
+        let mine = members
+            .iter()
+            .filter(|(_, users)| users.contains(&device.name.uid));
         without.extend(
-            mine.filter(|(id, _)| !rows.contains_key(id))
+            mine.filter(|(id, _)| !device.has_row(**id))
                 .map(|(id, _)| format!("{} of {id}", device.name)),
         );
     }

@@ -1,22 +1,23 @@
 //! Keeps the run's [`History`] while it happens, and tells how much was acknowledged and how much is on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
-use whimbrel_sdk::{ConversationId, GroupChangeKind, LocalMessageId};
+use whimbrel_loadtest::check::{Answer, Event, History, Text};
+use whimbrel_protocol::client::ChangeKind;
+use whimbrel_sdk::{ConversationId, LocalMessageId};
 
-use crate::history::{Answer, ChangeAsked, DeviceName, History, Sent, User};
+use crate::device::{Name, Uid};
 
-/// A message of the run, in the order in which they were handed over.
+/// A message of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MessageNumber(usize);
-
-/// A change of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChangeNumber(usize);
+pub(crate) struct Message {
+    conversation: ConversationId,
+    text: Text,
+}
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +50,16 @@ pub(crate) struct Ledger {
 struct Inner {
     history: History,
     /// A client's names for what it was given, with what came first of the two: our name for it, or its outcome.
-    local: BTreeMap<(DeviceName, LocalMessageId), Local>,
+    local: BTreeMap<(Name, LocalMessageId), Local>,
+    /// Messages handed over.
+    begun: u64,
+    /// Of them, those that are not answered.
+    pending: BTreeSet<Text>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Local {
-    Named(MessageNumber),
+    Named(Message),
     Ended(Outcome),
 }
 
@@ -71,14 +76,14 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What happened so far, but for what devices were shown.
+    /// What happened so far.
     pub(crate) fn history(&self) -> History {
         self.lock().history.clone()
     }
 
-    /// Notes the run's conversations.
-    pub(crate) fn set_up(&self, change: impl FnOnce(&mut History)) {
-        change(&mut self.lock().history);
+    /// Notes what happened.
+    pub(crate) fn note(&self, event: Event) {
+        self.lock().history.apply(event);
     }
 
     pub(crate) fn tally(&self) -> watch::Receiver<Tally> {
@@ -86,48 +91,46 @@ impl Ledger {
     }
 
     /// A message is about to be handed over; gives its text, with `padding` more characters.
-    pub(crate) fn begin(
-        &self,
-        device: &DeviceName,
-        user: &User,
-        conversation: ConversationId,
-        padding: usize,
-    ) -> (MessageNumber, String) {
+    pub(crate) fn begin(&self, name: &Name, id: ConversationId, padding: usize) -> (Message, String) {
         let mut inner = self.lock();
-        let number = inner.history.sent.len();
-        let mut text = String::new();
-        write!(text, "{number} {device} {:.<padding$}", "").expect("a String takes everything");
-        inner.history.sent.push(Sent {
-            device: device.clone(),
-            user: user.clone(),
-            conversation,
-            text: text.as_str().into(),
-            begun_at: self.started.elapsed(),
-            answers: Vec::new(),
-            refused: None,
+        let mut words = Text::begin(id);
+        write!(words, "{} {name} {:.<padding$}", inner.begun, "").expect("a String takes everything");
+        let text = Text::of(&words);
+        inner.begun += 1;
+        inner.pending.insert(text);
+        inner.history.apply(Event::Begun {
+            id,
+            device: name.device(),
+            user: name.user(),
+            text,
+            at: self.started.elapsed(),
         });
         self.tally.send_modify(|tally| tally.pending += 1);
-        (MessageNumber(number), text)
+        let message = Message {
+            conversation: id,
+            text,
+        };
+        (message, words)
     }
 
     /// The client took it under this name.
-    pub(crate) fn named(&self, device: &DeviceName, local: LocalMessageId, number: MessageNumber) {
+    pub(crate) fn named(&self, device: &Name, local: LocalMessageId, message: Message) {
         let mut inner = self.lock();
         let key = (device.clone(), local);
         match inner.local.remove(&key) {
-            Some(Local::Ended(outcome)) => self.end(&mut inner, number, outcome),
+            Some(Local::Ended(outcome)) => self.end(&mut inner, message, outcome),
             Some(Local::Named(_)) | None => {
-                inner.local.insert(key, Local::Named(number));
+                inner.local.insert(key, Local::Named(message));
             }
         }
     }
 
     /// The client said what became of what it took under this name.
-    pub(crate) fn ended(&self, device: &DeviceName, local: LocalMessageId, outcome: Outcome) {
+    pub(crate) fn ended(&self, device: &Name, local: LocalMessageId, outcome: Outcome) {
         let mut inner = self.lock();
         let key = (device.clone(), local);
         match inner.local.remove(&key) {
-            Some(Local::Named(number)) => self.end(&mut inner, number, outcome),
+            Some(Local::Named(message)) => self.end(&mut inner, message, outcome),
             // The event overtook the answer that names it.
             Some(Local::Ended(_)) | None => {
                 inner.local.insert(key, Local::Ended(outcome));
@@ -136,22 +139,21 @@ impl Ledger {
     }
 
     /// The sender was answered; again, if it sent again.
-    pub(crate) fn answered(&self, number: MessageNumber, outcome: Outcome) {
-        self.end(&mut self.lock(), number, outcome);
+    pub(crate) fn answered(&self, message: Message, outcome: Outcome) {
+        self.end(&mut self.lock(), message, outcome);
     }
 
-    fn end(&self, inner: &mut Inner, MessageNumber(number): MessageNumber, outcome: Outcome) {
-        let sent = &mut inner.history.sent[number];
-        let first = sent.answers.is_empty() && sent.refused.is_none();
-        match outcome {
-            Outcome::Acknowledged { seq, time_ms } => sent.answers.push(Answer {
-                seq,
-                time_ms,
-                at: self.started.elapsed(),
-            }),
-            Outcome::Refused(code) => sent.refused = Some(code),
-        }
-        if first {
+    fn end(&self, inner: &mut Inner, message: Message, outcome: Outcome) {
+        let (id, text) = (message.conversation, message.text);
+        inner.history.apply(match outcome {
+            Outcome::Acknowledged { seq, time_ms } => {
+                let at = self.started.elapsed();
+                let answer = Answer { seq, time_ms, at };
+                Event::Answered { id, text, answer }
+            }
+            Outcome::Refused(code) => Event::Refused { id, text, code },
+        });
+        if inner.pending.remove(&text) {
             self.tally.send_modify(|tally| {
                 tally.pending -= 1;
                 tally.acknowledged += u64::from(matches!(outcome, Outcome::Acknowledged { .. }));
@@ -159,27 +161,20 @@ impl Ledger {
         }
     }
 
-    /// A change of a group's members is about to be asked for.
-    pub(crate) fn ask_change(&self, id: ConversationId, kind: GroupChangeKind, user: &User) -> ChangeNumber {
-        let changes = &mut self.lock().history.changes;
-        changes.push(ChangeAsked {
-            conversation: id,
-            kind,
-            user: user.clone(),
-            acknowledged: false,
-        });
-        ChangeNumber(changes.len() - 1)
+    /// A change of a group's members is about to be asked for, the one before it done.
+    pub(crate) fn ask_change(&self, id: ConversationId, kind: ChangeKind, uid: &Uid) {
+        let user = uid.user();
+        self.note(Event::ChangeAsked { id, kind, user });
     }
 
-    /// It was done.
-    pub(crate) fn changed(&self, ChangeNumber(number): ChangeNumber) {
-        self.lock().history.changes[number].acknowledged = true;
+    /// The last one was done.
+    pub(crate) fn changed(&self, id: ConversationId) {
+        self.note(Event::ChangeDone { id });
     }
 
     /// A user is about to say that they have read up to here.
-    pub(crate) fn mark(&self, user: &User, id: ConversationId, read_seq: u64) {
-        let mut inner = self.lock();
-        let mark = inner.history.marks.entry((user.clone(), id)).or_default();
-        *mark = read_seq.max(*mark);
+    pub(crate) fn mark(&self, uid: &Uid, id: ConversationId, read_seq: u64) {
+        let user = uid.user();
+        self.note(Event::Marked { id, user, read_seq });
     }
 }

@@ -11,12 +11,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::ids::OperationId;
-use whimbrel_sdk::{ConversationId, GroupChangeKind};
+use whimbrel_sdk::ConversationId;
 
-use crate::device::{Device, Lane};
-use crate::history::{DeviceName, User};
-use crate::ledger::{Ledger, MessageNumber, Outcome};
+use crate::device::{Device, Lane, Name, Uid};
+use crate::ledger::{Ledger, Message, Outcome};
 
 /// How long an owner leaves a group as it is, milliseconds.
 const CHANGE_PAUSE_MS: std::ops::Range<u64> = 300..1_500;
@@ -58,19 +58,19 @@ impl Load {
                     true => LONG_LEN,
                     false => rng.random_range(0..100),
                 };
-                let (number, text) = ledger.begin(&device.name, &device.user, id, padding);
+                let (message, text) = ledger.begin(&device.name, id, padding);
                 let local = device
                     .client
                     .send_text(id, &text)
                     .await
                     .expect("the queue has room");
-                ledger.named(&device.name, local, number);
+                ledger.named(&device.name, local, message);
             }
         });
     }
 
     /// The owner removes members now and then, and invites them again.
-    pub(crate) fn govern(&mut self, owner: &Arc<Device>, id: ConversationId, others: Vec<User>) {
+    pub(crate) fn govern(&mut self, owner: &Arc<Device>, id: ConversationId, others: Vec<Uid>) {
         let (owner, ledger, mut stop) = (Arc::clone(owner), Arc::clone(&self.ledger), self.stop.clone());
         let mut rng = self.fork();
         self.tasks.spawn(async move {
@@ -88,17 +88,17 @@ impl Load {
                 }
                 let uids = vec![user.0.to_string()];
                 let kind = match *present {
-                    true => GroupChangeKind::Removed,
-                    false => GroupChangeKind::Invited,
+                    true => ChangeKind::Removed,
+                    false => ChangeKind::Invited,
                 };
-                let number = ledger.ask_change(id, kind, user);
+                ledger.ask_change(id, kind, user);
                 let answer = match *present {
                     true => owner.client.remove_members(id, uids).await,
                     false => owner.client.invite(id, uids).await,
                 };
                 // What went wrong stays unacknowledged in the ledger, for the checker to see.
                 if answer.is_ok() {
-                    ledger.changed(number);
+                    ledger.changed(id);
                 }
                 *returns += usize::from(!*present);
                 *present = !*present;
@@ -107,7 +107,7 @@ impl Load {
     }
 
     /// The customer's server sends as `user`, one message at a time, and sends old ones again with the same operation id.
-    pub(crate) fn call_api(&mut self, api: &str, token: String, user: &User, ids: Vec<ConversationId>) {
+    pub(crate) fn call_api(&mut self, api: &str, token: String, user: &Uid, ids: Vec<ConversationId>) {
         let mut caller = ApiCaller {
             client: reqwest::Client::builder()
                 .timeout(API_PATIENCE)
@@ -157,16 +157,16 @@ struct ApiCaller {
     client: reqwest::Client,
     url: String,
     token: String,
-    user: User,
+    user: Uid,
     ledger: Arc<Ledger>,
     /// What was sent, to be sent again.
-    done: Vec<(MessageNumber, Value)>,
+    done: Vec<(Message, Value)>,
 }
 
 impl ApiCaller {
     async fn send(&mut self, id: ConversationId, random: [u8; 10]) {
-        let device = DeviceName("customer's server".into());
-        let (number, text) = self.ledger.begin(&device, &self.user, id, 0);
+        let server = Name::new(&self.user, "customer's server");
+        let (message, text) = self.ledger.begin(&server, id, 0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).expect("a time of this age");
         let operation = OperationId::new(now_ms, random);
@@ -177,14 +177,14 @@ impl ApiCaller {
             "operation_id": HEXLOWER.encode(operation.as_bytes()),
         });
         let outcome = self.post(&body).await;
-        self.ledger.answered(number, outcome);
-        self.done.push((number, body));
+        self.ledger.answered(message, outcome);
+        self.done.push((message, body));
     }
 
     async fn replay(&mut self, rng: &mut StdRng) {
-        if let Some((number, body)) = self.done.choose(rng) {
+        if let Some((message, body)) = self.done.choose(rng) {
             let outcome = self.post(body).await;
-            self.ledger.answered(*number, outcome);
+            self.ledger.answered(*message, outcome);
         }
     }
 

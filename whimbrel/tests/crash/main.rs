@@ -1,21 +1,18 @@
 //! Crash tests of the real binary: SDK clients chat through it without pause while it is killed again and again, wholly or
 //! role by role, and in the end everything they were told must be true, for them and for devices that know nothing.
 //!
-//! `device` and `load` act, `cluster` dies and comes back, `ledger` writes down what happened as a `history`, and `checker`
-//! says what of it breaks the design's invariants. `WHIMBREL_CRASH_SEED` repeats a run's choices, though not its timing.
+//! `device` and `load` act, `cluster` dies and comes back, `ledger` writes down what happened, and the checker of
+//! `whimbrel-loadtest` says what of it breaks the design's invariants. `WHIMBREL_CRASH_SEED` repeats a run's choices, though
+//! not its timing.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod checker;
-mod checker_tests;
 mod cluster;
 mod device;
-mod history;
 mod ledger;
 mod load;
-mod log;
 mod run;
 
 use cluster::Target;

@@ -8,12 +8,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use whimbrel_loadtest::check::{Event, Talk, Violation, check};
 use whimbrel_sdk::{ConversationId, NewGroup};
 
-use crate::checker::{Violation, check};
 use crate::cluster::{Cluster, Target};
-use crate::device::{self, Device};
-use crate::history::{History, Talk, User};
+use crate::device::{self, Device, Uid};
 use crate::ledger::{Ledger, Tally};
 use crate::load::Load;
 use crate::support::Mode;
@@ -75,12 +74,12 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
     kill_all(&mut cluster, kills, (&ledger, &devices), &stop, (kill_rng, &say)).await;
     finish(&mut load, &say).await;
 
-    let mut violations = settle(&ledger, &devices).await;
+    let mut violations = settle(&ledger).await;
     say("devices that were there have settled");
     let mut everywhere = devices;
     if violations.is_empty() {
         everywhere.extend(fresh_devices(&cluster, &ledger));
-        violations = settle(&ledger, &everywhere).await;
+        violations = settle(&ledger).await;
         say("new devices have read everything");
     }
     for device in &everywhere {
@@ -153,8 +152,8 @@ async fn finish(load: &mut Load, say: &impl Fn(&str)) {
     say(&format!("all answered: {}; {tally:?}", answered.is_ok()));
 }
 
-fn user(number: usize) -> User {
-    User::new(&format!("user{:02}", number % USERS))
+fn user(number: usize) -> Uid {
+    Uid::new(&format!("user{:02}", number % USERS))
 }
 
 fn start_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
@@ -163,12 +162,7 @@ fn start_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
     let all = phones.chain(desks);
     all.map(|(number, kind)| {
         let user = user(number);
-        Device::start(
-            cluster.running.client(&user.0),
-            &format!("{user}'s {kind}"),
-            true,
-            ledger,
-        )
+        Device::start(cluster.running.client(&user.0), kind, true, ledger)
     })
     .collect()
 }
@@ -179,14 +173,14 @@ fn fresh_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
     users
         .map(|user| {
             let client = cluster.running.client(&user.0);
-            Device::start(client, &format!("{user}'s new one"), false, ledger)
+            Device::start(client, "new one", false, ledger)
         })
         .collect()
 }
 
 /// Opens all conversations, waits until everybody has them, and lets everybody chat.
 async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
-    let mut members: BTreeMap<ConversationId, Vec<User>> = BTreeMap::new();
+    let mut members: BTreeMap<ConversationId, Vec<Uid>> = BTreeMap::new();
     let mut talks = BTreeMap::new();
     for (number, device) in devices.iter().take(USERS).enumerate() {
         for peer in PEERS.map(|peer| user(number + peer)) {
@@ -194,7 +188,7 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
             let id = opened.expect("a direct conversation");
             let pair = [user(number), peer];
             members.insert(id, pair.to_vec());
-            talks.insert(id, Talk::Direct(pair));
+            talks.insert(id, Talk::Direct([pair[0].user(), pair[1].user()]));
         }
     }
     let mut groups = Vec::new();
@@ -211,7 +205,10 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
         members.insert(id, others.iter().cloned().chain([user(number)]).collect());
         groups.push((number, id, others));
     }
-    load.ledger.set_up(|history| history.conversations = talks);
+    for (id, talk) in talks {
+        let base_seq = 0;
+        load.ledger.note(Event::Talk { id, talk, base_seq });
+    }
     let started = Instant::now();
     loop {
         let without = device::without_row(
@@ -232,7 +229,10 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
     }
 
     for device in devices {
-        for (id, _) in members.iter().filter(|(_, users)| users.contains(&device.user)) {
+        for (id, _) in members
+            .iter()
+            .filter(|(_, users)| users.contains(&device.name.uid))
+        {
             load.chat(device, *id);
         }
     }
@@ -274,14 +274,10 @@ async fn in_flight(tally: &mut watch::Receiver<Tally>, since: Tally) -> Tally {
 }
 
 /// Waits until nothing is wrong; gives what still is after the longest it may take.
-async fn settle(ledger: &Ledger, devices: &[Arc<Device>]) -> Vec<Violation> {
+async fn settle(ledger: &Ledger) -> Vec<Violation> {
     let started = Instant::now();
     loop {
-        let history = History {
-            views: device::views(devices),
-            ..ledger.history()
-        };
-        let violations = check(&history);
+        let violations = check(&ledger.history());
         if violations.is_empty() || started.elapsed() > SETTLED_WITHIN {
             return violations;
         }

@@ -1,0 +1,438 @@
+//! The judge finds what is planted, and nothing in a history that is sound.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use whimbrel_protocol::client::ChangeKind;
+use whimbrel_protocol::ids::{ConversationId, ConversationKind};
+
+use super::{
+    Answer, Body, ChangeAsked, Conversation, Device, Entry, Event, History, Invariant, LiveSessions, Row,
+    Sent, Showing, Shown, Talk, Text, User, check,
+};
+
+fn direct() -> ConversationId {
+    ConversationId::from_parts(ConversationKind::Direct, [1; 15])
+}
+
+fn group() -> ConversationId {
+    ConversationId::from_parts(ConversationKind::Group, [2; 15])
+}
+
+fn phone(uid: &str) -> Device {
+    Device::named(uid, "phone")
+}
+
+fn entry(seq: u64, sender: &str, body: Body) -> Entry {
+    Entry {
+        seq,
+        time_ms: 1_000 + seq,
+        sender: User::named(sender),
+        body,
+    }
+}
+
+fn text(seq: u64, sender: &str, text: &str) -> Entry {
+    entry(seq, sender, Body::text(text))
+}
+
+fn change(seq: u64, kind: ChangeKind, uids: &[&str]) -> Entry {
+    let users = uids.iter().map(|uid| User::named(uid)).collect();
+    entry(seq, "ann", Body::Change { kind, users })
+}
+
+/// Sent by ann at `seq` seconds, acknowledged half a second later.
+fn sent(seq: u64, text: &str) -> Sent {
+    let begun_at = Duration::from_secs(seq);
+    Sent {
+        device: phone("ann"),
+        user: User::named("ann"),
+        text: Text::of(text),
+        begun_at,
+        answers: vec![Answer {
+            seq,
+            time_ms: 1_000 + seq,
+            at: begun_at + Duration::from_millis(500),
+        }],
+        refused: None,
+    }
+}
+
+fn asked(kind: ChangeKind) -> ChangeAsked {
+    ChangeAsked {
+        kind,
+        user: User::named("bob"),
+        acknowledged: true,
+    }
+}
+
+fn row(head_seq: u64, read_seq: u64, unread: u64) -> Row {
+    Row {
+        head_seq,
+        read_seq,
+        unread,
+        member: true,
+        first_visible_seq: 1,
+    }
+}
+
+/// Ann and bob chat. In her group bob misses seq 4, which was said while he was away; he has read "d2".
+fn sound() -> History {
+    let talk: Vec<_> = (1..=4).map(|seq| text(seq, "ann", &format!("d{seq}"))).collect();
+    let log = vec![
+        change(1, ChangeKind::Created, &["bob"]),
+        text(2, "ann", "g2"),
+        change(3, ChangeKind::Removed, &["bob"]),
+        text(4, "ann", "g4"),
+        change(5, ChangeKind::Invited, &["bob"]),
+        text(6, "ann", "g6"),
+    ];
+    let bobs: Vec<_> = log.iter().filter(|entry| entry.seq != 4).cloned().collect();
+    let mut history = History::default();
+    for uid in ["ann", "bob"] {
+        history.apply(Event::Device {
+            uid: uid.to_owned(),
+            name: "phone".to_owned(),
+            showing: Showing::InOrder,
+        });
+        history.apply(Event::Sessions {
+            device: phone(uid),
+            sessions: LiveSessions {
+                newest_epoch: 7,
+                live_epoch: 7,
+                count: 1,
+            },
+        });
+    }
+    let shown = |entries: &[Entry], rows: &[Row]| Shown {
+        entries: entries.to_vec(),
+        rows: rows.to_vec(),
+        changed: Vec::new(),
+    };
+    let mut chat = Conversation {
+        talk: Some(Talk::Direct(["ann", "bob"].map(User::named))),
+        marks: [(User::named("bob"), 2)].into(),
+        shown: [
+            (phone("ann"), shown(&talk, &[row(2, 0, 0), row(4, 0, 0)])),
+            (phone("bob"), shown(&talk, &[row(3, 0, 3), row(4, 2, 2)])),
+        ]
+        .into(),
+        ..Conversation::default()
+    };
+    let mut club = Conversation {
+        talk: Some(Talk::Group { open_history: false }),
+        changes: vec![asked(ChangeKind::Removed), asked(ChangeKind::Invited)],
+        shown: [
+            (phone("ann"), shown(&log, &[row(6, 1, 0)])),
+            (phone("bob"), shown(&bobs, &[row(6, 5, 1)])),
+        ]
+        .into(),
+        ..Conversation::default()
+    };
+    (1..=4).for_each(|seq| chat.push_sent(sent(seq, &format!("d{seq}"))));
+    [2, 4, 6]
+        .into_iter()
+        .for_each(|seq| club.push_sent(sent(seq, &format!("g{seq}"))));
+    history.conversations = [(direct(), chat), (group(), club)].into();
+    history
+}
+
+fn of(history: &mut History, id: ConversationId) -> &mut Conversation {
+    history.conversations.entry(id).or_default()
+}
+
+/// What bob was shown of a conversation.
+fn bobs(history: &mut History, id: ConversationId) -> &mut Shown {
+    of(history, id).shown.entry(phone("bob")).or_default()
+}
+
+fn last_row(history: &mut History, id: ConversationId) -> &mut Row {
+    bobs(history, id).rows.last_mut().expect("bob has a row")
+}
+
+/// Something nobody has, as if it had never been written.
+fn lose(history: &mut History, id: ConversationId, seq: u64) {
+    for shown in of(history, id).shown.values_mut() {
+        shown.entries.retain(|entry| entry.seq != seq);
+    }
+}
+
+/// What everybody is shown.
+fn show_all(history: &mut History, id: ConversationId, entry: &Entry) {
+    for (device, shown) in &mut of(history, id).shown {
+        shown.entries.push(entry.clone());
+        if let Some(row) = shown.rows.last_mut() {
+            row.head_seq = entry.seq;
+            row.unread += u64::from(*device == phone("bob"));
+        }
+    }
+}
+
+fn broken(history: &History) -> BTreeSet<Invariant> {
+    let found = check(history);
+    found.into_iter().map(|violation| violation.invariant).collect()
+}
+
+#[test]
+fn a_sound_history_breaks_nothing() {
+    assert_eq!(check(&sound()), []);
+}
+
+#[test]
+fn open_history_shows_newcomers_what_was_before() {
+    let mut history = sound();
+    let club = of(&mut history, group());
+    club.talk = Some(Talk::Group { open_history: true });
+    let all = club.shown[&phone("ann")].entries.clone();
+    bobs(&mut history, group()).entries = all;
+    assert_eq!(check(&history), []);
+}
+
+#[test]
+fn a_refused_send_of_a_removed_member_is_no_fault() {
+    let mut history = sound();
+    of(&mut history, group()).push_sent(Sent {
+        answers: Vec::new(),
+        refused: Some(302),
+        ..sent(7, "too late")
+    });
+    assert_eq!(check(&history), []);
+}
+
+#[test]
+fn a_device_that_shows_entries_as_they_come_may_show_them_out_of_order() {
+    let mut history = sound();
+    bobs(&mut history, direct()).entries.swap(1, 2);
+    assert_eq!(broken(&history), BTreeSet::from([Invariant::OneLog]));
+    for facts in history.devices.values_mut() {
+        facts.showing = Showing::AsItComes;
+    }
+    assert_eq!(check(&history), []);
+}
+
+/// What is planted, what it breaks, and how it is planted.
+type Fault = (&'static str, Invariant, fn(&mut History));
+
+const FAULTS: &[Fault] = &[
+    ("a send without an answer", Invariant::Answered, |history| {
+        of(history, direct()).sent[0].answers.clear()
+    }),
+    ("a send refused without reason", Invariant::Answered, |history| {
+        of(history, direct()).push_sent(Sent {
+            answers: Vec::new(),
+            refused: Some(500),
+            ..sent(5, "d5")
+        });
+    }),
+    ("a change without an answer", Invariant::Answered, |history| {
+        of(history, group()).changes[0].acknowledged = false
+    }),
+    (
+        "an acknowledged message lost from the end",
+        Invariant::PresentOnce,
+        |history| {
+            lose(history, direct(), 4);
+            let shown = &mut of(history, direct()).shown;
+            shown.entry(phone("ann")).or_default().rows = vec![row(3, 0, 0)];
+            shown.entry(phone("bob")).or_default().rows = vec![row(3, 2, 1)];
+        },
+    ),
+    ("a message written twice", Invariant::PresentOnce, |history| {
+        show_all(history, direct(), &text(5, "ann", "d4"))
+    }),
+    ("an entry shown twice", Invariant::PresentOnce, |history| {
+        let shown = bobs(history, direct());
+        shown.entries.push(shown.entries[3].clone());
+    }),
+    ("a change done twice", Invariant::PresentOnce, |history| {
+        of(history, group()).changes.pop();
+    }),
+    ("a change lost", Invariant::PresentOnce, |history| {
+        of(history, group()).changes.push(asked(ChangeKind::Removed))
+    }),
+    ("a hole on one device", Invariant::OneLog, |history| {
+        bobs(history, direct()).entries.remove(1);
+    }),
+    ("a seq that nobody has", Invariant::OneLog, |history| {
+        for shown in of(history, direct()).shown.values_mut() {
+            shown.entries[3].seq = 5;
+            shown.rows.last_mut().expect("both have rows").head_seq = 5;
+        }
+        of(history, direct()).sent[3].answers[0].seq = 5;
+    }),
+    ("entries out of order", Invariant::OneLog, |history| {
+        bobs(history, direct()).entries.swap(1, 2)
+    }),
+    ("devices that disagree", Invariant::OneLog, |history| {
+        bobs(history, group()).entries[2].time_ms += 1
+    }),
+    ("a time that goes back", Invariant::OneLog, |history| {
+        for shown in of(history, group()).shown.values_mut() {
+            let entry = &mut shown.entries[2];
+            entry.time_ms = if entry.seq == 3 { 1 } else { entry.time_ms };
+        }
+    }),
+    ("a message nobody sent", Invariant::OneLog, |history| {
+        show_all(history, direct(), &text(5, "ann", "boo"))
+    }),
+    (
+        "a change of an entry nobody asked for",
+        Invariant::OneLog,
+        |history| {
+            bobs(history, direct()).changed.push(1);
+        },
+    ),
+    (
+        "another answer to the same operation",
+        Invariant::OneAnswer,
+        |history| {
+            let answers = &mut of(history, direct()).sent[0].answers;
+            answers.push(Answer { seq: 9, ..answers[0] });
+        },
+    ),
+    ("an answer the log contradicts", Invariant::OneAnswer, |history| {
+        of(history, direct()).sent[0].answers[0].time_ms += 1
+    }),
+    ("a refused message in the log", Invariant::OneAnswer, |history| {
+        let sent = &mut of(history, group()).sent[1];
+        sent.answers.clear();
+        sent.refused = Some(302);
+    }),
+    (
+        "an acknowledged message after a later one",
+        Invariant::AckOrder,
+        |history| {
+            let sent = &mut of(history, direct()).sent[1];
+            sent.begun_at = Duration::from_secs(60);
+            sent.device = Device::named("ann", "other");
+        },
+    ),
+    ("a senders messages swapped", Invariant::SenderOrder, |history| {
+        let sent = &mut of(history, direct()).sent;
+        for sent in &mut *sent {
+            sent.begun_at = Duration::ZERO;
+        }
+        sent.swap(0, 1);
+    }),
+    ("a device behind the head", Invariant::ReachesHead, |history| {
+        bobs(history, direct()).entries.pop();
+    }),
+    ("a row behind the head", Invariant::ReachesHead, |history| {
+        last_row(history, group()).head_seq = 5
+    }),
+    (
+        "a row that does not know of the return",
+        Invariant::ReachesHead,
+        |history| {
+            last_row(history, group()).member = false;
+        },
+    ),
+    ("a missing row", Invariant::ReachesHead, |history| {
+        bobs(history, group()).rows.clear();
+    }),
+    (
+        "a device that was shown nothing",
+        Invariant::ReachesHead,
+        |history| {
+            of(history, direct()).shown.remove(&phone("bob"));
+        },
+    ),
+    ("a wrong unread", Invariant::Cursors, |history| {
+        last_row(history, direct()).unread = 3
+    }),
+    ("a mark that is lost", Invariant::Cursors, |history| {
+        *last_row(history, direct()) = row(4, 0, 4);
+    }),
+    (
+        "a mark that goes back for a while",
+        Invariant::Cursors,
+        |history| {
+            bobs(history, direct()).rows.insert(1, row(4, 3, 1));
+        },
+    ),
+    ("an entry served after removal", Invariant::Removal, |history| {
+        let all = of(history, group()).shown[&phone("ann")].entries.clone();
+        bobs(history, group()).entries = all;
+    }),
+    (
+        "an older session beside the newest",
+        Invariant::DevicePolicy,
+        |history| {
+            let live = history
+                .devices
+                .get_mut(&phone("bob"))
+                .and_then(|facts| facts.live.as_mut());
+            live.expect("bob is there").count = 2;
+        },
+    ),
+    (
+        "an older session instead of the newest",
+        Invariant::DevicePolicy,
+        |history| {
+            let live = history
+                .devices
+                .get_mut(&phone("bob"))
+                .and_then(|facts| facts.live.as_mut());
+            live.expect("bob is there").live_epoch = 6;
+        },
+    ),
+    ("a stranger served", Invariant::Foreign, |history| {
+        of(history, direct()).talk = Some(Talk::Direct(["ann", "cleo"].map(User::named)));
+    }),
+    ("a stranger's row", Invariant::Foreign, |history| {
+        history.apply(Event::Device {
+            uid: "eve".to_owned(),
+            name: "phone".to_owned(),
+            showing: Showing::InOrder,
+        });
+        history.apply(Event::Row {
+            id: direct(),
+            device: phone("eve"),
+            row: row(4, 0, 4),
+        });
+    }),
+    (
+        "a conversation that nobody opened",
+        Invariant::Foreign,
+        |history| {
+            history.apply(Event::Shown {
+                id: ConversationId::from_parts(ConversationKind::Group, [9; 15]),
+                device: phone("bob"),
+                entry: change(1, ChangeKind::Renamed, &[]),
+            });
+            let stray = ConversationId::from_parts(ConversationKind::Group, [9; 15]);
+            bobs(history, stray).entries[0].body = Body::Text {
+                text: Text::of("for others"),
+                meant_for: Some(direct()),
+            };
+        },
+    ),
+    (
+        "a message of another conversation",
+        Invariant::Foreign,
+        |history| {
+            let stray = Text::begin(group()) + "stray";
+            show_all(history, direct(), &text(5, "ann", &stray));
+        },
+    ),
+];
+
+#[test]
+fn what_is_planted_is_found() {
+    for (name, expected, plant) in FAULTS {
+        let mut history = sound();
+        plant(&mut history);
+        let found = check(&history);
+        assert_eq!(
+            broken(&history),
+            BTreeSet::from([*expected]),
+            "{name}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn every_invariant_is_broken_by_some_plant() {
+    let planted: BTreeSet<_> = FAULTS.iter().map(|(_, invariant, _)| *invariant).collect();
+    assert_eq!(planted, BTreeSet::from(Invariant::ALL));
+}
