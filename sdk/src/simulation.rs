@@ -181,7 +181,10 @@ impl SimulatedClient {
     pub fn handle_timeout(&mut self, clocks: (Duration, u64)) {
         let now = self.now(clocks);
         if let Some(line) = &mut self.line
-            && line.session.poll_timeout().is_some_and(|due| due <= now.monotonic)
+            && line
+                .session
+                .poll_timeout()
+                .is_some_and(|due| due <= now.monotonic)
         {
             line.session.handle_timeout(now.monotonic);
         }
@@ -249,7 +252,9 @@ impl SimulatedClient {
         text: &str,
         clocks: (Duration, u64),
     ) -> LocalMessageId {
-        let text = Text { text: text.to_owned() };
+        let text = Text {
+            text: text.to_owned(),
+        };
         let message = NewMessage {
             conversation,
             content: Content {
@@ -302,13 +307,14 @@ impl SimulatedClient {
         number
     }
 
-    /// Messages that wait to be sent or answered.
+    /// Messages that wait to be sent or answered; not those that the server will never take.
     ///
     /// # Panics
     /// When the local store fails.
     #[must_use]
     pub fn unsent(&self) -> usize {
-        whole(self.core.unsent()).len()
+        let unsent = whole(self.core.unsent());
+        unsent.iter().filter(|unsent| unsent.failed.is_none()).count()
     }
 
     fn now(&self, (monotonic, unix_ms): (Duration, u64)) -> Now {
@@ -401,9 +407,7 @@ impl SimulatedClient {
     }
 
     fn retry_later(&mut self, now: Now, retry_after_ms: u32) {
-        let pause = self
-            .pause
-            .fail(now.monotonic, retry_after_ms, self.rng.random());
+        let pause = self.pause.fail(now.monotonic, retry_after_ms, self.rng.random());
         self.wanted_at = Some(now.monotonic + pause);
     }
 

@@ -218,13 +218,6 @@ impl Device {
         self.follow(scene);
     }
 
-    /// Whether its connection goes to this gateway.
-    pub(crate) fn is_on(&self, gateway: &NodeId) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|connection| connection.gateway == *gateway)
-    }
-
     /// The gateway is gone; `silently`: its machine is, and nobody says so.
     pub(crate) fn lose_gateway(&mut self, gateway: &NodeId, silently: bool, now_ms: u64) {
         let leaving = self.leaving.iter_mut();

@@ -17,7 +17,7 @@ use whimbrel_host::HostParts;
 use whimbrel_link::{ClusterSecret, Endpoint, Identity, LinkEvent};
 use whimbrel_protocol::cluster::NodeLease;
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{MemoryRegistry, Registry as _, RegistryAt, Role, SessionRecord, UserKey};
+use whimbrel_registry::{MemoryRegistry, Registry as _, RegistryAt, Role};
 use whimbrel_router::{Router, RouterConfig, RouterHandle};
 
 use crate::clock::ProcessClock;
@@ -127,7 +127,8 @@ impl Process {
     pub(crate) fn run(&mut self, to_ms: u64) {
         if self.frozen_until_ms.is_none() {
             let until = self.clock.instant(to_ms);
-            self.runtime.block_on(tokio::time::sleep_until(until));
+            self.runtime
+                .block_on(async move { tokio::time::sleep_until(until).await });
             self.ran_to_ms = to_ms;
         }
     }
@@ -183,18 +184,6 @@ impl Process {
             return None;
         };
         self.runtime.block_on(registry.nodes(Some(Role::Gateway))).ok()
-    }
-
-    /// The sessions that the registry at home here knows of these users.
-    pub(crate) fn registered(&mut self, users: Vec<UserKey>) -> Option<Vec<SessionRecord>> {
-        let Body::Router {
-            registry: Some(registry),
-            ..
-        } = &self.body
-        else {
-            return None;
-        };
-        self.runtime.block_on(registry.look_up(users)).ok()
     }
 }
 
