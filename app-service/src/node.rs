@@ -72,6 +72,7 @@ impl Node {
             config.rows.push_queue_max,
             Arc::clone(&registry),
             Arc::clone(&caller),
+            Arc::clone(&env.timers),
         );
         env.spawner.spawn("fanout", Box::pin(fanout_task.run()));
         let lane_parts = LaneParts {

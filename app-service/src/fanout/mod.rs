@@ -18,11 +18,12 @@ use futures::stream::FuturesUnordered;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use whimbrel_link::Caller;
+use whimbrel_link::{CallError, Caller};
 use whimbrel_protocol::cluster::{PushResponse, SessionRecord, UserKey};
 use whimbrel_protocol::ids::{AppKey, UserId};
 use whimbrel_registry::Registry;
 
+use crate::env::Timers;
 use plan::{GatewayPush, frames, stale};
 pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, priority_of};
 
@@ -34,6 +35,11 @@ const USERS_PER_LOOK_UP: usize = 1000;
 /// Frames on their way to gateways and not yet accepted. Gateways accept in a millisecond or so; many more means that one
 /// is silent, and waiting longer would only grow the queue.
 const FRAMES_IN_FLIGHT_MAX: usize = 1024;
+/// How often a frame is handed over that came to nothing on its way: a router or link that broke under it has been replaced by
+/// another within this many times the pause. More would hold places in flight for a gateway that is dead.
+const HAND_OVERS_MAX: u32 = 3;
+/// The pause between two of them.
+const HAND_OVER_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long a gateway may take to accept a frame. Beyond, the client has synced or is gone.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,12 +56,18 @@ pub struct FanoutTask {
     closing: CancellationToken,
     registry: Arc<dyn Registry>,
     caller: Arc<dyn Caller>,
+    timers: Arc<dyn Timers>,
 }
 
 impl Fanout {
     /// A fan-out with room for `queue_max` pushes, and its task, to be run.
     #[must_use]
-    pub fn new(queue_max: usize, registry: Arc<dyn Registry>, caller: Arc<dyn Caller>) -> (Self, FanoutTask) {
+    pub fn new(
+        queue_max: usize,
+        registry: Arc<dyn Registry>,
+        caller: Arc<dyn Caller>,
+        timers: Arc<dyn Timers>,
+    ) -> (Self, FanoutTask) {
         let (sender, receiver) = mpsc::channel(queue_max.max(1));
         let closing = CancellationToken::new();
         let task = FanoutTask {
@@ -63,6 +75,7 @@ impl Fanout {
             closing: closing.clone(),
             registry,
             caller,
+            timers,
         };
         (
             Self {
@@ -145,13 +158,26 @@ impl FanoutTask {
         sessions
     }
 
-    /// Hands a frame to its gateway. Another router is tried by the link below; then it is given up.
+    /// Hands a frame to its gateway, which may then have it twice: clients know what they were shown. A last notice that
+    /// nothing makes up for soon is worth that; what is given up is found by a client's next sync.
     fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = ()> + Send + 'static {
         let caller = Arc::clone(&self.caller);
         let registry = Arc::clone(&self.registry);
+        let timers = Arc::clone(&self.timers);
         async move {
             let GatewayPush { envelope, sessions } = frame;
-            let answer = match caller.call(envelope, ACCEPT_TIMEOUT).await {
+            let mut outcome = caller.call(envelope.clone(), ACCEPT_TIMEOUT).await;
+            for _ in 1..HAND_OVERS_MAX {
+                if !matches!(
+                    outcome,
+                    Err(CallError::Lost | CallError::UnknownNode | CallError::Unavailable { .. })
+                ) {
+                    break;
+                }
+                timers.sleep(HAND_OVER_AGAIN_AFTER).await;
+                outcome = caller.call(envelope.clone(), ACCEPT_TIMEOUT).await;
+            }
+            let answer = match outcome {
                 Ok(answer) => PushResponse::decode(answer.body).unwrap_or_default(),
                 Err(error) => {
                     metrics::counter!("whimbrel_pushes_dropped_total", "why" => "gateway").increment(1);
