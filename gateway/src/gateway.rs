@@ -152,6 +152,7 @@ impl Gateway {
             maker,
             keys,
             renewed_at: None,
+            missed: false,
             draining: draining.clone(),
             stop: stop.clone(),
         };
