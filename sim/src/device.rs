@@ -1,6 +1,6 @@
 //! A user's device: the SDK's core over one connection at a time, and the account of all it was told and shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(crate) struct Device {
     pub(crate) answers: Vec<(u64, CallResult)>,
     /// The newest row of each conversation.
     pub(crate) rows: BTreeMap<ConversationId, Row>,
+    /// Conversations in which a message of its was refused.
+    pub(crate) refused: BTreeSet<ConversationId>,
     /// The newest entry shown of each conversation.
     pub(crate) shown: BTreeMap<ConversationId, u64>,
     connection: Option<Connection>,
@@ -58,7 +60,13 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Device {
-    pub(crate) fn new(uid: &str, name: &str, token: String, history: &mut History, mut dice: Dice) -> Self {
+    pub(crate) fn new(
+        (uid, name): (&str, &str),
+        token: String,
+        sync_interval: Duration,
+        history: &mut History,
+        mut dice: Dice,
+    ) -> Self {
         history.apply(Happened::Device {
             uid: uid.to_owned(),
             name: name.to_owned(),
@@ -70,7 +78,7 @@ impl Device {
             device_id: name.to_owned(),
             // Everything is to be shown, and nothing but the system itself may bring it.
             initial_history: u64::MAX,
-            sync_interval: Duration::from_secs(24 * 3_600),
+            sync_interval,
         };
         Self {
             uid: uid.to_owned(),
@@ -78,6 +86,7 @@ impl Device {
             client: SimulatedClient::new(identity, token, dice.next()),
             answers: Vec::new(),
             rows: BTreeMap::new(),
+            refused: BTreeSet::new(),
             shown: BTreeMap::new(),
             connection: None,
             dialling: None,
@@ -356,6 +365,7 @@ impl Device {
                     }
                     SendState::Failed { error } => {
                         let code = error.code;
+                        self.refused.insert(id);
                         note!(scene.trace, scene.now_ms, "{} refused {id} {code}", self.name);
                         scene.history.apply(Happened::Refused { id, text, code });
                     }

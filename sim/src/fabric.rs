@@ -293,6 +293,7 @@ fn take(ends: &mut [End; 2], (from, to): (usize, usize), now_ms: u64, slow_ms: u
 
 fn deliver(end: &mut End, to: &NodeId, now_ms: u64, trace: &mut Trace) -> bool {
     let mut any = false;
+    let from = end.link.peer().node.clone();
     while let Some((at_ms, _)) = end.inbound.front()
         && *at_ms <= now_ms
         && let Some((at_ms, envelope)) = end.inbound.pop_front()
@@ -304,7 +305,7 @@ fn deliver(end: &mut End, to: &NodeId, now_ms: u64, trace: &mut Trace) -> bool {
                 note!(
                     trace,
                     now_ms,
-                    "to {to} kind {kind} id {id} {response} {status} {len}"
+                    "{from} to {to} kind {kind} id {id} {response} {status} {len}"
                 );
                 any = true;
             }

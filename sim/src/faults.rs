@@ -79,20 +79,38 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// The faults of a run, from `from_ms` on.
-    pub(crate) fn new(mut dice: Dice, from_ms: u64) -> Self {
+    /// The faults of a run.
+    pub(crate) fn new(mut dice: Dice) -> Self {
         let permille = [150, 300, 600][dice.below(3)];
         let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.chance(permille)).collect();
         let pause_ms = [300, 1_000, 3_000][dice.below(3)];
         Self {
             dice,
             kinds,
-            next_ms: from_ms,
+            next_ms: 0,
             pause_ms,
             weather: Weather::default(),
             weather_until_ms: 0,
             slow_until_ms: 0,
         }
+    }
+
+    /// Whether something may be committed and nobody left who could tell of it: then it takes a client's next sync. In the
+    /// other runs no client syncs without a cause, and whatever is not told is found.
+    pub(crate) fn may_lose_notices(&self) -> bool {
+        let loses = |kind: &Kind| {
+            matches!(
+                kind,
+                Kind::Crash
+                    | Kind::Freeze
+                    | Kind::Replace
+                    | Kind::LoseRegistry
+                    | Kind::StallLink
+                    | Kind::SlowLinks
+                    | Kind::BreakLink
+            )
+        };
+        self.kinds.iter().any(loses)
     }
 
     /// When something goes wrong next.

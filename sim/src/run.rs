@@ -1,5 +1,7 @@
 //! One run: from a seed to a verdict.
 
+use std::time::Duration;
+
 use whimbrel_loadtest::check::{Invariant, Violation, check};
 
 use crate::dice::Dice;
@@ -13,11 +15,18 @@ use crate::world::World;
 const SET_UP_WITHIN_MS: u64 = 60_000;
 
 /// How long users write while things go wrong, ms.
-const STORM_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
+const STORM_MS: std::ops::RangeInclusive<u64> = 4_000..=20_000;
 
 /// By then after the storm everything must have come to rest, ms: the longest pause of a client is a minute, a lost session
 /// is noticed in half a minute, work left behind by a dead node in seconds.
 const SETTLE_WITHIN_MS: u64 = 300_000;
+
+/// Between a client's syncs without a cause, where what happened may be told to nobody: the net under everything, which is
+/// minutes in production.
+const SYNC_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The same where everything must be told: longer than any run.
+const NO_SYNC: Duration = Duration::from_secs(24 * 3_600);
 
 /// Between two looks at whether it has, ms.
 const LOOK_EVERY_MS: u64 = 2_000;
@@ -67,9 +76,15 @@ pub struct Report {
 pub fn run(seed: u64, options: Options) -> Report {
     let mut dice = Dice::new(seed);
     let services = 2 + dice.below(2);
-    let world = World::new(dice.fork(), services, options);
+    let faults = Faults::new(dice.fork());
+    let sync_interval = if options.faults && faults.may_lose_notices() {
+        SYNC_INTERVAL
+    } else {
+        NO_SYNC
+    };
+    let world = World::new(dice.fork(), services, sync_interval, options);
     let mut run = Run::begin(world, dice);
-    run.go_through(options.faults);
+    run.go_through(options.faults.then_some(faults));
     let violations = run.settle();
     let (events, hash) = run.world.trace.sum();
     Report {
@@ -105,20 +120,21 @@ impl Run {
     }
 
     /// Sets up, then lets users act while things go wrong, then heals.
-    fn go_through(&mut self, faulty: bool) {
+    fn go_through(&mut self, mut faults: Option<Faults>) {
         while !self.workload.is_set_up() && self.world.now_ms < SET_UP_WITHIN_MS {
             self.step(SET_UP_WITHIN_MS);
         }
-        let mut faults = Faults::new(self.dice.fork(), self.world.now_ms);
         let end_ms = self.world.now_ms + self.dice.within(STORM_MS);
         note!(self.world.trace, self.world.now_ms, "the storm begins");
         while self.world.now_ms < end_ms {
-            if faulty {
+            let mut due_ms = end_ms;
+            if let Some(faults) = &mut faults {
                 faults.act(&mut self.world, &self.workload);
+                due_ms = due_ms.min(faults.due_ms());
             }
             self.workload.act(&mut self.world);
-            let due_ms = self.workload.due_ms().min(faults.due_ms());
-            self.step(end_ms.min(due_ms).max(self.world.now_ms + 1));
+            due_ms = due_ms.min(self.workload.due_ms());
+            self.step(due_ms.max(self.world.now_ms + 1));
         }
         self.world.heal();
     }

@@ -5,6 +5,7 @@
 //! while nothing does.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use whimbrel_app_service::auth::{App, AppSecret, Apps, TokenRole, mint};
 use whimbrel_link::ClusterSecret;
@@ -55,13 +56,14 @@ pub(crate) struct World {
     /// Processes that stand still, or did, while others have their names; and when they end.
     zombies: Vec<(u64, Process)>,
     window_ms: u64,
+    sync_interval: Duration,
     secret: AppSecret,
     dice: Dice,
 }
 
 impl World {
     /// A cluster about to start: two gateways, two routers, and so many service nodes.
-    pub(crate) fn new(mut dice: Dice, services: usize, options: Options) -> Self {
+    pub(crate) fn new(mut dice: Dice, services: usize, sync_interval: Duration, options: Options) -> Self {
         let name =
             |role: &str, number: usize| NodeId::new(&format!("{role}-{number}")).expect("the name of a node");
         let roles = [
@@ -102,6 +104,7 @@ impl World {
             starts,
             zombies: Vec::new(),
             window_ms: 1,
+            sync_interval,
             secret,
             dice,
         }
@@ -119,7 +122,13 @@ impl World {
             TOKEN_TTL_S,
         );
         let token = token.expect("a token can be signed");
-        let device = Device::new(uid, name, token, &mut self.history, self.dice.fork());
+        let device = Device::new(
+            (uid, name),
+            token,
+            self.sync_interval,
+            &mut self.history,
+            self.dice.fork(),
+        );
         self.devices.push(device);
     }
 
