@@ -9,6 +9,7 @@
 //! | [`users`] | uids and user ids |
 //! | [`keys`], [`values`] | where and how everything is stored |
 //! | [`delivery`], [`fanout`], [`user_lane`], [`markers`] | what follows a commit: pushes, rows, and making up for losses |
+//! | [`rooms`] | ephemeral audiences: joins, and one frame per gateway |
 //! | [`sync`] | `Sync(cursor)` |
 //! | [`service`], [`http`], [`auth`] | the ways in: links, the HTTP API, tokens |
 //! | [`node`], [`AppService`] | all of it put together: closed, and over real links and sockets |
@@ -22,6 +23,7 @@
 //! | `whimbrel_requests_overloaded_total` | requests turned away because the node is full |
 //! | `whimbrel_request_panics_total` | requests that ended in a panic; always worth a look |
 //! | `whimbrel_pushes_accepted_total`, `whimbrel_pushes_dropped_total{why}` | sessions that gateways took a push for; pushes left to sync |
+//! | `whimbrel_room_members_total{outcome}` | members of rooms whose gateways took a message, or for whom it was dropped |
 //! | `whimbrel_rows_per_commit` | rows of conversation lists brought up to date together |
 //! | `whimbrel_row_conflicts_total` | commits of rows that met another node's |
 //! | `whimbrel_rows_refused_total` | rows that found their lane full; markers make up for them |
@@ -52,6 +54,9 @@ mod lease;
 pub mod markers;
 pub mod node;
 pub mod placement;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
+pub mod rooms;
 pub mod service;
 pub mod sync;
 pub mod ticket;

@@ -21,6 +21,7 @@ use crate::fanout::Fanout;
 use crate::log::{AppOptions, AppOptionsOf, Log};
 use crate::markers::{Markers, Redo, Sweeper, SweeperParts};
 use crate::placement::{Peer, Placement};
+use crate::rooms::Rooms;
 use crate::service::{Service, ServiceParts};
 use crate::user_lane::{LaneParts, Lanes};
 
@@ -72,9 +73,11 @@ impl Node {
             config.rows.push_queue_max,
             Arc::clone(&registry),
             Arc::clone(&caller),
+            Arc::clone(&env.clock),
             Arc::clone(&env.timers),
         );
         env.spawner.spawn("fanout", Box::pin(fanout_task.run()));
+        let rooms = Rooms::new(Arc::clone(&registry), Arc::clone(&caller), env.clone());
         let lane_parts = LaneParts {
             store: Arc::clone(&store),
             epoch,
@@ -114,6 +117,7 @@ impl Node {
             store,
             epoch,
             apps,
+            rooms,
             lanes: Arc::clone(&lanes),
             env,
             requests_in_progress_max: config.service.requests_in_progress_max,

@@ -21,6 +21,7 @@ use crate::downward::Downward;
 use crate::engine::{Engine, EngineError, EngineParts, Listeners, Order, Reach, Upstream};
 use crate::keys::{GatewayKeys, KeyMaker};
 use crate::lease::{COMPONENT, Lease};
+use crate::rooms::Desk;
 use crate::upward::{Cluster, Upward};
 
 /// How often a leaving gateway looks whether everybody has left.
@@ -109,6 +110,7 @@ impl Gateway {
         let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
         let registry = registry.reached_through(&caller);
         let tasks = Tasks::new();
+        let (desk, desk_task) = Desk::new(identity.node.clone(), identity.incarnation, Arc::clone(&registry));
         let cluster = Arc::new(Cluster {
             uplink: uplink.clone(),
             registry: Arc::clone(&registry),
@@ -117,6 +119,7 @@ impl Gateway {
             reach: OnceLock::new(),
             random: choices.random,
             node: identity.node.as_str().to_owned(),
+            desk: desk.clone(),
         });
         let now_ms = host.clock.now_ms();
         let endpoints = endpoints(&config, listeners.address());
@@ -132,7 +135,7 @@ impl Gateway {
         let upstream: Arc<dyn Upstream> = Arc::new(Upward(Arc::clone(&cluster)));
         let engine = Engine::start(listeners, parts, &upstream)?;
         let (address, reach) = (engine.address(), engine.reach());
-        downward.serve(reach.clone());
+        downward.serve(reach.clone(), desk.clone());
         // Set once, here.
         let _first = cluster.reach.set(reach.clone());
 
@@ -141,12 +144,14 @@ impl Gateway {
             COMPONENT,
             whimbrel_host::Readiness::NotReady("starting".to_owned()),
         );
+        tasks.spawn("gateway-rooms", desk_task.run(reach.clone(), stop.clone()));
         let lease = Lease {
             config: config.clone(),
             identity: identity.clone(),
             registry: Arc::clone(&registry),
             uplink,
             reach: reach.clone(),
+            desk,
             health: host.health.clone(),
             clock: Arc::clone(&host.clock),
             maker,

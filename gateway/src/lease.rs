@@ -20,6 +20,7 @@ use whimbrel_registry::{Registry, RegistryError};
 use crate::config::GatewayConfig;
 use crate::engine::{Order, Reach};
 use crate::keys::{KeyMaker, KeyRing};
+use crate::rooms::Desk;
 
 /// The gateway's name among the components of its process.
 pub(crate) const COMPONENT: &str = "gateway";
@@ -31,6 +32,7 @@ pub(crate) struct Lease {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) uplink: Uplink,
     pub(crate) reach: Reach,
+    pub(crate) desk: Desk,
     pub(crate) health: Health,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) maker: KeyMaker,
@@ -82,6 +84,7 @@ impl Lease {
                     may_be_lost,
                     "the registry has lost our sessions, or pushes to them; announcing again"
                 );
+                self.desk.lost().await;
                 self.reach.order_all(&Order::Announce).await;
             }
             known_life = seen.or(known_life);

@@ -3,6 +3,7 @@
 //! From the inside out:
 //! - `session`: one login session as a pure state machine: bytes, answers and timers in, bytes and events out;
 //! - `engine`: reactors, one thread per core, that own sockets, sessions and whole user buckets, and share no lock;
+//! - `rooms`: ephemeral audiences: memberships, walks over them, and what the registry is told of their numbers;
 //! - the shell: [`Gateway`] puts reactors, links and registry together on tokio, renews lease and keys, and drains.
 //!
 //! Not here: business payloads (nobody opens one), the Store, and any decision about users. A gateway that dies loses no
@@ -16,6 +17,9 @@ mod gateway;
 mod keys;
 mod lease;
 mod metrics;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
+mod rooms;
 mod session;
 #[cfg(feature = "simulation")]
 pub mod simulation;

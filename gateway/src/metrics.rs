@@ -13,6 +13,10 @@
 //! | `whimbrel_gateway_pushes_gone_total` | counter | `reactor` | pushes whose session was gone |
 //! | `whimbrel_gateway_pushes_collapsed_total` | counter | | pushes that became a SYNC_HINT: a bound was hit |
 //! | `whimbrel_gateway_pushes_deferred_total` | counter | | pushes that became a SYNC_HINT: a reactor was behind |
+//! | `whimbrel_gateway_room_broadcasts_total` | counter | `reactor` | broadcasts to rooms that a reactor took on |
+//! | `whimbrel_gateway_room_deliveries_total` | counter | `reactor` | messages to rooms that a session took |
+//! | `whimbrel_gateway_room_drops_total` | counter | `reactor`, `reason` | messages to rooms that a member did not get: `queue` too much waits, `late` waited too long, `paced` its bucket's tokens were used up, `slow` it has too much to read, `too_large` for it, `gone` its session ended |
+//! | `whimbrel_gateway_room_memberships` | gauge | `reactor` | sessions in rooms, once for each room |
 //! | `whimbrel_gateway_connections` | gauge | `reactor` | connections, in any state |
 //! | `whimbrel_gateway_held_bytes` | gauge | `reactor` | bytes of unfinished hellos, records, frames |
 //! | `whimbrel_gateway_owed_bytes` | gauge | `reactor` | bytes that wait for clients |
@@ -24,8 +28,19 @@ use crate::session::Fault;
 
 pub(crate) const PUSHES_COLLAPSED: &str = "whimbrel_gateway_pushes_collapsed_total";
 pub(crate) const PUSHES_DEFERRED: &str = "whimbrel_gateway_pushes_deferred_total";
+pub(crate) const ROOM_DROPS: &str = "whimbrel_gateway_room_drops_total";
 const SESSIONS_ENDED: &str = "whimbrel_gateway_sessions_ended_total";
 const TURNED_AWAY: &str = "whimbrel_gateway_turned_away_total";
+
+/// Messages to rooms that a member did not get, by reason.
+pub(crate) struct RoomDrops {
+    pub(crate) queue: Counter,
+    pub(crate) late: Counter,
+    pub(crate) paced: Counter,
+    pub(crate) slow: Counter,
+    pub(crate) too_large: Counter,
+    pub(crate) gone: Counter,
+}
 
 /// One reactor's handles, looked up once.
 pub(crate) struct ReactorMetrics {
@@ -37,6 +52,10 @@ pub(crate) struct ReactorMetrics {
     pub(crate) requests: Counter,
     pub(crate) pushes: Counter,
     pub(crate) pushes_gone: Counter,
+    pub(crate) room_broadcasts: Counter,
+    pub(crate) room_deliveries: Counter,
+    pub(crate) room_drops: RoomDrops,
+    room_memberships: Gauge,
     connections: Gauge,
     held_bytes: Gauge,
     owed_bytes: Gauge,
@@ -47,6 +66,8 @@ impl ReactorMetrics {
     pub(crate) fn new(index: u16) -> Self {
         let reactor = index.to_string();
         let counter = |name: &'static str| counter!(name, "reactor" => reactor.clone());
+        let drops =
+            |reason: &'static str| counter!(ROOM_DROPS, "reactor" => reactor.clone(), "reason" => reason);
         let gauge = |name: &'static str| gauge!(name, "reactor" => reactor.clone());
         Self {
             accepted: counter("whimbrel_gateway_accepted_total"),
@@ -56,6 +77,17 @@ impl ReactorMetrics {
             requests: counter("whimbrel_gateway_requests_total"),
             pushes: counter("whimbrel_gateway_pushes_total"),
             pushes_gone: counter("whimbrel_gateway_pushes_gone_total"),
+            room_broadcasts: counter("whimbrel_gateway_room_broadcasts_total"),
+            room_deliveries: counter("whimbrel_gateway_room_deliveries_total"),
+            room_drops: RoomDrops {
+                queue: drops("queue"),
+                late: drops("late"),
+                paced: drops("paced"),
+                slow: drops("slow"),
+                too_large: drops("too_large"),
+                gone: drops("gone"),
+            },
+            room_memberships: gauge("whimbrel_gateway_room_memberships"),
             connections: gauge("whimbrel_gateway_connections"),
             held_bytes: gauge("whimbrel_gateway_held_bytes"),
             owed_bytes: gauge("whimbrel_gateway_owed_bytes"),
@@ -72,6 +104,15 @@ impl ReactorMetrics {
         self.connections.set(state.connections as f64);
         self.held_bytes.set(state.held_bytes as f64);
         self.owed_bytes.set(state.owed_bytes as f64);
+    }
+
+    /// How many memberships in rooms there are.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floats; 2^52 memberships do not occur"
+    )]
+    pub(crate) fn note_memberships(&self, memberships: usize) {
+        self.room_memberships.set(memberships as f64);
     }
 
     /// A session ended for a reason of its own.

@@ -1,4 +1,5 @@
-//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry.
+//! What reactors ask, asked of the cluster: service nodes over the uplink, sessions in the registry. Numbers of rooms go to
+//! their desk.
 //!
 //! Called from reactors, answered from tokio: nothing here waits for anything on a reactor's thread.
 
@@ -20,6 +21,7 @@ use whimbrel_protocol::method::Method;
 use whimbrel_registry::{Registry, RegistryError};
 
 use crate::engine::{Asked, Authenticate, Place, Reach, Reply, Upstream};
+use crate::rooms::{Desk, RoomName};
 use crate::session::{Answer, Identity, Unanswered, UpRequest};
 
 /// How long opening a session may take: as long as a client waits for READY before it tries elsewhere.
@@ -44,6 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) node: String,
     /// Where random numbers come from.
     pub(crate) random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Where changes of rooms go.
+    pub(crate) desk: Desk,
 }
 
 impl Cluster {
@@ -107,6 +111,10 @@ impl Cluster {
             });
         }
         record.user_id = opened.user_id;
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::RegistrationAfterSync) {
+            return Ok((opened, self.register_late(record), Vec::new()));
+        }
         let registered = self
             .registry
             .register(record.clone())
@@ -120,6 +128,19 @@ impl Cluster {
             });
         }
         Ok((opened, record, registered.displaced))
+    }
+
+    /// With [`Fault::RegistrationAfterSync`](crate::planted::Fault::RegistrationAfterSync): some time from now.
+    #[cfg(feature = "planted-faults")]
+    fn register_late(&self, record: SessionRecord) -> SessionRecord {
+        let (registry, late) = (Arc::clone(&self.registry), record.clone());
+        self.spawn("register-late", async move {
+            tokio::time::sleep(crate::planted::REGISTERED_LATE).await;
+            if let Err(error) = registry.register(late).await {
+                tracing::warn!(%error, "a session is not registered");
+            }
+        });
+        record
     }
 
     /// Has sessions closed that lost their place, wherever they are. One that stayed would get no pushes and not know.
@@ -246,6 +267,10 @@ impl Upstream for Upward {
     }
 
     fn ended(&self, record: SessionRecord) {
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::PushToReusedSlot) {
+            return;
+        }
         let registry = Arc::clone(&self.0.registry);
         self.0.spawn("unregister-session", async move {
             // What stays behind is found to be gone by the next push.
@@ -271,12 +296,21 @@ impl Upstream for Upward {
             }
         });
     }
+
+    fn room_counts(
+        &self,
+        reactor: u16,
+        counts: Vec<(Arc<RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<RoomName>, u32)>> {
+        self.0.desk.counts(reactor, counts)
+    }
 }
 
 /// History waits behind everything else: nobody notices a page that comes a little later.
 fn priority_of(method: u32) -> Priority {
     match Method::from_number(method) {
         Some(Method::Pull | Method::PullChanges | Method::ListMembers) => Priority::History,
+        Some(Method::SendRoom | Method::CountRoom) => Priority::Room,
         _ => Priority::Direct,
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use whimbrel_protocol::cluster::{NodeLease, Role, SessionRecord, UserKey};
+use whimbrel_protocol::cluster::{
+    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
+};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
 
@@ -52,6 +54,12 @@ impl Registry for Yes {
     }
     async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
         self.0.announce(records).await
+    }
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
+        self.0.put_rooms(counts).await
+    }
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        self.0.look_up_room(room).await
     }
     fn life(&self) -> watch::Receiver<Option<Incarnation>> {
         self.0.life()

@@ -12,7 +12,10 @@ use tokio::sync::watch;
 use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_lbs::{Lbs, LbsConfig, LbsHandle};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{NodeLease, Registered, Registry, RegistryError, Role, SessionRecord, UserKey};
+use whimbrel_registry::{
+    NodeLease, Registered, Registry, RegistryError, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord,
+    UserKey,
+};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,6 +61,14 @@ impl Registry for Scripted {
     }
 
     async fn announce(&self, _records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
+        unreachable!("the LBS only reads nodes")
+    }
+
+    async fn put_rooms(&self, _counts: RoomCounts) -> Result<(), RegistryError> {
+        unreachable!("the LBS only reads nodes")
+    }
+
+    async fn look_up_room(&self, _room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
         unreachable!("the LBS only reads nodes")
     }
 

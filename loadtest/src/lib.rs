@@ -3,5 +3,28 @@
 //! It stands outside: it knows the protocol and nothing of a server's inside.
 #![forbid(unsafe_code)]
 
+pub mod chat;
 pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod deployment;
+pub mod directory;
+pub mod engine;
+pub mod latency;
+pub mod lead;
+pub mod listing;
+pub mod procfs;
+pub mod program;
+pub mod progress;
+pub mod raw;
+mod reading;
 pub mod record;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod schedule;
+pub mod stamp;
+pub mod tally;
+pub mod token;
+pub mod wire;
+pub mod workers;

@@ -2,7 +2,7 @@
 //!
 //! Both are CityHash v1.1.0 (Pike and Alakuijala, 2011), 128 bits, of which the low 64 are used.
 
-use crate::ids::{AppKey, ConversationId, Uid};
+use crate::ids::{AppKey, ConversationId, RoomId, Uid};
 
 /// The low 64 bits of CityHash128 v1.1.0, as `Uint128Low64` gives them in the reference implementation.
 #[must_use]
@@ -30,5 +30,13 @@ pub fn user_bucket(app: &AppKey, uid: &Uid, buckets: std::num::NonZeroU32) -> u3
 pub fn affinity(conversation: &ConversationId) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "a hint takes the low half")]
     let low = city_hash(conversation.as_bytes()) as u32;
+    low
+}
+
+/// The placement hint of a room: the low 32 bits of the hash of its id's bytes.
+#[must_use]
+pub fn room_affinity(room: &RoomId) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a hint takes the low half")]
+    let low = city_hash(room.as_str().as_bytes()) as u32;
     low
 }

@@ -43,6 +43,10 @@ numbered! {
         OperationExpired = 306,
         /// The operation id was used for something else.
         OperationMismatch = 307,
+        /// The session is in as many rooms as it may be.
+        TooManyRooms = 308,
+        /// The room has as many members as it may have.
+        RoomFull = 309,
         /// Nobody to serve it now.
         Unavailable = 400,
         /// Too much at once.

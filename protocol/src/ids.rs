@@ -6,6 +6,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 /// Bytes of the longest uid or device id.
 pub const UID_LEN_MAX: usize = 64;
+/// Bytes of the longest room id.
+pub const ROOM_ID_LEN_MAX: usize = 64;
 /// Bytes of the longest app key.
 pub const APP_KEY_LEN_MAX: usize = 32;
 /// Bytes of the longest node name.
@@ -132,6 +134,10 @@ text_id!(
 text_id!(
     /// A device of a user, as the client names it.
     DeviceId, "device id", UID_LEN_MAX, is_printable, "UTF-8 without control characters"
+);
+text_id!(
+    /// A room of an app, as the customer names it.
+    RoomId, "room id", ROOM_ID_LEN_MAX, is_printable, "UTF-8 without control characters"
 );
 text_id!(
     /// A node of the cluster, as the operator names it.

@@ -65,6 +65,14 @@ numbered! {
         SetRole = 24,
         /// `TransferOwnershipRequest` to `GroupChangeResponse`.
         TransferOwnership = 25,
+        /// `JoinRoomRequest` to `JoinRoomResponse`.
+        JoinRoom = 32,
+        /// `LeaveRoomRequest` to `LeaveRoomResponse`.
+        LeaveRoom = 33,
+        /// `SendRoomRequest` to `SendRoomResponse`.
+        SendRoom = 34,
+        /// `CountRoomRequest` to `CountRoomResponse`.
+        CountRoom = 35,
     }
 }
 
@@ -75,5 +83,7 @@ numbered! {
         Messages = 1,
         /// `NoticePush`.
         Notice = 2,
+        /// `RoomPush`.
+        Room = 3,
     }
 }

@@ -1,6 +1,6 @@
 //! What the app's side asks of the client's thread.
 
-use whimbrel_protocol::ids::ConversationId;
+use whimbrel_protocol::ids::{ConversationId, RoomId};
 
 use crate::core::{HistoryRequest, NewCall, Reply};
 use crate::store::NewMessage;
@@ -26,6 +26,14 @@ pub(crate) enum Command {
         reply: Reply<Vec<UnsentMessage>>,
     },
     Call(NewCall),
+    KeepRoom {
+        room: RoomId,
+        reply: Reply<()>,
+    },
+    ForgetRoom {
+        room: RoomId,
+        reply: Reply<()>,
+    },
     MarkRead {
         conversation: ConversationId,
         read_seq: u64,
@@ -59,6 +67,8 @@ impl std::fmt::Debug for Command {
             Self::Discard { .. } => "Discard",
             Self::Unsent { .. } => "Unsent",
             Self::Call(_) => "Call",
+            Self::KeepRoom { .. } => "KeepRoom",
+            Self::ForgetRoom { .. } => "ForgetRoom",
             Self::MarkRead { .. } => "MarkRead",
             Self::Conversations { .. } => "Conversations",
             Self::History { .. } => "History",

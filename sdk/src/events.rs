@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::types::{Conversation, ConversationId, Entry, LocalMessageId};
+use crate::types::{Conversation, ConversationId, Entry, LocalMessageId, RoomMessage};
 
 /// Events that wait for a slow listener before the client stops reading from the network: some megabytes at most.
 pub(crate) const EVENTS_WAITING_MAX: usize = 4096;
@@ -30,6 +30,14 @@ pub enum Event {
         /// As it is now.
         entry: Entry,
     },
+    /// The server was restored from a backup and no longer has what was shown after this seq. What it has there now
+    /// follows as [`Event::MessageReceived`], each once. See [`Client`](crate::Client) for what becomes of one's own.
+    MessagesLost {
+        /// Where.
+        conversation: ConversationId,
+        /// The last entry that stays; 0 when none does.
+        after_seq: u64,
+    },
     /// A row of the conversation list is new or different.
     ConversationChanged {
         /// As it is now.
@@ -48,6 +56,20 @@ pub enum Event {
         conversation: ConversationId,
         /// How it stands.
         state: SendState,
+    },
+    /// A message to a room that was joined. Nothing of it is kept.
+    RoomMessageReceived {
+        /// Which room.
+        room: String,
+        /// What.
+        message: RoomMessage,
+    },
+    /// After a new login the server would not let this device into a room again: it is not in it any more.
+    RoomLost {
+        /// Which room.
+        room: String,
+        /// Why.
+        error: Error,
     },
     /// The conversation list is up to date with the server as of now.
     Synced,

@@ -48,5 +48,5 @@ pub use error::{Error, ErrorCode, Retry};
 pub use events::{ConnectionState, Event, EventStream, SendState, WaitReason};
 pub use types::{
     Conversation, ConversationId, ConversationInfo, ConversationKind, Entry, EntryBody, GroupChangeKind,
-    LocalMessageId, Member, NewGroup, Role, SentMessage,
+    LocalMessageId, Member, NewGroup, Role, RoomMessage, RoomSent, SentMessage,
 };

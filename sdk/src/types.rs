@@ -56,6 +56,28 @@ pub enum EntryBody {
     Unknown,
 }
 
+/// A message to a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomMessage {
+    /// Who sent it.
+    pub sender_uid: String,
+    /// Server time, unix milliseconds.
+    pub time_ms: u64,
+    /// What.
+    pub body: EntryBody,
+}
+
+/// What became of a message to a room: on its way, not yet read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomSent {
+    /// Server time, unix milliseconds.
+    pub time_ms: u64,
+    /// Members whose gateways have taken it.
+    pub taken: u32,
+    /// Members who will not get it: their gateways had too much to do, or were out of reach.
+    pub dropped: u32,
+}
+
 /// What happened to a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GroupChangeKind {
@@ -203,17 +225,33 @@ impl GroupChangeKind {
     }
 }
 
+impl EntryBody {
+    fn of_content(content: client::Content) -> Self {
+        match content.content {
+            Some(client::content::Content::Text(text)) => Self::Text(text.text),
+            Some(client::content::Content::Custom(custom)) => Self::Custom {
+                content_type: custom.r#type,
+                data: custom.data.to_vec(),
+            },
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl RoomMessage {
+    pub(crate) fn from_wire(push: client::RoomPush) -> Self {
+        Self {
+            sender_uid: push.sender_uid,
+            time_ms: push.time_ms,
+            body: push.content.map_or(EntryBody::Unknown, EntryBody::of_content),
+        }
+    }
+}
+
 impl Entry {
     pub(crate) fn from_wire(entry: client::Entry, local_id: Option<LocalMessageId>) -> Self {
         let body = match entry.body {
-            Some(client::entry::Body::Message(content)) => match content.content {
-                Some(client::content::Content::Text(text)) => EntryBody::Text(text.text),
-                Some(client::content::Content::Custom(custom)) => EntryBody::Custom {
-                    content_type: custom.r#type,
-                    data: custom.data.to_vec(),
-                },
-                None => EntryBody::Unknown,
-            },
+            Some(client::entry::Body::Message(content)) => EntryBody::of_content(content),
             Some(client::entry::Body::Change(change)) => EntryBody::GroupChange {
                 kind: GroupChangeKind::from_wire(change.kind),
                 uids: change.uids,

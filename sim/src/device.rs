@@ -371,7 +371,19 @@ impl Device {
                     }
                 }
             }
-            Event::Connection(_) | Event::ConversationRemoved { .. } | Event::Synced => {}
+            // The store is never restored from a backup here: whatever was taken back was wrong to take back.
+            Event::MessagesLost {
+                conversation: id,
+                after_seq,
+            } => {
+                let seq = after_seq + 1;
+                scene.history.apply(Happened::Changed { id, device, seq });
+            }
+            Event::Connection(_)
+            | Event::ConversationRemoved { .. }
+            | Event::RoomMessageReceived { .. }
+            | Event::RoomLost { .. }
+            | Event::Synced => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 //! would be hidden behind the loudest.
 
 use whimbrel_protocol::ids::NodeId;
+use whimbrel_registry::Role;
 
 use crate::dice::Dice;
 use crate::fabric::Leaving;
@@ -136,6 +137,19 @@ impl Faults {
         self.next_ms = now_ms + 1 + self.dice.within(0..=2 * self.pause_ms);
         if let Some(kind) = self.dice.pick(&self.kinds).copied() {
             self.bring(kind, world, workload);
+        }
+    }
+
+    /// The last blow: of what was just written nothing later tells, so what a dead node leaves behind is left to others.
+    pub(crate) fn finish(&mut self, world: &mut World) {
+        if !self.kinds.contains(&Kind::Crash) {
+            return;
+        }
+        let services = world.plans.iter().filter(|plan| plan.role == Role::AppService);
+        for name in services.map(|plan| plan.name.clone()).collect::<Vec<_>>() {
+            if self.dice.chance(600) {
+                world.crash(&name, Leaving::Killed, 1_000);
+            }
         }
     }
 

@@ -136,6 +136,9 @@ impl Run {
             due_ms = due_ms.min(self.workload.due_ms());
             self.step(due_ms.max(self.world.now_ms + 1));
         }
+        if let Some(faults) = &mut faults {
+            faults.finish(&mut self.world);
+        }
         self.world.heal();
     }
 

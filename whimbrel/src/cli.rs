@@ -9,6 +9,9 @@ pub(crate) const DATA_DIR_DEFAULT: &str = "whimbrel-data";
 /// The first of the ports of standalone, unless told otherwise.
 pub(crate) const PORT_BASE_DEFAULT: u16 = 7000;
 
+/// Gateways of a standalone deployment, at most: more than two cores' worth, and as many ports as stay free for them.
+pub(crate) const GATEWAYS_MAX: u16 = 16;
+
 #[derive(Parser, Debug)]
 #[command(
     name = "whimbrel",
@@ -58,6 +61,10 @@ pub(crate) struct StandaloneArgs {
     /// Run each role as a process of its own, linked over loopback TCP.
     #[arg(long)]
     pub(crate) processes: bool,
+    /// Gateways, each a process on a port of its own, from N+100.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "processes",
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(GATEWAYS_MAX)))]
+    pub(crate) gateways: u16,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -144,12 +151,16 @@ pub(crate) struct ChatArgs {
     #[arg(long)]
     pub(crate) uid: String,
     /// Chat with this user.
-    #[arg(long, value_name = "UID", conflicts_with = "group")]
+    #[arg(long, value_name = "UID", conflicts_with_all = ["group", "room"])]
     pub(crate) to: Option<String>,
     /// Chat in this group.
     #[arg(long, value_name = "ID")]
     pub(crate) group: Option<String>,
-    /// For scripts: read lines, print `conversation<TAB>seq<TAB>sender<TAB>text` per message.
+    /// Be in this room and chat there: nothing of it is kept.
+    #[arg(long, value_name = "ID", conflicts_with = "group")]
+    pub(crate) room: Option<String>,
+    /// For scripts: read lines, print `conversation<TAB>seq<TAB>sender<TAB>text` per message; of a room
+    /// `room:ID<TAB>0<TAB>sender<TAB>text`.
     #[arg(long)]
     pub(crate) plain: bool,
     /// A token from your server, instead of signing one with the app secret.

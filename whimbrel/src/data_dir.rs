@@ -4,6 +4,7 @@
 //! format            the layout's version
 //! lock              held by the process that uses the folder
 //! keys/             root.key root.pub identity.key identity.cert cluster.secret
+//! keys/gateway-2/   identity.key identity.cert of the second gateway, and so on
 //! apps/demo.secret  the token secret of the app that is made at first
 //! store/            messages
 //! clients/          local state of `whimbrel chat`
@@ -23,8 +24,11 @@ use crate::{keygen, ready_file, secret_file};
 
 /// The app that is made at first.
 pub(crate) const APP_KEY: &str = "demo";
-/// The gateway's node name.
-pub(crate) const GATEWAY: &str = "gateway-1";
+
+/// The node name of the `nth` gateway, counted from 0.
+pub(crate) fn gateway(nth: u16) -> String {
+    format!("gateway-{}", nth + 1)
+}
 
 const FORMAT_FILE: &str = "format";
 const FORMAT: &str = "whimbrel-data 1";
@@ -39,10 +43,10 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the folder, making what is missing.
+    /// Takes the folder, making what is missing for so many gateways.
     ///
     /// Fails when another process has it, when a newer version made it, or when it holds something else.
-    pub(crate) fn open(path: &Path, now_ms: u64) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path, gateways: u16, now_ms: u64) -> anyhow::Result<Self> {
         fs::create_dir_all(path).with_context(|| {
             format!(
                 "cannot make the data folder {}: give --data a place you may write to",
@@ -55,7 +59,7 @@ impl DataDir {
         let lock = take_lock(&path)?;
         check_format(&path)?;
         let data_dir = Self { path, _lock: lock };
-        data_dir.make_missing(now_ms)?;
+        data_dir.make_missing(gateways, now_ms)?;
         Ok(data_dir)
     }
 
@@ -63,12 +67,20 @@ impl DataDir {
         self.path.join("keys")
     }
 
-    pub(crate) fn identity_key(&self) -> PathBuf {
-        self.keys().join(keygen::IDENTITY_KEY)
+    /// Where the identity of the `nth` gateway lies.
+    fn identity(&self, nth: u16) -> PathBuf {
+        match nth {
+            0 => self.keys(),
+            _ => self.keys().join(gateway(nth)),
+        }
     }
 
-    pub(crate) fn identity_certificate(&self) -> PathBuf {
-        self.keys().join(keygen::IDENTITY_CERT)
+    pub(crate) fn identity_key(&self, nth: u16) -> PathBuf {
+        self.identity(nth).join(keygen::IDENTITY_KEY)
+    }
+
+    pub(crate) fn identity_certificate(&self, nth: u16) -> PathBuf {
+        self.identity(nth).join(keygen::IDENTITY_CERT)
     }
 
     pub(crate) fn cluster_secret(&self) -> PathBuf {
@@ -97,7 +109,7 @@ impl DataDir {
     }
 
     /// Each key and secret is made by itself, so that a first start that was cut short is finished by the next.
-    fn make_missing(&self, now_ms: u64) -> anyhow::Result<()> {
+    fn make_missing(&self, gateways: u16, now_ms: u64) -> anyhow::Result<()> {
         let entropy = &mut SystemEntropy;
         let keys = self.keys();
         fs::create_dir_all(&keys).with_context(|| format!("cannot make {}", keys.display()))?;
@@ -106,15 +118,18 @@ impl DataDir {
             keygen::make_root(&keys, entropy)?;
         }
         let root = keygen::read_root(&root_key)?;
-        secret_file::create_public(&keys.join(keygen::ROOT_PUB), &root.public().to_string())?;
-        if !self.identity_certificate().exists() {
-            if self.identity_key().exists() {
+        let public = format!("{}\n", root.public());
+        secret_file::create_public(&keys.join(keygen::ROOT_PUB), public.as_bytes())?;
+        for nth in (0..gateways).filter(|nth| !self.identity_certificate(*nth).exists()) {
+            let folder = self.identity(nth);
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            if self.identity_key(nth).exists() {
                 // Made just before a first start was cut short; nobody has seen it.
-                fs::remove_file(self.identity_key())
+                fs::remove_file(self.identity_key(nth))
                     .context("removing an identity key without certificate")?;
             }
-            let node = NodeId::new(GATEWAY).expect("the name is well-formed");
-            keygen::make_identity(&keys, &root, node, IDENTITY_LIFE_MS, now_ms, entropy)?;
+            let node = NodeId::new(&gateway(nth)).expect("the name is well-formed");
+            keygen::make_identity(&folder, &root, node, IDENTITY_LIFE_MS, now_ms, entropy)?;
         }
         if !self.cluster_secret().exists() {
             keygen::make_cluster_secret(&self.cluster_secret())?;
@@ -172,7 +187,9 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
                     stranger.file_name(),
                 );
             }
-            ready_file::write_whole(&format_path, FORMAT.as_bytes())
+            ready_file::write_whole(&format_path, FORMAT.as_bytes())?;
+            secret_file::sync_names(&format_path)
+                .with_context(|| format!("cannot make {} durable", format_path.display()))
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", format_path.display())),
     }
@@ -186,17 +203,20 @@ mod tests {
     const NOW_MS: u64 = 1_790_000_000_000;
 
     fn refusal(path: &Path) -> String {
-        format!("{:#}", DataDir::open(path, NOW_MS).err().unwrap())
+        format!("{:#}", DataDir::open(path, 1, NOW_MS).err().unwrap())
     }
 
     #[test]
     fn a_second_start_finds_the_keys_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
-        let first = DataDir::open(folder.path(), NOW_MS).unwrap();
+        let first = DataDir::open(folder.path(), 1, NOW_MS).unwrap();
         let root = first.root_key().unwrap();
         drop(first);
         assert_eq!(
-            DataDir::open(folder.path(), NOW_MS).unwrap().root_key().unwrap(),
+            DataDir::open(folder.path(), 1, NOW_MS)
+                .unwrap()
+                .root_key()
+                .unwrap(),
             root
         );
     }
@@ -204,7 +224,7 @@ mod tests {
     #[test]
     fn a_folder_in_use_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let _held = DataDir::open(folder.path(), NOW_MS).unwrap();
+        let _held = DataDir::open(folder.path(), 1, NOW_MS).unwrap();
         assert!(refusal(folder.path()).contains("in use by another process"));
     }
 
@@ -226,7 +246,7 @@ mod tests {
     #[test]
     fn a_corrupt_root_key_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        drop(DataDir::open(folder.path(), NOW_MS).unwrap());
+        drop(DataDir::open(folder.path(), 1, NOW_MS).unwrap());
         fs::write(folder.path().join("keys/root.key"), "nonsense").unwrap();
         assert!(refusal(folder.path()).contains("root.key"));
     }

@@ -73,7 +73,8 @@ pub(crate) const IDENTITY_CERT: &str = "identity.cert";
 pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Result<RootKey> {
     let root = RootKey::generate(entropy);
     secret_file::create(&folder.join(ROOT_KEY), &root.to_secret_text())?;
-    secret_file::create_public(&folder.join(ROOT_PUB), &root.public().to_string())?;
+    let public = format!("{}\n", root.public());
+    secret_file::create_public(&folder.join(ROOT_PUB), public.as_bytes())?;
     Ok(root)
 }
 
@@ -107,8 +108,7 @@ pub(crate) fn make_identity(
         })
         .context("the certificate cannot be made")?;
     secret_file::create(&folder.join(IDENTITY_KEY), &identity.to_secret_text())?;
-    fs::write(folder.join(IDENTITY_CERT), certificate)
-        .with_context(|| format!("cannot write {}", folder.join(IDENTITY_CERT).display()))
+    secret_file::create_public(&folder.join(IDENTITY_CERT), &certificate)
 }
 
 /// Makes the secret that authenticates links.

@@ -12,6 +12,8 @@ mod deployment;
 mod gateway_identity;
 mod keygen;
 mod metrics_merge;
+#[cfg(feature = "planted-faults")]
+mod planted;
 mod ports;
 mod processes;
 mod ready_file;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
+    #[cfg(feature = "planted-faults")]
+    planted::plant()?;
     match command {
         Command::Standalone(args) => on_runtime(standalone::run(args)),
         Command::Gateway(args) => on_runtime(roles::run_gateway(args)),

@@ -29,8 +29,8 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 impl Ports {
-    /// The ports from `base`; 0 finds a base whose ports are free now.
-    pub(crate) fn new(base: u16) -> anyhow::Result<Self> {
+    /// The ports from `base`; 0 finds a base whose ports are free now, with so many gateways.
+    pub(crate) fn new(base: u16, gateways: u16) -> anyhow::Result<Self> {
         if base != 0 {
             if base > u16::MAX - SPAN {
                 bail!(
@@ -46,8 +46,7 @@ impl Ports {
             })
             .find(|ports| {
                 ports
-                    .all()
-                    .iter()
+                    .all(gateways)
                     .all(|address| TcpListener::bind(address).is_ok())
             })
             .with_context(|| {
@@ -66,13 +65,14 @@ impl Ports {
         loopback(self.base + HTTP)
     }
 
-    /// Metrics and health of the process, or with a process per role of the `nth` of them.
+    /// Metrics and health of the process, or with several of the `nth` of them, counted from the supervisor.
     pub(crate) fn metrics(self, nth: u16) -> SocketAddr {
         loopback(self.base + METRICS + nth)
     }
 
-    pub(crate) fn gateway_tcp(self) -> SocketAddr {
-        loopback(self.base + GATEWAY_TCP)
+    /// Where the `nth` gateway takes clients.
+    pub(crate) fn gateway_tcp(self, nth: u16) -> SocketAddr {
+        loopback(self.base + GATEWAY_TCP + nth)
     }
 
     /// Where the router takes links.
@@ -80,17 +80,13 @@ impl Ports {
         loopback(self.base + LINKS)
     }
 
-    fn all(self) -> [SocketAddr; 8] {
-        [
-            self.lbs(),
-            self.http(),
-            self.metrics(0),
-            self.metrics(1),
-            self.metrics(2),
-            self.metrics(3),
-            self.gateway_tcp(),
-            self.router_links(),
-        ]
+    fn all(self, gateways: u16) -> impl Iterator<Item = SocketAddr> {
+        let pages = (0..3 + gateways + 1).map(move |nth| self.metrics(nth));
+        let clients = (0..gateways).map(move |nth| self.gateway_tcp(nth));
+        [self.lbs(), self.http(), self.router_links()]
+            .into_iter()
+            .chain(pages)
+            .chain(clients)
     }
 }
 
@@ -101,25 +97,25 @@ mod tests {
 
     #[test]
     fn the_default_base_gives_the_documented_ports() {
-        let ports = Ports::new(7000).unwrap();
+        let ports = Ports::new(7000, 1).unwrap();
         assert_eq!(ports.lbs().port(), 7000);
         assert_eq!(ports.http().port(), 7001);
         assert_eq!(ports.metrics(0).port(), 7002);
-        assert_eq!(ports.gateway_tcp().port(), 7100);
+        assert_eq!(ports.gateway_tcp(0).port(), 7100);
         assert_eq!(ports.router_links().port(), 7200);
     }
 
     #[test]
     fn base_zero_finds_ports_that_can_be_bound() {
-        let ports = Ports::new(0).unwrap();
-        for address in ports.all() {
+        let ports = Ports::new(0, 3).unwrap();
+        for address in ports.all(3) {
             TcpListener::bind(address).unwrap();
         }
     }
 
     #[test]
     fn a_base_without_room_above_it_is_refused_with_the_highest_that_has() {
-        let error = Ports::new(65_500).unwrap_err().to_string();
+        let error = Ports::new(65_500, 1).unwrap_err().to_string();
         assert!(error.contains("65235"), "{error}");
     }
 }

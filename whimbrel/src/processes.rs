@@ -19,9 +19,10 @@ use crate::{
     data_dir::{self, DataDir},
     metrics_merge,
     ports::Ports,
-    ready_file, roles,
+    ready_file::{self, OneOrMore},
+    roles,
     standalone::{self, DRAIN_GRACE_MS, GOAWAY_WINDOW_MS},
-    supervisor::{self, Event, RoleProcess, Stop},
+    supervisor::{self, Event, Member, RoleProcess, Stop},
 };
 
 /// The roles, in the order in which they are started. They are drained in the reverse of what they depend on.
@@ -30,8 +31,19 @@ pub(crate) const ROLES: [&str; 4] = ["router", "app-service", "gateway", "lbs"];
 const DRAIN_STEPS: [&[&str]; 3] = [&["lbs", "gateway"], &["app-service"], &["router"]];
 /// How long a role may drain before it is killed.
 const ROLE_DRAIN_GRACE: Duration = Duration::from_secs(15);
+/// Where each process shows its pages.
+type Pages = Vec<(Member, SocketAddr)>;
 /// How long the roles' own pages may take to answer.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The processes: one of each role, and as many gateways as were asked for.
+fn members(args: &StandaloneArgs) -> Vec<Member> {
+    let all_of = |role| {
+        let count = if role == "gateway" { args.gateways } else { 1 };
+        (0..count).map(move |nth| Member { role, nth })
+    };
+    ROLES.into_iter().flat_map(all_of).collect()
+}
 
 /// Runs until drained.
 pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> anyhow::Result<()> {
@@ -39,7 +51,13 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     roles::drain_on_signals(&host);
     let pages = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let drain = host.drain.clone();
-    let routes = page_routes(ports)?;
+    let members = members(args);
+    let listed: Pages = members
+        .iter()
+        .zip(1..)
+        .map(|(member, nth)| (*member, ports.metrics(nth)))
+        .collect();
+    let routes = page_routes(listed.clone())?;
     let pages = tokio::spawn(async move {
         http::serve(pages, routes, http::HttpLimits::default(), drain.finished()).await;
     });
@@ -48,12 +66,12 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let (sender, events) = mpsc::channel();
     let mut supervised = BTreeMap::new();
-    for role in ROLES {
-        let process = prepare(role, &folder, args, data, ports)?;
+    for (member, page) in &listed {
+        let process = prepare(*member, *page, &folder, args, data, ports)?;
         let stop = Stop::default();
         let thread = supervisor::supervise(process, stop.clone(), ROLE_DRAIN_GRACE, sender.clone())
             .context("a thread for a supervisor")?;
-        supervised.insert(role, (stop, thread));
+        supervised.insert(*member, (stop, thread));
     }
     drop(sender);
 
@@ -63,25 +81,25 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     let outcome = loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(Event::Up { role, pid }) => {
-                    pids.insert(role.to_owned(), pid);
-                    if pids.len() == ROLES.len() {
-                        let ready = standalone::ready(data, ports, std::process::id(), pids.clone())?;
+                Some(Event::Up { member, pid }) => {
+                    pids.insert(member, pid);
+                    if pids.len() == members.len() {
+                        let ready = standalone::ready(args, data, ports, std::process::id(), by_role(&pids))?;
                         if told {
                             ready.write(&data.ready_file())?;
                             args.ready_file.as_ref().map_or(Ok(()), |path| ready.write(path))?;
                         } else {
-                            standalone::wait_until(|| all_ready(ports)).await;
+                            standalone::wait_until(|| all_ready(&listed)).await;
                             standalone::say_ready(args, data, &ready)?;
                             told = true;
                         }
                     }
                 }
-                Some(Event::Ended { role, status, was_up: false }) if !told => {
-                    break Err(anyhow::anyhow!("the {role} process did not start ({status}): see its message above"));
+                Some(Event::Ended { member, status, was_up: false }) if !told => {
+                    break Err(anyhow::anyhow!("the {member} process did not start ({status}): see its message above"));
                 }
-                Some(Event::Ended { role, status, .. }) => {
-                    tracing::warn!(role, %status, "the role's process ended and is started again");
+                Some(Event::Ended { member, status, .. }) => {
+                    tracing::warn!(process = %member, %status, "the role's process ended and is started again");
                 }
                 None => break Err(anyhow::anyhow!("no role is supervised any more")),
             },
@@ -92,9 +110,11 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
         standalone::say("draining; once more Ctrl-C ends it at once");
     }
     for step in DRAIN_STEPS {
-        let leaving: Vec<_> = step.iter().filter_map(|role| supervised.remove(role)).collect();
-        leaving.iter().for_each(|(stop, _)| stop.stop());
-        for (_, thread) in leaving {
+        let leaving: Vec<_> = supervised
+            .extract_if(.., |member, _| step.contains(&member.role))
+            .collect();
+        leaving.iter().for_each(|(_, (stop, _))| stop.stop());
+        for (_, (_, thread)) in leaving {
             let joined = tokio::task::spawn_blocking(move || thread.join())
                 .await
                 .context("waiting for a supervisor")?;
@@ -123,38 +143,42 @@ fn forward(events: mpsc::Receiver<Event>) -> tokio::sync::mpsc::UnboundedReceive
     receiver
 }
 
+fn by_role(pids: &BTreeMap<Member, u32>) -> BTreeMap<String, OneOrMore<u32>> {
+    let of = |role: &str| {
+        let pids = pids.iter().filter(|(member, _)| member.role == role);
+        pids.map(|(_, pid)| *pid).collect::<Vec<_>>()
+    };
+    ROLES
+        .iter()
+        .map(|role| ((*role).to_owned(), OneOrMore::of(&of(role))))
+        .collect()
+}
+
 fn prepare(
-    role: &'static str,
+    member: Member,
+    page: SocketAddr,
     folder: &Path,
     args: &StandaloneArgs,
     data: &DataDir,
     ports: Ports,
 ) -> anyhow::Result<RoleProcess> {
-    let config = config_of(role, args, data, ports);
+    let config = config_of(member, page, args, data, ports);
     let text = toml::to_string(&config).context("a role's configuration is plain data")?;
-    let path = folder.join(format!("{role}.toml"));
+    let path = folder.join(format!("{member}.toml"));
     ready_file::write_whole(&path, text.as_bytes())?;
     Ok(RoleProcess {
-        role,
+        member,
         config: path,
-        ready_file: folder.join(format!("{role}.ready.json")),
+        ready_file: folder.join(format!("{member}.ready.json")),
     })
 }
 
-/// The port of a role's own pages, counted from the supervisor's.
-fn page_address(role: &str, ports: Ports) -> SocketAddr {
-    let nth = ROLES
-        .iter()
-        .position(|known| *known == role)
-        .expect("one of ROLES");
-    ports.metrics(1 + u16::try_from(nth).expect("there are four"))
-}
-
-fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) -> Value {
+fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &DataDir, ports: Ports) -> Value {
+    let Member { role, nth } = member;
     let mut config = json!({
-        "node": { "name": format!("{role}-1") },
+        "node": { "name": member.to_string() },
         "links": { "secret_file": data.cluster_secret() },
-        "health": { "listen": page_address(role, ports) },
+        "health": { "listen": page },
         "telemetry": { "log": "warn" },
     });
     if role == "router" {
@@ -166,9 +190,9 @@ fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) ->
     match role {
         "gateway" => {
             config["identity"] =
-                json!({ "key_file": data.identity_key(), "certificate": data.identity_certificate() });
+                json!({ "key_file": data.identity_key(nth), "certificate": data.identity_certificate(nth) });
             config["gateway"] = json!({
-                "listen": ports.gateway_tcp(),
+                "listen": ports.gateway_tcp(nth),
                 "drain": { "window_ms": GOAWAY_WINDOW_MS, "grace_ms": DRAIN_GRACE_MS },
             });
         }
@@ -187,14 +211,14 @@ fn config_of(role: &str, args: &StandaloneArgs, data: &DataDir, ports: Ports) ->
 }
 
 /// The pages of all roles on one: metrics with the label `process`, readiness when all are ready.
-fn page_routes(ports: Ports) -> anyhow::Result<Router> {
+fn page_routes(members: Pages) -> anyhow::Result<Router> {
     let client = http_client().context("an HTTP client for the roles' pages")?;
     let fetch = move |path: &'static str| {
-        let client = client.clone();
+        let (client, members) = (client.clone(), members.clone());
         async move {
             let mut pages = Vec::new();
-            for role in ROLES {
-                pages.push((role, page(&client, page_address(role, ports), path).await));
+            for (member, address) in members {
+                pages.push((member.to_string(), page(&client, address, path).await));
             }
             pages
         }
@@ -206,7 +230,7 @@ fn page_routes(ports: Ports) -> anyhow::Result<Router> {
             metrics_merge::merge(
                 pages
                     .iter()
-                    .filter_map(|(role, page)| Some((*role, page.as_ref().ok()?.1.as_str()))),
+                    .filter_map(|(member, page)| Some((member.as_str(), page.as_ref().ok()?.1.as_str()))),
             )
         }
     };
@@ -217,9 +241,9 @@ fn page_routes(ports: Ports) -> anyhow::Result<Router> {
             .all(|(_, page)| matches!(page, Ok((status, _)) if *status == 200));
         let lines: Vec<_> = pages
             .iter()
-            .map(|(role, page)| match page {
-                Ok((status, text)) => format!("{role}: {status} {}", text.trim()),
-                Err(error) => format!("{role}: {error}"),
+            .map(|(member, page)| match page {
+                Ok((status, text)) => format!("{member}: {status} {}", text.trim()),
+                Err(error) => format!("{member}: {error}"),
             })
             .collect();
         let status = if all {
@@ -235,14 +259,11 @@ fn page_routes(ports: Ports) -> anyhow::Result<Router> {
         .route("/healthz", get(|| async { "ok\n" })))
 }
 
-/// Whether every role says that it is ready.
-async fn all_ready(ports: Ports) -> bool {
+/// Whether every process says that it is ready.
+async fn all_ready(members: &Pages) -> bool {
     let Ok(client) = http_client() else { return false };
-    for role in ROLES {
-        if !matches!(
-            page(&client, page_address(role, ports), "readyz").await,
-            Ok((200, _))
-        ) {
+    for (_, address) in members {
+        if !matches!(page(&client, *address, "readyz").await, Ok((200, _))) {
             return false;
         }
     }

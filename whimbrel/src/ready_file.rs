@@ -12,21 +12,54 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+/// One of something, as most deployments have it, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
+}
+
+impl<T: Clone> OneOrMore<T> {
+    /// The only one by itself.
+    pub(crate) fn of(all: &[T]) -> Self {
+        match all {
+            [one] => Self::One(one.clone()),
+            more => Self::More(more.to_vec()),
+        }
+    }
+}
+
+impl<T: std::fmt::Display> std::fmt::Display for OneOrMore<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(one) => write!(f, "{one}"),
+            Self::More(more) => {
+                for (nth, one) in more.iter().enumerate() {
+                    let comma = if nth == 0 { "" } else { ", " };
+                    write!(f, "{comma}{one}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// What standalone says about itself once everything listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReadyFile {
     /// The process that was started, the one to signal.
     pub(crate) pid: u32,
-    /// The process of each role; without `--processes` all are `pid`.
-    pub(crate) pids: BTreeMap<String, u32>,
+    /// The process of each role, a list where a role has several; without `--processes` all are `pid`.
+    pub(crate) pids: BTreeMap<String, OneOrMore<u32>>,
     /// Base URL of the LBS.
     pub(crate) lbs: String,
     /// Base URL of the HTTP API.
     pub(crate) api: String,
     /// Base URL of metrics and health.
     pub(crate) metrics: String,
-    /// Address of the gateway's TCP listener.
-    pub(crate) gateway_tcp: String,
+    /// Address of the gateway's TCP listener; a list with several gateways.
+    pub(crate) gateway_tcp: OneOrMore<String>,
     /// The app that standalone makes on its first start.
     pub(crate) app_key: String,
     /// Where that app's token secret lies.
@@ -90,11 +123,11 @@ mod tests {
         let path = folder.path().join("ready.json");
         let ready = ReadyFile {
             pid: 7,
-            pids: BTreeMap::from([("gateway".to_owned(), 7)]),
+            pids: BTreeMap::from([("gateway".to_owned(), OneOrMore::of(&[7, 8]))]),
             lbs: "http://127.0.0.1:7000".to_owned(),
             api: "http://127.0.0.1:7001".to_owned(),
             metrics: "http://127.0.0.1:7002".to_owned(),
-            gateway_tcp: "127.0.0.1:7100".to_owned(),
+            gateway_tcp: OneOrMore::of(&["127.0.0.1:7100".to_owned()]),
             app_key: "demo".to_owned(),
             app_secret_file: PathBuf::from("demo.secret"),
             root_key: "abc".to_owned(),

@@ -308,6 +308,8 @@ pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyh
     let config = FjallConfig {
         cache_bytes: section.cache_bytes,
         min_free_bytes: section.min_free_bytes,
+        #[cfg(feature = "planted-faults")]
+        planted: crate::planted::of_the_store(),
         ..FjallConfig::new(&section.folder)
     };
     let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;

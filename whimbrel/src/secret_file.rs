@@ -24,12 +24,33 @@ pub(crate) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     })?;
     writeln!(file, "{text}")
         .and_then(|()| file.sync_all())
+        .and_then(|()| sync_names(path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Makes a file that is not secret, such as a public key.
-pub(crate) fn create_public(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
+/// Makes the names on the way to `path` durable, its folder's and that folder's own: a synced file whose name is lost is
+/// lost.
+pub(crate) fn sync_names(path: &Path) -> std::io::Result<()> {
+    for folder in path.ancestors().skip(1).take(2) {
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Makes a file that is not secret, such as a public key, durable.
+pub(crate) fn create_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    fs::File::create(path)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            sync_names(path)
+        })
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The text of `path` without white space around it. `what` says in an error what should have been there.

@@ -28,7 +28,7 @@ use crate::{
     gateway_identity,
     ports::Ports,
     processes,
-    ready_file::ReadyFile,
+    ready_file::{OneOrMore, ReadyFile},
     roles, secret_file,
     token::now_ms,
 };
@@ -74,8 +74,8 @@ impl Folder {
 pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
     init_telemetry(&TelemetryConfig { log: LOG.to_owned() })?;
     let folder = Folder::of(&args)?;
-    let data = DataDir::open(folder.path(), now_ms())?;
-    let ports = Ports::new(args.port_base)?;
+    let data = DataDir::open(folder.path(), args.gateways, now_ms())?;
+    let ports = Ports::new(args.port_base, args.gateways)?;
     let result = if args.processes {
         processes::run(&args, &data, ports).await
     } else {
@@ -99,8 +99,8 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let (gateway_host, router_host, app_host, lbs_host) = (of_role(), of_role(), of_role(), of_role());
 
     // What can be wrong in the data folder is found before anything in it is written.
-    let key = secret_file::read(&data.identity_key(), "identity key")?;
-    let identity = gateway_identity::read(&key, &data.identity_certificate())?;
+    let key = secret_file::read(&data.identity_key(0), "identity key")?;
+    let identity = gateway_identity::read(&key, &data.identity_certificate(0))?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
     let store = roles::open_store(&store_section(args, data), false).await?;
@@ -113,7 +113,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     };
     let router_links = Endpoint::new(roles::identity(&node("router-1"), Role::Router)?, secret()?);
     let gateway_links = Endpoint::new(
-        roles::identity(&node(data_dir::GATEWAY), Role::Gateway)?,
+        roles::identity(&node(&data_dir::gateway(0)), Role::Gateway)?,
         secret()?,
     );
     let app_links = Endpoint::new(
@@ -151,9 +151,9 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let pid = std::process::id();
     let pids = processes::ROLES
         .iter()
-        .map(|role| ((*role).to_owned(), pid))
+        .map(|role| ((*role).to_owned(), OneOrMore::One(pid)))
         .collect();
-    say_ready(args, data, &ready(data, ports, pid, pids)?)?;
+    say_ready(args, data, &ready(args, data, ports, pid, pids)?)?;
 
     host.drain.started().await;
     say("draining; once more Ctrl-C ends it at once");
@@ -215,7 +215,7 @@ fn router_config() -> RouterConfig {
 
 fn gateway_config(ports: Ports) -> GatewayConfig {
     GatewayConfig {
-        listen: ports.gateway_tcp(),
+        listen: ports.gateway_tcp(0),
         drain: DrainConfig {
             window_ms: GOAWAY_WINDOW_MS,
             grace_ms: DRAIN_GRACE_MS,
@@ -248,18 +248,22 @@ fn lbs_config(ports: Ports) -> LbsConfig {
 
 /// What the ready file says.
 pub(crate) fn ready(
+    args: &StandaloneArgs,
     data: &DataDir,
     ports: Ports,
     pid: u32,
-    pids: BTreeMap<String, u32>,
+    pids: BTreeMap<String, OneOrMore<u32>>,
 ) -> anyhow::Result<ReadyFile> {
+    let gateways: Vec<_> = (0..args.gateways)
+        .map(|nth| ports.gateway_tcp(nth).to_string())
+        .collect();
     Ok(ReadyFile {
         pid,
         pids,
         lbs: format!("http://{}", ports.lbs()),
         api: format!("http://{}", ports.http()),
         metrics: format!("http://{}", ports.metrics(0)),
-        gateway_tcp: ports.gateway_tcp().to_string(),
+        gateway_tcp: OneOrMore::of(&gateways),
         app_key: data_dir::APP_KEY.to_owned(),
         app_secret_file: data.app_secret(),
         root_key: data.root_key()?,

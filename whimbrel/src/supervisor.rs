@@ -5,6 +5,7 @@
 //! on Linux the child asks for the parent's death signal as well, which reaches a frozen child too.
 
 use std::{
+    fmt,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc},
@@ -23,11 +24,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often a running child is looked at; bounds how late its end is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Which process of which role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Member {
+    /// The subcommand, which is also the name in the ready file.
+    pub(crate) role: &'static str,
+    /// Counted from 0.
+    pub(crate) nth: u16,
+}
+
+/// Its node's name: `gateway-1` is the first gateway.
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.role, self.nth + 1)
+    }
+}
+
 /// One role's process.
 #[derive(Debug, Clone)]
 pub(crate) struct RoleProcess {
-    /// The subcommand, which is also the name in the ready file.
-    pub(crate) role: &'static str,
+    /// Which.
+    pub(crate) member: Member,
     /// Its configuration.
     pub(crate) config: PathBuf,
     /// Where it says that it listens.
@@ -38,10 +55,10 @@ pub(crate) struct RoleProcess {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A role's process listens.
-    Up { role: &'static str, pid: u32 },
+    Up { member: Member, pid: u32 },
     /// A role's process ended; it will be started again unless it never listened.
     Ended {
-        role: &'static str,
+        member: Member,
         status: ExitStatus,
         was_up: bool,
     },
@@ -70,7 +87,7 @@ pub(crate) fn supervise(
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     thread::Builder::new()
-        .name(format!("supervise-{}", process.role))
+        .name(format!("supervise-{}", process.member))
         .spawn(move || {
             let mut pause = PAUSE_MIN;
             while !stop.is_stopped() {
@@ -79,7 +96,7 @@ pub(crate) fn supervise(
                     Ok(ended) => ended,
                     Err(error) => {
                         tracing::error!(
-                            role = process.role,
+                            process = %process.member,
                             error = format!("{error:#}"),
                             "cannot run the role's process"
                         );
@@ -88,7 +105,7 @@ pub(crate) fn supervise(
                 };
                 // The owner may be gone already; then nobody needs the news.
                 let _ = events.send(Event::Ended {
-                    role: process.role,
+                    member: process.member,
                     status,
                     was_up,
                 });
@@ -121,7 +138,7 @@ fn run_once(
     }
     let binary = std::env::current_exe().context("the path of this binary")?;
     let mut child = Command::new(binary)
-        .arg(process.role)
+        .arg(process.member.role)
         .arg("--config")
         .arg(&process.config)
         .arg("--ready-file")
@@ -129,7 +146,7 @@ fn run_once(
         .arg("--end-with-stdin")
         .stdin(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start the {} process", process.role))?;
+        .with_context(|| format!("cannot start the {} process", process.member))?;
 
     let mut up = false;
     let mut asked_at: Option<Instant> = None;
@@ -140,7 +157,7 @@ fn run_once(
         if !up && process.ready_file.exists() {
             up = true;
             let _ = events.send(Event::Up {
-                role: process.role,
+                member: process.member,
                 pid: child.id(),
             });
         }
@@ -150,7 +167,7 @@ fn run_once(
                 asked_at = Some(Instant::now());
             }
             Some(at) if at.elapsed() > grace => {
-                tracing::warn!(role = process.role, "did not drain within its grace: killed");
+                tracing::warn!(process = %process.member, "did not drain within its grace: killed");
                 child.kill().context("killing a role's process")?;
             }
             _ => {}

@@ -61,7 +61,9 @@ const WAYS: [(&str, &str); 4] = [
 fn traces(frames: &Frames) -> (Frames, Vec<i128>) {
     let (request, response) = (|kind: &str| kind != "response", |kind: &str| kind == "response");
     let mut asked = frames.clone();
-    asked.retain(|(_, kind, _), count| *count > 0 && kind != "probe" && kind != "response");
+    // Between processes the registry is asked over the links as well.
+    let of_messages = |kind: &str| !["probe", "registry", "response"].contains(&kind);
+    asked.retain(|(_, kind, _), count| *count > 0 && of_messages(kind));
     let unanswered = WAYS.iter().map(|(there, back)| {
         i128::from(count(frames, there, "out", request)) - i128::from(count(frames, back, "in", response))
     });
@@ -100,8 +102,17 @@ async fn receives(events: &whimbrel_sdk::EventStream, text: &str) {
 
 #[tokio::test]
 async fn a_message_passes_each_hop_once() {
+    passes_each_hop_once(Mode::OneProcess).await;
+}
+
+#[tokio::test]
+async fn a_message_passes_each_hop_once_between_processes() {
+    passes_each_hop_once(Mode::Processes { gateways: 1 }).await;
+}
+
+async fn passes_each_hop_once(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0).await;
+    let standalone = Standalone::start(folder.path(), mode, 0, &[]).await;
     let metrics = standalone.said("metrics");
     let [alice, bob] = ["alice", "bob"].map(|uid| {
         let (config, token) = standalone.client(uid);
@@ -120,13 +131,7 @@ async fn a_message_passes_each_hop_once() {
     receives(&events, "hello").await;
     let (after, unanswered_after) = settled(&metrics).await;
 
-    let mut passed = Frames::new();
-    for (key, count) in after {
-        let count = count - before.get(&key).copied().unwrap_or(0);
-        if count > 0 {
-            passed.insert(key, count);
-        }
-    }
+    let passed = passed(&before, after);
     // One request upwards. Downwards one frame with the message, for all its receivers are on one gateway, and a notice to
     // each of the two users. Each is counted where it leaves and where it arrives.
     let hop = |way: &str, kind: &str, count: u64| {
@@ -139,10 +144,90 @@ async fn a_message_passes_each_hop_once() {
         hop("router>gateway", "push", 3),
     ];
     assert_eq!(passed, expected.into_iter().flatten().collect::<Frames>());
-    assert_eq!(
-        unanswered_before, unanswered_after,
-        "each frame is answered once, on the way it came"
-    );
+    if mode == Mode::OneProcess {
+        assert_eq!(
+            unanswered_before, unanswered_after,
+            "each frame is answered once, on the way it came"
+        );
+    }
     let printed = standalone.printed();
     assert!(!printed.contains("panicked"), "a server panicked: {printed}");
+}
+
+/// The frames between two readings.
+fn passed(before: &Frames, after: Frames) -> Frames {
+    let mut passed = after;
+    for (key, count) in &mut passed {
+        *count -= before.get(key).copied().unwrap_or(0);
+    }
+    passed.retain(|_, count| *count > 0);
+    passed
+}
+
+async fn receives_in_room(events: &whimbrel_sdk::EventStream, text: &str) {
+    let received = async {
+        while let Some(event) = events.next().await {
+            if let Event::RoomMessageReceived { message, .. } = event
+                && message.body == whimbrel_sdk::EntryBody::Text(text.to_owned())
+            {
+                return;
+            }
+        }
+        panic!("the client ended before {text:?} came");
+    };
+    tokio::time::timeout(SETTLED_WITHIN, received).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broadcast_to_a_room_is_one_frame_to_its_gateway_however_many_are_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let standalone = Standalone::start(folder.path(), Mode::OneProcess, 0, &[]).await;
+    let metrics = standalone.said("metrics");
+    let clients = ["alice", "bob", "cleo", "dan"].map(|uid| {
+        let (config, token) = standalone.client(uid);
+        Client::start(config, token).unwrap()
+    });
+    let streams = clients.each_ref().map(Client::events);
+    for client in &clients {
+        client.join_room("lobby").await.unwrap();
+    }
+    let [alice, ..] = &clients;
+    // A send that begins after the joins were answered reaches them all, the very first too.
+    let sent = alice.send_room("lobby", "the first").await.unwrap();
+    assert_eq!((sent.taken, sent.dropped), (4, 0));
+    for stream in &streams {
+        receives_in_room(stream, "the first").await;
+    }
+
+    let (before, unanswered_before) = settled(&metrics).await;
+    alice.send_room("lobby", "hello").await.unwrap();
+    for stream in &streams {
+        receives_in_room(stream, "hello").await;
+    }
+    let (after, unanswered_after) = settled(&metrics).await;
+    let hop = |way: &str, kind: &str| {
+        ["in", "out"].map(|direction| ((way.to_owned(), kind.to_owned(), direction.to_owned()), 1))
+    };
+    let expected = [
+        hop("gateway>router", "client_request"),
+        hop("router>app-service", "client_request"),
+        hop("app-service>router", "room_broadcast"),
+        hop("router>gateway", "room_broadcast"),
+    ];
+    assert_eq!(
+        passed(&before, after),
+        expected.into_iter().flatten().collect::<Frames>()
+    );
+    assert_eq!(unanswered_before, unanswered_after);
+
+    let [.., dan] = &clients;
+    dan.leave_room("lobby").await.unwrap();
+    let sent = alice.send_room("lobby", "after dan left").await.unwrap();
+    assert_eq!((sent.taken, sent.dropped), (3, 0));
+    let counted = async {
+        while alice.room_count("lobby").await.unwrap() != 3 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(SETTLED_WITHIN, counted).await.unwrap();
 }

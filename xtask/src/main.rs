@@ -8,6 +8,7 @@
 
 mod checks;
 mod proto;
+mod prove;
 mod sim;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -47,6 +48,10 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Load the release binary, kill it and cut its power on the way, and check that nothing acknowledged is lost.
+    Prove(prove::ProveArgs),
+    /// Build the server with planted faults, apart from everything else, and have the checker find each of them.
+    Planted,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +70,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Test { only, list: false } => checks::run(&only),
         Command::Deny => checks::deny(),
         Command::Sim { args } => sim::run(&args),
+        Command::Prove(args) => prove::run(&root()?, &args),
+        Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),
     }
 }

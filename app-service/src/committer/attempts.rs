@@ -111,6 +111,8 @@ impl<'a> Attempts<'a> {
             self.shared.finish(plan, work);
             return Next::Done;
         }
+        #[cfg(feature = "planted-faults")]
+        let work = self.shared.acknowledge_early(&plan, work).await;
         let batch = std::mem::replace(&mut plan.batch, Batch::blind());
         let commit = self.shared.store.commit(batch).await;
         count(&commit, &work);

@@ -50,7 +50,7 @@ const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 const LIFE_ATTEMPTS_MAX: u32 = 20;
 
 /// How a submitted mutation ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     Answer(Answer),
     Failure(Failure),
@@ -253,6 +253,25 @@ impl Shared {
                 job.answer(outcome);
             }
         }
+    }
+}
+
+#[cfg(feature = "planted-faults")]
+impl Shared {
+    /// With [`Fault::AckBeforeCommit`](crate::planted::Fault::AckBeforeCommit): tells the askers what is only planned, and
+    /// waits before it is committed.
+    async fn acknowledge_early(&self, plan: &Plan, mut work: Vec<LaneWork>) -> Vec<LaneWork> {
+        if !crate::planted::is(crate::planted::Fault::AckBeforeCommit) {
+            return work;
+        }
+        for (lane, outcomes) in work.iter_mut().zip(&plan.outcomes) {
+            for (job, outcome) in lane.jobs.iter_mut().zip(outcomes) {
+                let told = std::mem::replace(&mut job.reply, oneshot::channel().0);
+                drop(told.send(outcome.clone()));
+            }
+        }
+        self.env.timers.sleep(crate::planted::COMMIT_LATE).await;
+        work
     }
 }
 

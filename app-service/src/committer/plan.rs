@@ -342,6 +342,11 @@ fn put_state(batch: &mut Batch, keys: &ConversationKeys, state: &State) {
     }
     for key in &written.operations {
         if let Some(operation) = state.operation(*key) {
+            #[cfg(feature = "planted-faults")]
+            if crate::planted::is(crate::planted::Fault::DedupOff) {
+                batch.put(keys.operation(key.id, key.user), encode(operation));
+                continue;
+            }
             batch.insert(keys.operation(key.id, key.user), encode(operation));
         }
     }

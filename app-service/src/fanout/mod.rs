@@ -1,11 +1,13 @@
 //! Push at once: what was committed goes to the sessions of those concerned, looked up after the commit.
 //!
 //! [`Fanout`] is the way in and never waits; one task behind it looks sessions up for many pushes together and sends one
-//! frame per gateway. Nothing here is relied upon: a push that is dropped is made up for by the rows and their
-//! notices, and these by the client's next sync. What is dropped is counted.
+//! frame per gateway. Each gateway has places of its own (`gateways`), so that one that is frozen delays no push to another.
+//! Nothing here is relied upon: a push that is dropped is made up for by the rows and their notices, and these by the
+//! client's next sync. What is dropped is counted.
 //!
 //! Not here: the members' rows ([`crate::user_lane`]), and offline push.
 
+mod gateways;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +25,8 @@ use whimbrel_protocol::cluster::{PushResponse, SessionRecord, UserKey};
 use whimbrel_protocol::ids::{AppKey, UserId};
 use whimbrel_registry::Registry;
 
-use crate::env::Timers;
+use crate::env::{Clock, Timers};
+use gateways::{Full, Gateways};
 use plan::{GatewayPush, frames, stale};
 pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, priority_of};
 
@@ -32,9 +35,6 @@ pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, prior
 const JOBS_PER_LOOK_UP: usize = 128;
 /// Users in one look-up.
 const USERS_PER_LOOK_UP: usize = 1000;
-/// Frames on their way to gateways and not yet accepted. Gateways accept in a millisecond or so; many more means that one
-/// is silent, and waiting longer would only grow the queue.
-const FRAMES_IN_FLIGHT_MAX: usize = 1024;
 /// How often a frame is handed over that came to nothing on its way: a router or link that broke under it has been replaced by
 /// another within this many times the pause. More would hold places in flight for a gateway that is dead.
 const HAND_OVERS_MAX: u32 = 3;
@@ -56,8 +56,12 @@ pub struct FanoutTask {
     closing: CancellationToken,
     registry: Arc<dyn Registry>,
     caller: Arc<dyn Caller>,
+    clock: Arc<dyn Clock>,
     timers: Arc<dyn Timers>,
 }
+
+/// Pushes, and the sessions of their users.
+type LookedUp = (Vec<PushJob>, BTreeMap<(AppKey, UserId), Vec<SessionRecord>>);
 
 impl Fanout {
     /// A fan-out with room for `queue_max` pushes, and its task, to be run.
@@ -66,6 +70,7 @@ impl Fanout {
         queue_max: usize,
         registry: Arc<dyn Registry>,
         caller: Arc<dyn Caller>,
+        clock: Arc<dyn Clock>,
         timers: Arc<dyn Timers>,
     ) -> (Self, FanoutTask) {
         let (sender, receiver) = mpsc::channel(queue_max.max(1));
@@ -75,6 +80,7 @@ impl Fanout {
             closing: closing.clone(),
             registry,
             caller,
+            clock,
             timers,
         };
         (
@@ -89,7 +95,7 @@ impl Fanout {
     /// Pushes when there is room; else drops, and counts it.
     pub fn push(&self, job: PushJob) {
         if self.queue.try_send(job).is_err() {
-            metrics::counter!("whimbrel_pushes_dropped_total", "why" => "queue").increment(1);
+            count_dropped("queue", 1);
         }
     }
 
@@ -102,70 +108,53 @@ impl Fanout {
 impl FanoutTask {
     /// Runs until the fan-out is closed, or dropped, and what it was given is sent.
     pub async fn run(mut self) {
+        let mut gateways = Gateways::default();
         let mut in_flight = FuturesUnordered::new();
+        // One at a time: pushes of one conversation keep their order, and while it waits others gather for the next.
+        let mut look_up = FuturesUnordered::new();
         let mut jobs = Vec::with_capacity(JOBS_PER_LOOK_UP);
-        loop {
+        let mut more_to_come = true;
+        while more_to_come || !look_up.is_empty() || !in_flight.is_empty() {
             tokio::select! {
                 biased;
-                Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+                Some(gateway) = in_flight.next(), if !in_flight.is_empty() => {
+                    let gateway: String = gateway;
+                    let (next, late) = gateways.handle_end(&gateway, self.clock.monotonic());
+                    count_dropped("late", late);
+                    in_flight.extend(next.map(|frame| self.hand_over(frame)));
+                }
+                Some((jobs, sessions)) = look_up.next(), if !look_up.is_empty() => {
+                    let (jobs, sessions): LookedUp = (jobs, sessions);
+                    let now = self.clock.monotonic();
+                    for frame in jobs.iter().flat_map(|job| frames(job, &sessions)) {
+                        match gateways.offer(frame, now) {
+                            Ok(goes) => in_flight.extend(goes.map(|frame| self.hand_over(frame))),
+                            Err(Full) => count_dropped("gateway_full", 1),
+                        }
+                    }
+                }
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
-                taken = self.queue.recv_many(&mut jobs, JOBS_PER_LOOK_UP), if in_flight.len() < FRAMES_IN_FLIGHT_MAX => {
-                    if taken == 0 {
-                        break;
-                    }
-                    let sessions = self.look_up(&jobs).await;
-                    for job in jobs.drain(..) {
-                        in_flight.extend(frames(&job, &sessions).into_iter().map(|frame| self.hand_over(frame)));
+                taken = self.queue.recv_many(&mut jobs, JOBS_PER_LOOK_UP), if look_up.is_empty() && more_to_come => {
+                    more_to_come = taken > 0;
+                    if more_to_come {
+                        let registry = Arc::clone(&self.registry);
+                        look_up.push(sessions_of(registry, std::mem::take(&mut jobs)));
                     }
                 }
             }
         }
-        while in_flight.next().await.is_some() {}
     }
 
-    async fn look_up(&self, jobs: &[PushJob]) -> BTreeMap<(AppKey, UserId), Vec<SessionRecord>> {
-        let users: BTreeSet<(&AppKey, UserId)> = jobs
-            .iter()
-            .flat_map(|job| job.users.iter().map(|user| (&job.app, *user)))
-            .collect();
-        let users: Vec<UserKey> = users
-            .into_iter()
-            .map(|(app, user)| UserKey {
-                app_key: app.as_str().to_owned(),
-                user_id: user.0,
-            })
-            .collect();
-        let mut sessions: BTreeMap<(AppKey, UserId), Vec<SessionRecord>> = BTreeMap::new();
-        for users in users.chunks(USERS_PER_LOOK_UP) {
-            match self.registry.look_up(users.to_vec()).await {
-                Ok(found) => {
-                    for record in found {
-                        let Ok(app) = AppKey::new(&record.app_key) else {
-                            continue;
-                        };
-                        sessions
-                            .entry((app, UserId(record.user_id)))
-                            .or_default()
-                            .push(record);
-                    }
-                }
-                Err(error) => {
-                    metrics::counter!("whimbrel_pushes_dropped_total", "why" => "registry").increment(1);
-                    tracing::debug!(%error, users = users.len(), "sessions could not be looked up; clients will sync");
-                }
-            }
-        }
-        sessions
-    }
-
-    /// Hands a frame to its gateway, which may then have it twice: clients know what they were shown. A last notice that
-    /// nothing makes up for soon is worth that; what is given up is found by a client's next sync.
-    fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = ()> + Send + 'static {
+    /// Hands a frame to its gateway, whose name comes back at the end. The gateway may have the frame twice then: clients know
+    /// what they were shown. A last notice that nothing makes up for soon is worth that; what is given up is found by a
+    /// client's next sync.
+    fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = String> + Send + 'static {
         let caller = Arc::clone(&self.caller);
         let registry = Arc::clone(&self.registry);
         let timers = Arc::clone(&self.timers);
         async move {
             let GatewayPush { envelope, sessions } = frame;
+            let gateway = envelope.to_node.clone();
             let mut outcome = caller.call(envelope.clone(), ACCEPT_TIMEOUT).await;
             for _ in 1..HAND_OVERS_MAX {
                 if !matches!(
@@ -180,9 +169,9 @@ impl FanoutTask {
             let answer = match outcome {
                 Ok(answer) => PushResponse::decode(answer.body).unwrap_or_default(),
                 Err(error) => {
-                    metrics::counter!("whimbrel_pushes_dropped_total", "why" => "gateway").increment(1);
+                    count_dropped("gateway", 1);
                     tracing::debug!(%error, sessions = sessions.len(), "a push was not accepted; clients will sync");
-                    return;
+                    return gateway;
                 }
             };
             metrics::counter!("whimbrel_pushes_accepted_total").increment(u64::from(answer.accepted));
@@ -191,6 +180,52 @@ impl FanoutTask {
                     tracing::debug!(%error, "a stale session stays in the registry until its gateway's lease ends");
                 }
             }
+            gateway
         }
     }
 }
+
+/// Looks up where the users of these pushes are.
+async fn sessions_of(registry: Arc<dyn Registry>, jobs: Vec<PushJob>) -> LookedUp {
+    let users: BTreeSet<(&AppKey, UserId)> = jobs
+        .iter()
+        .flat_map(|job| job.users.iter().map(|user| (&job.app, *user)))
+        .collect();
+    let users: Vec<UserKey> = users
+        .into_iter()
+        .map(|(app, user)| UserKey {
+            app_key: app.as_str().to_owned(),
+            user_id: user.0,
+        })
+        .collect();
+    let mut sessions: BTreeMap<(AppKey, UserId), Vec<SessionRecord>> = BTreeMap::new();
+    for users in users.chunks(USERS_PER_LOOK_UP) {
+        match registry.look_up(users.to_vec()).await {
+            Ok(found) => {
+                for record in found {
+                    let Ok(app) = AppKey::new(&record.app_key) else {
+                        continue;
+                    };
+                    sessions
+                        .entry((app, UserId(record.user_id)))
+                        .or_default()
+                        .push(record);
+                }
+            }
+            Err(error) => {
+                count_dropped("registry", 1);
+                tracing::debug!(%error, users = users.len(), "sessions could not be looked up; clients will sync");
+            }
+        }
+    }
+    (jobs, sessions)
+}
+
+fn count_dropped(why: &'static str, count: u64) {
+    if count > 0 {
+        metrics::counter!("whimbrel_pushes_dropped_total", "why" => why).increment(count);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,11 @@ const fn status_of(code: Code) -> StatusCode {
         Code::UnknownMethod | Code::UnknownUser | Code::UnknownConversation | Code::UnknownEntry => {
             StatusCode::NOT_FOUND
         }
-        Code::GroupFull | Code::OperationMismatch | Code::SupersededLogin => StatusCode::CONFLICT,
+        Code::GroupFull
+        | Code::OperationMismatch
+        | Code::SupersededLogin
+        | Code::TooManyRooms
+        | Code::RoomFull => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyRequests | Code::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         Code::Unavailable | Code::StoreReadOnly => StatusCode::SERVICE_UNAVAILABLE,

@@ -99,6 +99,10 @@ impl<'a> Ask<'a> {
             id,
             user: self.actor.user,
         };
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::DedupOff) {
+            return Ok(None);
+        }
         if let Some(operation) = self.state.operation(key) {
             if operation.digest[..] != digest.0 {
                 return Err(Failure::new(
@@ -188,6 +192,8 @@ impl Draft<'_> {
     ) -> Seq {
         let counts = !message.options.as_ref().is_some_and(|options| options.uncounted);
         self.head.seq += 1;
+        #[cfg(feature = "planted-faults")]
+        self.plant_counts();
         if counts {
             self.head.counted += 1;
             own.own_counted += 1;
@@ -199,6 +205,13 @@ impl Draft<'_> {
             message.options.clone(),
             Body::Message(message.content.clone()),
         )
+    }
+
+    #[cfg(feature = "planted-faults")]
+    fn plant_counts(&mut self) {
+        use crate::planted::{Fault, added};
+        self.head.counted += added(Fault::UnreadTwice, self.head.seq);
+        self.head.seq += added(Fault::SeqGap, self.head.seq);
     }
 
     /// Appends an entry that tells of a change of the group.

@@ -38,6 +38,7 @@ pub use decision::Actor;
 pub use digest::{direct_conversation, group_conversation};
 pub use entry::LogEntry;
 pub(crate) use member::role_of;
+pub(crate) use request::checked_content;
 
 use crate::committed::CommitSink;
 use crate::committer::{Committer, Outcome};

@@ -112,6 +112,20 @@ pub(super) fn send(request: client::SendRequest) -> Result<(ConversationId, Send
     Ok((conversation, Send { messages, seen_seq }))
 }
 
+/// What a message to a room carries, checked like any other message: its id, its content, and the content's length.
+pub(crate) fn checked_content(
+    client_msg_id: &Bytes,
+    content: Option<client::Content>,
+) -> Result<(OperationId, client::Content, usize), Failure> {
+    let outgoing = client::OutgoingMessage {
+        client_msg_id: client_msg_id.clone(),
+        content,
+        options: None,
+    };
+    let (message, len) = message(outgoing)?;
+    Ok((message.id, message.content, len))
+}
+
 /// A checked message, and its length.
 fn message(outgoing: client::OutgoingMessage) -> Result<(Message, usize), Failure> {
     let id = operation_id(&outgoing.client_msg_id)?;

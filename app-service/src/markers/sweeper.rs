@@ -85,6 +85,10 @@ impl Sweeper {
 
     /// Runs until it is stopped.
     pub async fn run(mut self) {
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::is(crate::planted::Fault::SweeperOff) {
+            return self.parts.stop.cancelled().await;
+        }
         let interval = Duration::from_secs(self.parts.config.interval_s.max(1));
         let own_age = Duration::from_secs(self.parts.config.own_age_s.max(1));
         let (mut dead_due, mut own_due) = (self.now(), self.now() + own_age);

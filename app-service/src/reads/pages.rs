@@ -65,6 +65,11 @@ fn visible_ranges(view: &View, request: &client::PullRequest) -> Vec<(Seq, Seq)>
     } else {
         (none_is(request.from_seq, 1), none_is(request.to_seq, u64::MAX))
     };
+    #[cfg(feature = "planted-faults")]
+    if crate::planted::is(crate::planted::Fault::RemovedStillServed) {
+        let first = view.member.first_visible_seq();
+        return vec![(Seq(low).max(first), Seq(high.min(view.head.seq)))];
+    }
     let end = view.head_seq().0;
     let mut ranges: Vec<(Seq, Seq)> = view
         .member

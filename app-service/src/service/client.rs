@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use whimbrel_protocol::client::{Response, SyncRequest};
-use whimbrel_protocol::cluster::{ClientRequest, ClientResponse};
+use whimbrel_protocol::cluster::{ClientRequest, ClientResponse, SessionHandle};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, IdError, Uid, UserId};
 use whimbrel_protocol::method::Method;
@@ -26,7 +26,8 @@ impl Service {
             // Gateways name users they authenticated: this is theirs, not the client's.
             Err(error) => return Answer::bad_request(format!("ClientRequest: {error}")),
         };
-        let result = Box::pin(self.call(&actor, request.method, request.payload, deadline)).await;
+        let (session, method) = (request.session.as_ref(), request.method);
+        let result = Box::pin(self.call(&actor, session, method, request.payload, deadline)).await;
         let response = match result {
             Ok(body) => Response {
                 body,
@@ -46,12 +47,13 @@ impl Service {
     async fn call(
         &self,
         actor: &Actor,
+        session: Option<&SessionHandle>,
         method: u32,
         payload: Bytes,
         deadline: Deadline,
     ) -> Result<Bytes, Failure> {
         let parts = &self.0.parts;
-        let log = &parts.log;
+        let (log, rooms) = (&parts.log, &parts.rooms);
         let method = Method::from_number(method).ok_or_else(|| {
             Failure::new(
                 Code::UnknownMethod,
@@ -87,6 +89,10 @@ impl Service {
             Method::TransferOwnership => {
                 body(log.transfer_ownership(actor, &parse(payload)?, deadline).await)
             }
+            Method::JoinRoom => body(rooms.join(actor, session, &parse(payload)?, deadline).await),
+            Method::LeaveRoom => body(rooms.leave(actor, session, &parse(payload)?, deadline).await),
+            Method::SendRoom => body(rooms.send(actor, parse(payload)?, deadline).await),
+            Method::CountRoom => body(rooms.count(actor, &parse(payload)?).await),
         }
     }
 }

@@ -23,6 +23,7 @@ use whimbrel_store::{Epoch, Readiness, Store};
 use crate::auth::Apps;
 use crate::env::Env;
 use crate::log::{Deadline, Log};
+use crate::rooms::Rooms;
 use crate::ticket::{Outcome, Ticket};
 use crate::user_lane::{self, Lanes, Tell};
 use admission::Admission;
@@ -44,6 +45,8 @@ pub struct ServiceParts {
     pub epoch: Epoch,
     /// Whose tokens count.
     pub apps: Apps,
+    /// Rooms.
+    pub rooms: Rooms,
     /// Rows that other nodes ask for.
     pub lanes: Arc<Lanes>,
     /// Time and tasks.

@@ -103,6 +103,8 @@ impl Lanes {
             let lane = async move {
                 let _running = running;
                 while let Some(work) = queue.take(rows_max).await {
+                    #[cfg(feature = "planted-faults")]
+                    crate::planted::rows_late(&writer.env).await;
                     writer.rewrite(work).await;
                 }
             };

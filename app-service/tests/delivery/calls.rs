@@ -27,12 +27,23 @@ impl Live {
     }
 
     pub(crate) async fn request(&self, actor: &Actor, method: u32, payload: Bytes) -> client::Response {
+        self.request_of(actor, None, method, payload).await
+    }
+
+    /// A request that came from a session.
+    pub(crate) async fn request_of(
+        &self,
+        actor: &Actor,
+        session: Option<cluster::SessionHandle>,
+        method: u32,
+        payload: Bytes,
+    ) -> client::Response {
         let request = cluster::ClientRequest {
             app_key: actor.app.as_str().into(),
             uid: actor.uid.as_str().into(),
             user_id: actor.user.0,
             device_id: "device".into(),
-            session: None,
+            session,
             method,
             payload,
         };

@@ -88,6 +88,7 @@ impl Device {
                         self.holes += 1;
                     }
                 }
+                PushMethod::Room => {}
             }
         }
         hole

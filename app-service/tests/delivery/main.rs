@@ -8,6 +8,7 @@ mod device;
 mod faulty;
 mod http;
 mod role;
+mod rooms;
 mod switch;
 mod sync_laws;
 mod two_nodes;

@@ -12,7 +12,11 @@ use tokio::sync::oneshot;
 use whimbrel_app_service::node::Node;
 use whimbrel_app_service::service::Answer;
 use whimbrel_link::{CallError, Caller};
-use whimbrel_protocol::cluster::{Envelope, Kind, PushRequest, PushResponse};
+use whimbrel_protocol::cluster::room_order_response::Outcome;
+use whimbrel_protocol::cluster::{
+    Envelope, Kind, PushRequest, PushResponse, RoomBroadcast, RoomBroadcastResponse, RoomOrder,
+    RoomOrderResponse,
+};
 
 /// The one gateway.
 pub(crate) const GATEWAY: &str = "gateway-1";
@@ -24,6 +28,35 @@ pub(crate) struct Switch {
     inboxes: Mutex<BTreeMap<u32, Vec<(u32, Bytes)>>>,
     /// Nodes that nobody reaches.
     cut: Mutex<BTreeSet<String>>,
+    pub(crate) rooms: RoomGateways,
+}
+
+/// What gateways were told about rooms, and what they answer.
+#[derive(Default)]
+pub(crate) struct RoomGateways {
+    pub(crate) orders: Mutex<Vec<(String, RoomOrder)>>,
+    pub(crate) broadcasts: Mutex<Vec<(String, RoomBroadcast)>>,
+    /// Answers to orders; done without one.
+    pub(crate) outcome: Mutex<Option<Outcome>>,
+    /// Answers to broadcasts, by gateway; nobody there without one.
+    pub(crate) answers: Mutex<BTreeMap<String, RoomBroadcastResponse>>,
+}
+
+impl RoomGateways {
+    fn order(&self, gateway: &str, order: RoomOrder) -> Vec<u8> {
+        self.orders.lock().unwrap().push((gateway.to_owned(), order));
+        let outcome = self.outcome.lock().unwrap().unwrap_or(Outcome::Done).into();
+        RoomOrderResponse { outcome }.encode_to_vec()
+    }
+
+    fn broadcast(&self, gateway: &str, broadcast: RoomBroadcast) -> Vec<u8> {
+        self.broadcasts
+            .lock()
+            .unwrap()
+            .push((gateway.to_owned(), broadcast));
+        let answers = self.answers.lock().unwrap();
+        answers.get(gateway).copied().unwrap_or_default().encode_to_vec()
+    }
 }
 
 impl Switch {
@@ -82,6 +115,23 @@ impl Caller for Switch {
     async fn call(&self, request: Envelope, deadline: Duration) -> Result<Envelope, CallError> {
         if self.cut.lock().unwrap().contains(&request.to_node) {
             return Err(CallError::UnknownNode);
+        }
+        let about_rooms = match request.kind() {
+            Kind::RoomOrder => {
+                let order = RoomOrder::decode(request.body.clone()).unwrap();
+                Some(self.rooms.order(&request.to_node, order))
+            }
+            Kind::RoomBroadcast => {
+                let broadcast = RoomBroadcast::decode(request.body.clone()).unwrap();
+                Some(self.rooms.broadcast(&request.to_node, broadcast))
+            }
+            _ => None,
+        };
+        if let Some(body) = about_rooms {
+            return Ok(Envelope {
+                body: body.into(),
+                ..Envelope::default()
+            });
         }
         if request.kind() == Kind::Push {
             assert_eq!(request.to_node, GATEWAY);

@@ -19,6 +19,7 @@ mod orders;
 mod port;
 mod pushes;
 mod reactor;
+mod rooms;
 mod serve;
 #[cfg(feature = "simulation")]
 pub(crate) mod simulated;
@@ -51,6 +52,7 @@ pub(crate) use addresses::{HandshakeLimits, TurnedAway};
 pub use listener::ListenError;
 pub(crate) use message::{Asked, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
+pub(crate) use rooms::{BroadcastPart, Ordered, RoomFrame, RoomOrder};
 pub(crate) use slots::Place;
 pub(crate) use upstream::{Authenticate, Upstream};
 

@@ -4,6 +4,7 @@
 //!   never overflows.
 //! - *Pushes* that find no room mark their sessions in a bitmap of one bit per slot: those clients will sync. Nothing grows
 //!   and nothing is lost.
+//! - *Room work* that finds no room is given back: an order is refused, a broadcast dropped and counted.
 //! - *Moves* that find no room are turned away; so are *orders*, which are few and repeated by who gives them.
 
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use super::message::{Migrant, Order, PushPart, Reply};
 use super::net::{Poller, Waker};
+use super::rooms::RoomWork;
 use super::slots::Place;
 
 /// Questions of one reactor that may be unanswered, and so replies that may wait: two seconds of a busy gateway's
@@ -24,6 +26,9 @@ const PUSHES_MAX: usize = 2048;
 
 /// Connections that may be on the way from one reactor to another: a handshake each, so these are 20 ms of work.
 const MOVES_MAX: usize = 256;
+
+/// Orders about rooms, and broadcasts, that may wait: a few ms of work. A broadcast holds its payload.
+const ROOM_WORK_MAX: usize = 1024;
 
 /// Orders that may wait.
 const ORDERS_MAX: usize = 256;
@@ -72,6 +77,7 @@ pub(crate) struct Port {
     pushes: SyncSender<PushPart>,
     moves: SyncSender<Migrant>,
     orders: SyncSender<Order>,
+    rooms: SyncSender<RoomWork>,
     missed: Missed,
     waker: Waker,
     /// A wake is on its way, or the reactor has not looked since the last.
@@ -86,6 +92,7 @@ pub(crate) struct Inbox {
     pub(super) pushes: Receiver<PushPart>,
     pub(super) moves: Receiver<Migrant>,
     pub(super) orders: Receiver<Order>,
+    pub(super) rooms: Receiver<RoomWork>,
 }
 
 impl Inbox {
@@ -98,11 +105,13 @@ impl Inbox {
         let (pushes_in, pushes) = mpsc::sync_channel(PUSHES_MAX);
         let (moves_in, moves) = mpsc::sync_channel(MOVES_MAX);
         let (orders_in, orders) = mpsc::sync_channel(ORDERS_MAX);
+        let (rooms_in, rooms) = mpsc::sync_channel(ROOM_WORK_MAX);
         let port = Arc::new(Port {
             replies: replies_in,
             pushes: pushes_in,
             moves: moves_in,
             orders: orders_in,
+            rooms: rooms_in,
             missed: Missed::new(slots_max),
             waker: poller.waker(token)?,
             woken: AtomicBool::new(false),
@@ -113,6 +122,7 @@ impl Inbox {
             pushes,
             moves,
             orders,
+            rooms,
         })
     }
 
@@ -154,6 +164,18 @@ impl Port {
                 tracing::error!("a reactor's replies overflow: more answers than questions")
             }
             Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Hands in work for rooms; gives it back without room. A reactor that has ended has nobody in any room.
+    pub(super) fn room(&self, work: RoomWork) -> Result<(), RoomWork> {
+        match self.rooms.try_send(work) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(work)) => Err(work),
+            Err(TrySendError::Disconnected(_)) => Ok(()),
         }
     }
 

@@ -126,7 +126,10 @@ impl Reactor {
             compressed: false,
             payload: part.payload.clone(),
         };
-        let outcome = self.with(place_of(target), |session, cx| {
+        let place = place_of(target);
+        #[cfg(feature = "planted-faults")]
+        let place = self.planted_place(place);
+        let outcome = self.with(place, |session, cx| {
             session.handle_push(cx, target.user_id, Frame::Push(push))
         });
         let delivered = outcome == Some(PushOutcome::Accepted);
@@ -136,6 +139,17 @@ impl Reactor {
             self.metrics.pushes_gone.increment(1);
         }
         delivered
+    }
+}
+
+#[cfg(feature = "planted-faults")]
+impl Reactor {
+    /// With [`Fault::PushToReusedSlot`](crate::planted::Fault::PushToReusedSlot): whoever is in the slot now.
+    fn planted_place(&self, place: Place) -> Place {
+        let now_there = self.slots.place_of(place.slot);
+        now_there
+            .filter(|_| crate::planted::is(crate::planted::Fault::PushToReusedSlot))
+            .unwrap_or(place)
     }
 }
 

@@ -22,6 +22,7 @@ use super::net::{Change, Listener, Poller};
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
 use super::pushes::Bulks;
+use super::rooms::RoomFrame;
 use super::slots::{Place, Slots};
 use super::thaw::Thaw;
 use super::users::{self, Users};
@@ -29,6 +30,7 @@ use super::wheel::Wheel;
 use super::{Shared, Upstream};
 use crate::keys::KeyRing;
 use crate::metrics::ReactorMetrics;
+use crate::rooms::{RoomLimits, Rooms};
 use crate::session::{Budget, Context, Event, Now, Session, SessionLimits, SpareQueues, Unanswered};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -130,8 +132,11 @@ pub(super) struct Reactor {
     judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
     pub(super) bulks: Bulks,
+    pub(super) rooms: Rooms<Arc<RoomFrame>>,
+    /// Changes of rooms are told then, if there are any.
+    pub(super) tell_rooms_at_ms: u64,
     read_buffer: Box<[u8]>,
-    burst: Vec<u8>,
+    pub(super) burst: Vec<u8>,
     due: Vec<Place>,
     forgive_at_ms: u64,
     pub(super) draining_window_ms: Option<u32>,
@@ -189,6 +194,8 @@ impl Reactor {
             judged: VecDeque::new(),
             dirty: Vec::new(),
             bulks: Bulks::default(),
+            rooms: Rooms::new(RoomLimits::default()),
+            tell_rooms_at_ms: now.monotonic_ms,
             read_buffer: vec![0; PARTIAL_BYTES + READ_BYTES].into_boxed_slice(),
             burst: Vec::new(),
             due: Vec::new(),
@@ -245,9 +252,11 @@ impl Reactor {
         self.take_replies();
         self.take_pushes();
         self.take_missed();
+        self.take_room_work();
         self.read_some();
         self.flush();
         self.serve_bulk();
+        self.serve_rooms();
         self.flush();
         self.take_moves();
         self.accept_some();
@@ -256,6 +265,7 @@ impl Reactor {
         self.fire_timers();
         self.walk();
         self.flush();
+        self.tell_rooms();
         let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
@@ -287,6 +297,7 @@ impl Reactor {
             self.accept_again_at_ms,
             self.stop_at_ms,
             self.announcement.due_at_ms(),
+            self.rooms_due_at_ms(),
             (self.index == 0).then_some(self.forgive_at_ms),
         ];
         let alarm = alarms
@@ -522,6 +533,10 @@ impl Reactor {
             return;
         };
         connection.registered = false;
+        self.rooms.end(place);
+        let Some(connection) = self.slots.at(place) else {
+            return;
+        };
         if let Some(identity) = connection.session.identity() {
             self.users
                 .remove(identity.app(), identity.user_id, users::Session::Local(place));

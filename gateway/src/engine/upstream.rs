@@ -1,9 +1,12 @@
 //! What a reactor asks of the world outside it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use whimbrel_protocol::cluster::{SessionHandle, SessionRecord};
 
 use super::message::Asked;
+use crate::rooms::RoomName;
 use crate::session::{Identity, UpRequest};
 
 /// The cluster, as reactors see it. Nothing here may block or wait: what cannot be handed on now is answered at once.
@@ -29,6 +32,16 @@ pub(crate) trait Upstream: Send + Sync + 'static {
 
     /// Tells a registry that lost them of these sessions: [`super::Reply::Announced`].
     fn announce(&self, sessions: Vec<(super::Place, SessionRecord)>, asked: Asked);
+
+    /// Rooms have so many members on a reactor now.
+    ///
+    /// # Errors
+    /// Gives them back when there is no room for them.
+    fn room_counts(
+        &self,
+        reactor: u16,
+        counts: Vec<(Arc<RoomName>, u32)>,
+    ) -> Result<(), Vec<(Arc<RoomName>, u32)>>;
 }
 
 /// A token to be judged.

@@ -25,6 +25,7 @@ mod live;
 mod outbound;
 mod provisional;
 mod ready;
+mod room;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests;
@@ -40,6 +41,7 @@ pub(crate) use identity::Identity;
 pub(crate) use limits::SessionLimits;
 pub(crate) use live::Answer;
 pub(crate) use outbound::SpareQueues;
+pub(crate) use room::RoomPush;
 
 use crate::keys::KeyRing;
 

@@ -156,6 +156,45 @@ impl Outbound {
         Offered::Queued
     }
 
+    /// Queues a push that nobody misses much, if the client is not behind: it may take no more than `owed_max` of what
+    /// the session's own pushes may, so that it never costs one of these its place.
+    pub(crate) fn offer_droppable(
+        &mut self,
+        push: &Frame,
+        owed_max: usize,
+        owed: &Budget,
+        spares: &mut SpareQueues,
+        now_ms: u64,
+    ) -> bool {
+        let is_behind = self
+            .queue
+            .as_ref()
+            .is_some_and(|queue| queue.hinted || queue.collapsed_at_ms.is_some());
+        let cost = cost(push);
+        if is_behind || self.owed().saturating_add(cost) > owed_max || !owed.try_take_of_half(cost) {
+            return false;
+        }
+        let queue = self.queue(spares, now_ms);
+        queue.frames_cost += cost;
+        queue.frames.push_back(push.clone());
+        true
+    }
+
+    /// Appends an encoded frame to `out` as records of its own. Nothing may wait before it.
+    pub(crate) fn seal_now(&mut self, encoded: &[u8], out: &mut Vec<u8>) {
+        debug_assert!(self.is_empty(), "what waits goes first");
+        self.key
+            .sealer(self.suite)
+            .seal(encoded, RECORD_PLAINTEXT_TARGET, out)
+            .expect("a session ends long before 2^48 records");
+    }
+
+    /// Keeps sealed bytes that the socket did not take: they go first.
+    pub(crate) fn keep(&mut self, unsent: &[u8], owed: &Budget, spares: &mut SpareQueues, now_ms: u64) {
+        owed.take(unsent.len());
+        self.queue(spares, now_ms).unsent.extend_from_slice(unsent);
+    }
+
     /// Drops all pushes that wait and asks the client to sync instead: at once, for only it is behind.
     pub(crate) fn collapse(&mut self, owed: &Budget, spares: &mut SpareQueues, now_ms: u64) {
         let queue = self.queue(spares, now_ms);

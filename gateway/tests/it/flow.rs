@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use whimbrel_protocol::bucket::user_bucket;
 use whimbrel_protocol::close::CloseReason;
-use whimbrel_protocol::cluster::{NodeLease, Role, SessionRecord, UserKey};
+use whimbrel_protocol::cluster::{
+    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
+};
 use whimbrel_protocol::frame::{Frame, Retry};
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, Uid};
 use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
@@ -160,14 +162,14 @@ fn a_new_token_that_is_no_good_closes_the_session() {
 }
 
 /// A registry that can lose everything, and that can be out of reach of renewals.
-struct Forgetful {
+pub(crate) struct Forgetful {
     inner: watch::Sender<Arc<MemoryRegistry>>,
     life: watch::Sender<Option<Incarnation>>,
     takes_no_lease: AtomicBool,
 }
 
 impl Forgetful {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             inner: watch::channel(Arc::new(MemoryRegistry::new(Incarnation(1)))).0,
             life: watch::channel(Some(Incarnation(1))).0,
@@ -175,7 +177,7 @@ impl Forgetful {
         }
     }
 
-    fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.inner
             .send_replace(Arc::new(MemoryRegistry::new(Incarnation(2))));
         self.life.send_replace(Some(Incarnation(2)));
@@ -214,6 +216,12 @@ impl Registry for Forgetful {
     }
     async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
         self.now().announce(records).await
+    }
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
+        self.now().put_rooms(counts).await
+    }
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        self.now().look_up_room(room).await
     }
     fn life(&self) -> watch::Receiver<Option<Incarnation>> {
         self.life.subscribe()

@@ -7,4 +7,5 @@ mod drain;
 mod flow;
 mod handles;
 mod hostile;
+mod rooms;
 mod support;

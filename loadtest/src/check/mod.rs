@@ -8,15 +8,17 @@
 //! in parts, with the memory of one part. A run is judged when nothing is on its way any more, so that "not yet" is
 //! "not".
 //!
-//! Everything but the ledger's files and the [`reader`] is pure. The judge proves itself on planted faults, and on a server
+//! Everything but the ledger's files is pure. The judge proves itself on planted faults, and on a server
 //! that has some (`cargo xtask planted`).
 
 mod event;
 mod history;
 mod invariant;
 mod judge;
+pub mod ledger;
 mod log;
 mod names;
+mod recorder;
 
 #[cfg(test)]
 mod judge_tests;
@@ -29,4 +31,5 @@ pub use history::{
 pub use invariant::{Invariant, Violation};
 pub use judge::{check, check_conversation, check_sessions, devices_by_user};
 pub use log::{Log, Membership};
-pub use names::{Device, Names, Text, User};
+pub use names::{Device, Named, Names, Text, User};
+pub use recorder::{Judged, LedgerRecorder, judged};

@@ -460,6 +460,56 @@ pub struct ListMembersResponse {
     #[prost(uint64, tag = "3")]
     pub info_version: u64,
 }
+/// Puts the session that asks into the room, until it leaves or ends. Joining again changes nothing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRoomRequest {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRoomResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveRoomRequest {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveRoomResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendRoomRequest {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+    /// An operation id. It goes to the members as it is: nothing is stored, so a retry may show them the message twice,
+    /// and the id is how they tell.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub client_msg_id: ::prost::bytes::Bytes,
+    /// At most 8 KiB encoded.
+    #[prost(message, optional, tag = "3")]
+    pub content: ::core::option::Option<Content>,
+}
+/// The message has been handed to every gateway that holds members, or was counted as dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendRoomResponse {
+    #[prost(uint64, tag = "1")]
+    pub time_ms: u64,
+    /// Members whose gateways have taken it. A slow reader among them may still not get it.
+    #[prost(uint32, tag = "2")]
+    pub taken: u32,
+    /// Members whose gateways had too much to do for it, or could not be reached: they will not get it.
+    #[prost(uint32, tag = "3")]
+    pub dropped: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CountRoomRequest {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CountRoomResponse {
+    /// Sessions in the room, on all gateways, a second or so ago.
+    #[prost(uint64, tag = "1")]
+    pub members: u64,
+}
 /// Push method MESSAGES: entries that were just committed, ascending.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MessagesPush {
@@ -478,6 +528,21 @@ pub struct NoticePush {
     pub to_cursor: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "3")]
     pub rows: ::prost::alloc::vec::Vec<ConversationRow>,
+}
+/// Push method ROOM, never tracked: a message to a room that this session is in. Its sender's sessions get it too.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomPush {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub sender_uid: ::prost::alloc::string::String,
+    /// 16 bytes, as the sender chose them.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub client_msg_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "4")]
+    pub time_ms: u64,
+    #[prost(message, optional, tag = "5")]
+    pub content: ::core::option::Option<Content>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -210,6 +210,109 @@ pub struct CloseSessions {
     #[prost(uint32, tag = "3")]
     pub reason: u32,
 }
+/// Puts one session into a room, or takes it out. The same order again changes nothing; one to a session that is gone
+/// touches nobody.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomOrder {
+    #[prost(string, tag = "1")]
+    pub app_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub room: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub session: ::core::option::Option<PushTarget>,
+    #[prost(fixed64, tag = "4")]
+    pub gateway_incarnation: u64,
+    #[prost(bool, tag = "5")]
+    pub leave: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomOrderResponse {
+    #[prost(enumeration = "room_order_response::Outcome", tag = "1")]
+    pub outcome: i32,
+}
+/// Nested message and enum types in `RoomOrderResponse`.
+pub mod room_order_response {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Outcome {
+        Unspecified = 0,
+        /// It is as ordered, perhaps as it already was.
+        Done = 1,
+        /// The session has ended.
+        Gone = 2,
+        /// The session is in as many rooms as it may be.
+        TooManyRooms = 3,
+        /// The room has as many members on this gateway as it may have.
+        RoomFull = 4,
+        /// The gateway has as many memberships as it may hold.
+        GatewayFull = 5,
+    }
+    impl Outcome {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OUTCOME_UNSPECIFIED",
+                Self::Done => "OUTCOME_DONE",
+                Self::Gone => "OUTCOME_GONE",
+                Self::TooManyRooms => "OUTCOME_TOO_MANY_ROOMS",
+                Self::RoomFull => "OUTCOME_ROOM_FULL",
+                Self::GatewayFull => "OUTCOME_GATEWAY_FULL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+                "OUTCOME_DONE" => Some(Self::Done),
+                "OUTCOME_GONE" => Some(Self::Gone),
+                "OUTCOME_TOO_MANY_ROOMS" => Some(Self::TooManyRooms),
+                "OUTCOME_ROOM_FULL" => Some(Self::RoomFull),
+                "OUTCOME_GATEWAY_FULL" => Some(Self::GatewayFull),
+                _ => None,
+            }
+        }
+    }
+}
+/// One frame to one gateway for all members of a room there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomBroadcast {
+    #[prost(string, tag = "1")]
+    pub app_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub room: ::prost::alloc::string::String,
+    /// Of the push.
+    #[prost(uint32, tag = "3")]
+    pub method: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub payload: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "5")]
+    pub gateway_incarnation: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomBroadcastResponse {
+    /// Members that the reactors are going to serve.
+    #[prost(uint32, tag = "1")]
+    pub taken: u32,
+    /// Members of reactors that had no room for another broadcast.
+    #[prost(uint32, tag = "2")]
+    pub dropped: u32,
+    /// With `dropped`: when there may be room again.
+    #[prost(uint32, tag = "3")]
+    pub retry_after_ms: u32,
+}
 /// "This user, this conversation, has moved": for the node that owns the user's lane.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UserWork {
@@ -283,7 +386,7 @@ pub struct UserKey {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegistryRequest {
-    #[prost(oneof = "registry_request::Call", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "registry_request::Call", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub call: ::core::option::Option<registry_request::Call>,
 }
 /// Nested message and enum types in `RegistryRequest`.
@@ -304,6 +407,10 @@ pub mod registry_request {
         LookUp(super::LookUpSessions),
         #[prost(message, tag = "7")]
         Announce(super::SessionRecords),
+        #[prost(message, tag = "8")]
+        PutRooms(super::RoomCounts),
+        #[prost(message, tag = "9")]
+        LookUpRoom(super::RoomKey),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -329,6 +436,40 @@ pub struct SessionRecords {
     #[prost(message, repeated, tag = "1")]
     pub records: ::prost::alloc::vec::Vec<SessionRecord>,
 }
+/// How many members rooms have on one gateway: absolute numbers, 0 for none. Rooms not named keep theirs. They last as
+/// long as the gateway's lease.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RoomCounts {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub counts: ::prost::alloc::vec::Vec<RoomCount>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomCount {
+    #[prost(message, optional, tag = "1")]
+    pub room: ::core::option::Option<RoomKey>,
+    #[prost(uint32, tag = "2")]
+    pub members: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomKey {
+    #[prost(string, tag = "1")]
+    pub app_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub room: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomOnGateway {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint32, tag = "3")]
+    pub members: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegistryResponse {
     /// Empty when it went well.
@@ -351,6 +492,9 @@ pub struct RegistryResponse {
     /// What `error` is about; of a superseded node, `error` is its name.
     #[prost(enumeration = "registry_response::ErrorKind", tag = "7")]
     pub error_kind: i32,
+    /// look_up_room: every live gateway with members of it.
+    #[prost(message, repeated, tag = "8")]
+    pub rooms: ::prost::alloc::vec::Vec<RoomOnGateway>,
 }
 /// Nested message and enum types in `RegistryResponse`.
 pub mod registry_response {
@@ -508,6 +652,12 @@ pub enum Kind {
     Registry = 8,
     /// The registry's home -> its readers, unasked: RegistryEvent.
     RegistryEvent = 9,
+    /// app-service -> gateway: RoomOrder; RoomOrderResponse. Answered once the registry knows that the gateway has members of
+    /// the room.
+    RoomOrder = 10,
+    /// app-service -> gateway: RoomBroadcast; RoomBroadcastResponse. Answered once the gateway's reactors have taken it or
+    /// dropped it.
+    RoomBroadcast = 11,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -526,6 +676,8 @@ impl Kind {
             Self::Probe => "KIND_PROBE",
             Self::Registry => "KIND_REGISTRY",
             Self::RegistryEvent => "KIND_REGISTRY_EVENT",
+            Self::RoomOrder => "KIND_ROOM_ORDER",
+            Self::RoomBroadcast => "KIND_ROOM_BROADCAST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -541,6 +693,8 @@ impl Kind {
             "KIND_PROBE" => Some(Self::Probe),
             "KIND_REGISTRY" => Some(Self::Registry),
             "KIND_REGISTRY_EVENT" => Some(Self::RegistryEvent),
+            "KIND_ROOM_ORDER" => Some(Self::RoomOrder),
+            "KIND_ROOM_BROADCAST" => Some(Self::RoomBroadcast),
             _ => None,
         }
     }

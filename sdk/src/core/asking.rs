@@ -52,7 +52,7 @@ pub(super) struct Call {
     payload: Option<Payload>,
     pub(super) deadline: Duration,
     in_flight: bool,
-    pause: Pause,
+    pub(super) pause: Pause,
     reply: Reply<Bytes>,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Debug for Call {
 pub(super) struct Mark {
     pub(super) read_seq: u64,
     in_flight: bool,
-    pause: Pause,
+    pub(super) pause: Pause,
 }
 
 /// What history is asked for.
@@ -377,25 +377,29 @@ impl Core {
         Ok(LocalHistory { entries, rest })
     }
 
-    /// Takes in the server's part of history; gives it as entries, descending.
+    /// Takes in the server's part of history; gives it as entries, descending. `None` asks for it again: it is from before
+    /// a change that was taken in meanwhile, of an entry that was not kept then, and would show it as it was.
     pub(crate) fn handle_history(
         &mut self,
         asked: &PullRequest,
         conversation: ConversationId,
         body: Bytes,
-    ) -> Result<Result<Vec<Entry>, Error>, StoreError> {
+    ) -> Result<Option<Result<Vec<Entry>, Error>>, StoreError> {
         let Ok(page) = PullResponse::decode(body) else {
-            return Ok(Err(Error::new(
+            return Ok(Some(Err(Error::new(
                 ErrorCode::MalformedAnswer,
                 "the page of history does not parse",
-            )));
+            ))));
         };
-        let position = self
-            .conversations
-            .get(&conversation)
-            .and_then(|kept| kept.inbox.position());
+        let kept = self.conversations.get(&conversation);
+        let position = kept.and_then(|kept| kept.inbox.position());
+        let doubted = kept.is_some_and(|kept| kept.inbox.is_doubted());
+        if position.is_some_and(|position| page.head_rev < position.rev) && !doubted {
+            return Ok(None);
+        }
         // Kept only where it continues what is kept: below `start` without a gap.
         if let Some(position) = position
+            && !doubted
             && asked.from_seq.saturating_add(1) >= position.start
         {
             let lowest = page.entries.iter().map(|entry| entry.seq).min();
@@ -412,6 +416,6 @@ impl Core {
             entries.push(Entry::from_wire(entry, local_id));
         }
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.seq));
-        Ok(Ok(entries))
+        Ok(Some(Ok(entries)))
     }
 }

@@ -8,10 +8,14 @@
 //! already have been taken in, without the entry. So an entry that may be older than the changes taken in is not
 //! believed, but pulled.
 //!
+//! A server that begins anew, perhaps from a backup, may have lost the end of a log, and changes, and have written others in
+//! their places. So after a full resync what is kept is doubted, and verified from its end down: the log is dense, so what
+//! lies below the first entry that the server still has is as it was, but for changes, which are all taken in again.
+//!
 //! A seq that a complete answer of the server leaves out is one the user may not see (members see the intervals of
 //! their membership), so only such an answer, never a push, closes a hole that nothing fills.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use whimbrel_protocol::client::{Entry, PullChangesResponse, PullResponse};
@@ -38,6 +42,38 @@ pub(crate) enum Want {
         /// The last rev taken in.
         after_rev: u64,
     },
+    /// Entries from here down, to be compared with those kept: [`Inbox::handle_compared`].
+    Compare {
+        /// The highest.
+        from_seq: u64,
+        /// How many.
+        limit: u32,
+    },
+    /// Entries from here up as they are now, changed or not: [`Inbox::handle_rechecked`].
+    Recheck {
+        /// The first.
+        from_seq: u64,
+    },
+}
+
+/// What is doubted of what is kept, after the server began anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Doubt {
+    /// Nothing is believed until the row says where the server's log ends.
+    All,
+    /// Looking downwards for the highest entry that the server still has.
+    Entries { from_seq: u64, limit: u32 },
+    /// The entries are right. Their changes are taken in again, and these, changed before, may not be any more.
+    Changes { unconfirmed: BTreeSet<u64> },
+}
+
+/// Found after doubt: entries above `agreed` are not the server's any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// The highest entry that the server still has.
+    pub(crate) agreed: u64,
+    /// Whether entries above it were shown.
+    pub(crate) lost: bool,
 }
 
 /// What must be kept on disk.
@@ -71,6 +107,8 @@ pub(crate) struct Inbox {
     /// The rev when it was asked.
     head_rev_asked: u64,
     pause: Pause,
+    doubt: Option<Doubt>,
+    settled: Option<Settled>,
 }
 
 impl Inbox {
@@ -88,6 +126,8 @@ impl Inbox {
             head_asked: 0,
             head_rev_asked: 0,
             pause: Pause::default(),
+            doubt: None,
+            settled: None,
         }
     }
 
@@ -127,27 +167,122 @@ impl Inbox {
         self.observe(head, head_rev);
     }
 
-    /// The server begins anew, perhaps from a backup: if its log is shorter than what was shown, forgets what is above
-    /// its head. Says whether it did.
-    pub(crate) fn rewind(&mut self, head: u64, head_rev: u64) -> bool {
-        let Some(position) = &mut self.position else {
-            return false;
+    /// The server begins anew, perhaps from a backup: nothing that is kept is believed until it is verified.
+    pub(crate) fn doubt(&mut self) {
+        let Some(position) = self.position else { return };
+        *self = Self {
+            position: Some(position),
+            pause: self.pause,
+            doubt: Some(Doubt::All),
+            ..Self::new()
         };
-        let shorter = head < position.shown || head_rev < position.rev;
-        if shorter {
-            position.shown = position.shown.min(head);
-            position.start = position.start.min(head.saturating_add(1));
-            position.rev = position.rev.min(head_rev);
-            self.held.clear();
-            self.believed_above = None;
-            self.covered = 0;
-            self.head = head;
-            self.head_rev = head_rev;
-            self.asking = None;
-            self.hole_due = None;
-            self.observe(head, head_rev);
+    }
+
+    /// Whether something that is kept still has to be verified.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// What became of the entries that were doubted, once it is known.
+    pub(crate) fn take_settled(&mut self) -> Option<Settled> {
+        self.settled.take()
+    }
+
+    /// These entries are kept as changed; whether the server still has them so is found out.
+    pub(crate) fn expect_changes(&mut self, seqs: BTreeSet<u64>) {
+        if let Some(Doubt::Changes { unconfirmed }) = &mut self.doubt {
+            *unconfirmed = seqs;
+            self.end_doubt();
         }
-        shorter
+    }
+
+    /// The server said how this entry is now. Whether a change of it was doubted.
+    pub(crate) fn confirm(&mut self, seq: u64) -> bool {
+        let doubted = match &mut self.doubt {
+            Some(Doubt::Changes { unconfirmed }) => unconfirmed.remove(&seq),
+            _ => false,
+        };
+        self.end_doubt();
+        doubted
+    }
+
+    /// Takes in the answer to [`Want::Compare`]. `agrees` says of an entry whether it is kept the same.
+    pub(crate) fn handle_compared(
+        &mut self,
+        asked_seq: u64,
+        page: &PullResponse,
+        now: Duration,
+        mut agrees: impl FnMut(&Entry) -> bool,
+    ) {
+        let Some(Want::Compare { from_seq, .. }) = self.asking.filter(|_| self.is_unsettled()) else {
+            return;
+        };
+        if asked_seq != from_seq {
+            return;
+        }
+        self.asking = None;
+        let descending = page
+            .entries
+            .windows(2)
+            .all(|pair| matches!(pair, [a, b] if a.seq > b.seq));
+        let begins = page.entries.first().is_none_or(|entry| entry.seq <= from_seq);
+        if !descending || !begins || (page.more && page.entries.is_empty()) {
+            tracing::warn!(
+                from_seq,
+                "a page of a conversation is not descending from where it was asked"
+            );
+            self.pause.fail(now, 0, 0.5);
+            return;
+        }
+        self.pause.succeed();
+        self.observe(page.head_seq, page.head_rev);
+        let start = self.position.map_or(0, |position| position.start);
+        let lowest = page.entries.last().map_or(0, |entry| entry.seq);
+        let mut kept_here = page.entries.iter().filter(|entry| entry.seq >= start);
+        if let Some(agreed) = kept_here.find(|entry| agrees(entry)) {
+            self.settle(agreed.seq, now);
+        } else if page.more && lowest > start {
+            self.doubt = Some(Doubt::Entries {
+                from_seq: lowest - 1,
+                limit: PAGE_LIMIT,
+            });
+        } else {
+            self.settle(start.saturating_sub(1), now);
+        }
+    }
+
+    /// Takes in the answer to [`Want::Recheck`]; gives the entries whose changes were doubted, as they are now.
+    pub(crate) fn handle_rechecked(
+        &mut self,
+        from_seq: u64,
+        page: PullResponse,
+        now: Duration,
+    ) -> Vec<Entry> {
+        if self.asking != Some(Want::Recheck { from_seq }) {
+            return Vec::new();
+        }
+        self.asking = None;
+        let through = match page.entries.last() {
+            Some(last) if page.more => last.seq,
+            None if page.more => from_seq,
+            _ => u64::MAX,
+        };
+        self.pause.succeed();
+        self.observe(page.head_seq, page.head_rev);
+        let Some(Doubt::Changes { unconfirmed }) = &mut self.doubt else {
+            return Vec::new();
+        };
+        let answered: Vec<Entry> = page
+            .entries
+            .into_iter()
+            .filter(|entry| unconfirmed.contains(&entry.seq))
+            .collect();
+        // What the server leaves out is not the user's to see any more, and stays as it was.
+        let given: BTreeSet<u64> = answered.iter().map(|entry| entry.seq).collect();
+        unconfirmed.retain(|seq| *seq > through || given.contains(seq));
+        self.end_doubt();
+        self.note_hole(true, now);
+        answered
     }
 
     /// Older entries were fetched and are kept: the local log now begins at `start`.
@@ -160,6 +295,17 @@ impl Inbox {
     /// Takes in what the row says. `certain`: pushes on their way cannot fill the hole, do not wait for them.
     pub(crate) fn handle_head(&mut self, head: u64, head_rev: u64, certain: bool, now: Duration) {
         self.observe(head, head_rev);
+        if self.doubt == Some(Doubt::All)
+            && let Some(position) = self.position
+        {
+            let from_seq = position.shown.min(self.head);
+            if from_seq < position.start {
+                self.settle(from_seq, now);
+            } else {
+                // Most often nothing was lost, and the last entry says so.
+                self.doubt = Some(Doubt::Entries { from_seq, limit: 1 });
+            }
+        }
         self.note_hole(certain, now);
     }
 
@@ -173,7 +319,8 @@ impl Inbox {
             None
         };
         self.note_hole(false, now);
-        changed
+        // While entries are doubted, it may be another one than the one that is kept.
+        changed.filter(|_| !self.is_unsettled())
     }
 
     /// Takes in the answer to [`Want::Pull`].
@@ -254,6 +401,7 @@ impl Inbox {
             self.head = self.head.max(entry.seq);
             changed.extend(self.take(entry));
         }
+        self.end_doubt();
         self.note_hole(false, now);
         changed
     }
@@ -264,6 +412,13 @@ impl Inbox {
         self.pause.fail(now, retry_after_ms, jitter);
     }
 
+    /// Something else was answered: a pause that runs is shortened. Whether one ran.
+    pub(crate) fn hasten(&mut self, now: Duration, jitter: f64) -> bool {
+        let runs = !self.pause.is_over(now);
+        self.pause.hasten(now, jitter);
+        runs
+    }
+
     /// The request that was on its way was lost with its connection: it is made again at once.
     pub(crate) fn handle_lost(&mut self) {
         self.asking = None;
@@ -271,6 +426,10 @@ impl Inbox {
 
     /// Nothing more can be had from the server: what is shown is all there is.
     pub(crate) fn give_up(&mut self) {
+        if self.is_doubted() {
+            // Should the user be let in again, it is verified then.
+            return self.doubt();
+        }
         self.asking = None;
         self.hole_due = None;
         if let Some(position) = self.position {
@@ -286,15 +445,24 @@ impl Inbox {
         if self.asking.is_some() || !self.pause.is_over(now) {
             return None;
         }
-        if self.hole_due.is_some_and(|due| due <= now) {
-            self.asking = Some(Want::Pull {
+        self.asking = match &self.doubt {
+            Some(Doubt::All) => None,
+            Some(Doubt::Entries { from_seq, limit }) => Some(Want::Compare {
+                from_seq: *from_seq,
+                limit: *limit,
+            }),
+            _ if self.hole_due.is_some_and(|due| due <= now) => Some(Want::Pull {
                 from_seq: position.shown.saturating_add(1),
-            });
-        } else if position.rev < self.head_rev && self.hole_due.is_none() {
-            self.asking = Some(Want::Changes {
+            }),
+            _ if self.hole_due.is_some() => None,
+            _ if position.rev < self.head_rev => Some(Want::Changes {
                 after_rev: position.rev,
-            });
-        }
+            }),
+            Some(Doubt::Changes { unconfirmed }) => unconfirmed
+                .first()
+                .map(|from_seq| Want::Recheck { from_seq: *from_seq }),
+            None => None,
+        };
         self.head_asked = self.head;
         self.head_rev_asked = self.head_rev;
         self.asking
@@ -306,17 +474,21 @@ impl Inbox {
         if self.asking.is_some() {
             return None;
         }
-        let due = match self.hole_due {
-            Some(due) => due,
-            None if position.rev < self.head_rev => Duration::ZERO,
-            None => return None,
+        let due = match (&self.doubt, self.hole_due) {
+            (Some(Doubt::All), _) => return None,
+            (Some(Doubt::Entries { .. }), _) => Duration::ZERO,
+            (_, Some(due)) => due,
+            _ if position.rev < self.head_rev => Duration::ZERO,
+            (Some(Doubt::Changes { unconfirmed }), None) if !unconfirmed.is_empty() => Duration::ZERO,
+            _ => return None,
         };
         Some(due.max(self.pause.until()))
     }
 
     /// Takes what can be shown now, ascending.
     pub(crate) fn take_ready(&mut self) -> Vec<Entry> {
-        let Some(position) = &mut self.position else {
+        let is_unsettled = self.is_unsettled();
+        let Some(position) = self.position.as_mut().filter(|_| !is_unsettled) else {
             return Vec::new();
         };
         let mut ready = Vec::new();
@@ -340,6 +512,42 @@ impl Inbox {
     pub(crate) fn is_at_head(&self) -> bool {
         self.position
             .is_some_and(|position| position.shown >= self.head && position.rev >= self.head_rev)
+            && !self.is_doubted()
+    }
+
+    /// Whether it is not known yet which of the entries that are kept are the server's.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        matches!(self.doubt, Some(Doubt::All | Doubt::Entries { .. }))
+    }
+
+    /// Entries up to `agreed` are the server's. Which changes of them are is found out by taking all in again.
+    fn settle(&mut self, agreed: u64, now: Duration) {
+        let Some(position) = &mut self.position else {
+            return;
+        };
+        let lost = agreed < position.shown && position.start <= position.shown;
+        position.shown = agreed;
+        position.start = position.start.min(agreed.saturating_add(1));
+        position.rev = 0;
+        self.believed_above = None;
+        self.held.retain(|seq, _| *seq > agreed);
+        self.doubt = Some(Doubt::Changes {
+            unconfirmed: BTreeSet::new(),
+        });
+        self.settled = Some(Settled { agreed, lost });
+        self.note_hole(true, now);
+    }
+
+    fn end_doubt(&mut self) {
+        let is_over = matches!(&self.doubt, Some(Doubt::Changes { unconfirmed }) if unconfirmed.is_empty());
+        if is_over
+            && self.settled.is_none()
+            && self
+                .position
+                .is_some_and(|position| position.rev >= self.head_rev)
+        {
+            self.doubt = None;
+        }
     }
 
     /// What the server said its log was like at one moment.
@@ -381,7 +589,9 @@ impl Inbox {
     }
 
     fn note_hole(&mut self, certain: bool, now: Duration) {
-        let Some(position) = self.position else { return };
+        let Some(position) = self.position.filter(|_| !self.is_unsettled()) else {
+            return;
+        };
         let filled = self.held.contains_key(&position.shown.saturating_add(1));
         if position.shown >= self.head || (filled && !certain && self.reaches_head(position.shown)) {
             return;

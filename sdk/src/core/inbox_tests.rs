@@ -266,12 +266,51 @@ fn what_is_held_above_a_hole_is_bounded() {
 }
 
 #[test]
-fn after_a_restore_the_log_goes_on_from_its_new_head() {
+fn what_is_doubted_shows_and_asks_nothing_until_a_row_says_where_the_log_ends() {
     let mut inbox = placed(10);
-    assert!(inbox.rewind(7, 0));
-    assert!(!inbox.rewind(7, 0));
-    inbox.handle_pushed(entry(8), ms(0));
-    assert_eq!(seqs(&inbox.take_ready()), [8]);
+    inbox.doubt();
+    inbox.handle_pushed(entry(11), ms(0));
+    assert_eq!(inbox.take_ready(), []);
+    assert_eq!((inbox.due(), inbox.poll_want(ms(9_000))), (None, None));
+    inbox.handle_head(11, 0, true, ms(9_000));
+    let want = Want::Compare {
+        from_seq: 10,
+        limit: 1,
+    };
+    assert_eq!(inbox.poll_want(ms(9_000)), Some(want));
+    let page = PullResponse {
+        entries: vec![entry(10)],
+        head_seq: 11,
+        more: true,
+        ..PullResponse::default()
+    };
+    inbox.handle_compared(10, &page, ms(9_000), |_| true);
+    assert_eq!(
+        inbox.take_settled(),
+        Some(Settled {
+            agreed: 10,
+            lost: false
+        })
+    );
+    inbox.expect_changes(BTreeSet::new());
+    assert!(!inbox.is_doubted());
+    assert_eq!(seqs(&inbox.take_ready()), [11]);
+}
+
+#[test]
+fn a_page_that_does_not_descend_is_not_compared() {
+    let mut inbox = placed(10);
+    inbox.doubt();
+    inbox.handle_head(10, 0, true, ms(0));
+    assert!(inbox.poll_want(ms(0)).is_some());
+    let page = PullResponse {
+        entries: vec![entry(3), entry(10)],
+        head_seq: 10,
+        ..PullResponse::default()
+    };
+    inbox.handle_compared(10, &page, ms(0), |_| true);
+    assert_eq!(inbox.take_settled(), None);
+    assert!(inbox.due().unwrap() > ms(0), "after a pause");
 }
 
 /// One thing that may happen to the client.
@@ -385,7 +424,7 @@ impl Client {
         self.answer = match self.inbox.poll_want(now) {
             Some(Want::Pull { from_seq }) => Some(Answer::Pull(from_seq, log.pull(from_seq, 3))),
             Some(Want::Changes { after_rev }) => Some(Answer::Changes(after_rev, log.changes(after_rev, 2))),
-            None => return,
+            Some(Want::Compare { .. } | Want::Recheck { .. }) | None => return,
         };
     }
 

@@ -62,6 +62,11 @@ impl ListSync {
         self.want_at(now);
     }
 
+    /// Something else was answered: a pause that runs is shortened.
+    pub(crate) fn hasten(&mut self, now: Duration, jitter: f64) {
+        self.pause.hasten(now, jitter);
+    }
+
     /// Takes in a notice; gives those whose rows are to be applied now, in order. The cursor has moved past them.
     pub(crate) fn handle_notice(&mut self, notice: NoticePush, now: Duration) -> Vec<NoticePush> {
         if notice.to_cursor == self.cursor {

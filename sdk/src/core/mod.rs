@@ -6,10 +6,12 @@
 //! leave. Nothing here knows of sockets or of waiting.
 
 mod asking;
+mod doubting;
 mod inbox;
 mod list;
 mod pause;
 mod receiving;
+mod rooms;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -23,17 +25,19 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::bucket;
-use whimbrel_protocol::client::SyncRequest;
+use whimbrel_protocol::client::{Entry, SyncRequest};
 use whimbrel_protocol::client_session::Failure;
-use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_protocol::ids::{ConversationId, OperationId, RoomId};
 use whimbrel_protocol::method::Method;
 
 use self::asking::{Call, Mark};
 pub(crate) use self::asking::{HistoryRequest, LocalHistory, NewCall, Payload};
+use self::inbox::Inbox;
 pub(crate) use self::inbox::Position;
 use self::list::ListSync;
 pub(crate) use self::pause::Pause;
 use self::receiving::Conversation;
+use self::rooms::{Room, Seen};
 use self::sending::Lane;
 use crate::error::Error;
 use crate::events::Event;
@@ -45,6 +49,10 @@ const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
 
 /// Rows of the conversation list asked for at once.
 const SYNC_LIMIT: u32 = 200;
+
+/// Entries held between READY and the answer to the first sync of a connection, which takes a round trip: those of a busy
+/// user in some seconds. What is beyond is pulled.
+const EARLY_MAX: usize = 512;
 
 /// The two clocks, as of one moment.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +100,14 @@ enum Purpose {
         conversation: ConversationId,
         after_rev: u64,
     },
+    Compare {
+        conversation: ConversationId,
+        from_seq: u64,
+    },
+    Recheck {
+        conversation: ConversationId,
+        from_seq: u64,
+    },
     Send {
         conversation: ConversationId,
         batch: i64,
@@ -102,6 +118,9 @@ enum Purpose {
     },
     Call {
         number: u64,
+    },
+    JoinRoom {
+        room: RoomId,
     },
 }
 
@@ -128,13 +147,21 @@ pub(crate) struct Core {
     lanes: BTreeMap<ConversationId, Lane>,
     marks: BTreeMap<ConversationId, Mark>,
     calls: BTreeMap<u64, Call>,
+    rooms: BTreeMap<RoomId, Room>,
+    seen: Seen,
     next_number: u64,
     asked: BTreeMap<u64, Purpose>,
     requests: VecDeque<Request>,
     events: Vec<Event>,
     replies: Vec<Box<dyn FnOnce() + Send>>,
     send_replies: BTreeMap<LocalMessageId, Reply<SentMessage>>,
+    /// Something had no answer since the last answer: pauses may be running.
+    has_failed: bool,
     online: bool,
+    /// The server of this connection has answered a sync: it is the one that what is kept is from, or all is doubted.
+    acquainted: bool,
+    /// Entries that came before it was.
+    early: Vec<(ConversationId, Entry)>,
     foreground: bool,
 }
 
@@ -151,13 +178,18 @@ impl Core {
             lanes: BTreeMap::new(),
             marks: BTreeMap::new(),
             calls: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            seen: Seen::default(),
             next_number: 0,
             asked: BTreeMap::new(),
             requests: VecDeque::new(),
             events: Vec::new(),
             replies: Vec::new(),
             send_replies: BTreeMap::new(),
+            has_failed: false,
             online: false,
+            acquainted: false,
+            early: Vec::new(),
             foreground: true,
             store,
             settings,
@@ -181,6 +213,9 @@ impl Core {
         self.events.clear();
         self.replies.clear();
         self.online = false;
+        self.acquainted = false;
+        self.early.clear();
+        self.forget_joins();
         self.restore_conversations()?;
         self.restore_lanes()?;
         self.restore_marks()
@@ -219,6 +254,8 @@ impl Core {
     /// The session is ready: requests may be made.
     pub(crate) fn handle_online(&mut self, now: Now) {
         self.online = true;
+        self.acquainted = false;
+        self.early.clear();
         // A sync that went out behind Confirm is answered after READY: it is as good as a new one.
         if !self.list.is_asking() {
             self.list.want_now(now.monotonic);
@@ -226,11 +263,18 @@ impl Core {
         for lane in self.lanes.values_mut() {
             lane.pause.cut_short();
         }
+        self.rejoin_rooms();
     }
 
     /// No session takes requests for now. What was asked stays asked until it is lost or answered.
     pub(crate) fn handle_offline(&mut self) {
         self.online = false;
+        // What was pushed of conversations not yet placed may be of a server that will have begun anew by the next sync.
+        for conversation in self.conversations.values_mut() {
+            if conversation.inbox.position().is_none() {
+                conversation.inbox = Inbox::new();
+            }
+        }
     }
 
     /// The server fears that something was missed.
@@ -278,6 +322,7 @@ impl Core {
             let sync = self.poll_sync(now);
             self.requests.extend(sync);
             self.poll_sends(now)?;
+            self.poll_rooms(now);
             self.poll_calls(now);
             self.poll_marks(now);
             self.poll_conversations(now);
@@ -297,6 +342,7 @@ impl Core {
             self.conversations_due(),
             self.sends_due(),
             self.calls_due(),
+            self.rooms_due(),
             self.marks_due(),
         ]
         .into_iter()
@@ -319,7 +365,33 @@ impl Core {
         }
     }
 
+    /// An answer came, whatever it says: what waits because it had none need not wait long.
+    fn hasten(&mut self, now: Now) {
+        if !std::mem::take(&mut self.has_failed) {
+            return;
+        }
+        let jitter = self.jitter();
+        let lanes = self.lanes.values_mut().map(|lane| &mut lane.pause);
+        let calls = self.calls.values_mut().map(|call| &mut call.pause);
+        let marks = self.marks.values_mut().map(|mark| &mut mark.pause);
+        let rooms = self.rooms.values_mut().map(|room| &mut room.pause);
+        for pause in lanes.chain(calls).chain(marks).chain(rooms) {
+            pause.hasten(now.monotonic, jitter);
+        }
+        self.list.hasten(now.monotonic, jitter);
+        let mut hastened = Vec::new();
+        for (conversation, kept) in &mut self.conversations {
+            if kept.inbox.hasten(now.monotonic, jitter) {
+                hastened.push(*conversation);
+            }
+        }
+        for conversation in hastened {
+            self.set_alarm(conversation);
+        }
+    }
+
     fn handle_answer(&mut self, purpose: &Purpose, body: Bytes, now: Now) -> Result<(), StoreError> {
+        self.hasten(now);
         match *purpose {
             Purpose::Sync => match decode(body) {
                 Some(page) => self.handle_synced(page, now),
@@ -339,6 +411,20 @@ impl Core {
                 Some(page) => self.handle_changes(conversation, after_rev, page, now),
                 None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
             },
+            Purpose::Compare {
+                conversation,
+                from_seq,
+            } => match decode(body) {
+                Some(page) => self.handle_compared(conversation, from_seq, &page, now),
+                None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
+            },
+            Purpose::Recheck {
+                conversation,
+                from_seq,
+            } => match decode(body) {
+                Some(page) => self.handle_rechecked(conversation, from_seq, page, now),
+                None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
+            },
             Purpose::Send { conversation, batch } => match decode(body) {
                 Some(sent) => self.handle_sent(conversation, batch, &sent, now),
                 None => self.handle_no_answer(purpose, NoAnswer::Failed(Failure::Malformed), now),
@@ -353,6 +439,10 @@ impl Core {
                 }
                 Ok(())
             }
+            Purpose::JoinRoom { ref room } => {
+                self.handle_joined(room);
+                Ok(())
+            }
         }
     }
 
@@ -363,10 +453,14 @@ impl Core {
             _ => 0,
         };
         let lost = matches!(why, NoAnswer::Lost | NoAnswer::Failed(Failure::NotBegun));
+        self.has_failed |= !lost;
         match *purpose {
             Purpose::Sync if lost => self.list.handle_lost(now.monotonic),
             Purpose::Sync => self.list.handle_failed(now.monotonic, retry_after_ms, jitter),
-            Purpose::Pull { conversation, .. } | Purpose::Changes { conversation, .. } => {
+            Purpose::Pull { conversation, .. }
+            | Purpose::Changes { conversation, .. }
+            | Purpose::Compare { conversation, .. }
+            | Purpose::Recheck { conversation, .. } => {
                 if let Some(kept) = self.conversations.get_mut(&conversation) {
                     match &why {
                         _ if lost => kept.inbox.handle_lost(),
@@ -389,6 +483,7 @@ impl Core {
                 self.handle_unmarked(conversation, read_seq, &why, now)?;
             }
             Purpose::Call { number } => self.handle_uncalled(number, why, now),
+            Purpose::JoinRoom { ref room } => self.handle_not_joined(room, &why, now),
         }
         Ok(())
     }

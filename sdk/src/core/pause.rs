@@ -3,6 +3,9 @@
 //!
 //! At least half, because a few short draws in a row would double the bound within one short outage, and the next pause
 //! could last many times as long as the outage did. So a pause is at most four times what was waited before.
+//!
+//! When something else gets its answer the outage is over for it, and most likely for all: the pauses that still run are
+//! then shortened to the first one's length, spread by chance, but never below what the server asked for.
 
 use std::time::Duration;
 
@@ -17,6 +20,8 @@ const LONGEST_MS: u64 = 60_000;
 pub(crate) struct Pause {
     failures: u32,
     until: Duration,
+    /// The server asked to be left alone until then.
+    asked_until: Duration,
 }
 
 impl Pause {
@@ -33,7 +38,14 @@ impl Pause {
         let spread = asked + Duration::from_millis(FIRST_MS).mul_f64(jitter);
         let pause = own.max(spread);
         self.until = now.saturating_add(pause);
+        self.asked_until = now.saturating_add(asked);
         pause
+    }
+
+    /// Something else was answered at `now`: waits no longer than the first pause from here. `jitter` as above.
+    pub(crate) fn hasten(&mut self, now: Duration, jitter: f64) {
+        let soon = now.saturating_add(Duration::from_millis(FIRST_MS).mul_f64(jitter.clamp(0.0, 1.0)));
+        self.until = self.until.min(soon.max(self.asked_until));
     }
 
     /// Forgets all failures.
@@ -85,6 +97,27 @@ mod tests {
             let waited: Duration = (0..failures).map(|_| pause.fail(Duration::ZERO, 0, 0.0)).sum();
             assert!(pause.fail(Duration::ZERO, 0, 1.0) <= waited * 4, "{failures}");
         }
+    }
+
+    #[test]
+    fn a_long_pause_is_shortened_when_something_else_is_answered() {
+        let mut pause = Pause::default();
+        for _ in 0..8 {
+            pause.fail(Duration::ZERO, 0, 1.0);
+        }
+        pause.hasten(Duration::from_secs(1), 1.0);
+        assert!(!pause.is_over(Duration::from_millis(1_499)));
+        assert!(pause.is_over(Duration::from_millis(1_500)));
+        pause.hasten(Duration::from_secs(2), 1.0);
+        assert!(pause.is_over(Duration::from_secs(2)), "nothing makes it longer");
+    }
+
+    #[test]
+    fn a_pause_is_never_shorter_than_the_server_asked_whatever_else_is_answered() {
+        let mut pause = Pause::default();
+        pause.fail(Duration::ZERO, 9_000, 0.3);
+        pause.hasten(Duration::from_secs(1), 0.0);
+        assert!(!pause.is_over(Duration::from_millis(8_999)));
     }
 
     #[test]

@@ -8,8 +8,9 @@ use whimbrel_protocol::client::{
 use whimbrel_protocol::ids::ConversationId;
 use whimbrel_protocol::method::{Method, PushMethod};
 
+use super::doubting::looks_the_same;
 use super::inbox::{Inbox, PAGE_LIMIT, Position, Want};
-use super::{Core, Now, Purpose, decode};
+use super::{Core, EARLY_MAX, Now, Purpose, decode};
 use crate::events::Event;
 use crate::store::{StoreError, Value};
 use crate::types;
@@ -29,12 +30,16 @@ const UNREAD_COUNTED_MAX: u32 = 500;
 pub(super) struct Conversation {
     pub(super) inbox: Inbox,
     kept: Option<Position>,
+    kept_doubted: bool,
 }
 
 impl Core {
     pub(super) fn restore_conversations(&mut self) -> Result<(), StoreError> {
         for kept in self.store.conversations()? {
             let mut inbox = kept.position.map_or_else(Inbox::new, Inbox::restored);
+            if kept.doubted {
+                inbox.doubt();
+            }
             if let Some(row) = kept.row {
                 inbox.handle_head(row.head_seq, row.head_rev, true, std::time::Duration::ZERO);
             }
@@ -43,6 +48,7 @@ impl Core {
                 Conversation {
                     inbox,
                     kept: kept.position,
+                    kept_doubted: kept.doubted,
                 },
             );
             self.set_alarm(kept.id);
@@ -64,6 +70,12 @@ impl Core {
                 }
                 None => Ok(()),
             },
+            Some(PushMethod::Room) => {
+                if let Some(push) = decode(payload) {
+                    self.handle_room_push(push);
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -83,6 +95,13 @@ impl Core {
         entries: Vec<Entry>,
         now: Now,
     ) -> Result<(), StoreError> {
+        // Put behind what is kept of another life of the server, they would hide that it is another.
+        if !self.acquainted {
+            let room = EARLY_MAX.saturating_sub(self.early.len());
+            self.early
+                .extend(entries.into_iter().take(room).map(|entry| (id, entry)));
+            return Ok(());
+        }
         // A conversation that begins before our eyes is seen from its beginning.
         let begins = self.generation > 0 && entries.first().is_some_and(|entry| entry.seq == 1);
         let conversation = self.conversation(id);
@@ -118,6 +137,7 @@ impl Core {
             self.resyncing = true;
             self.store.set_number(Value::Generation, self.generation)?;
             self.store.set_number(Value::Resyncing, 1)?;
+            self.doubt_all()?;
         }
         for row in page.rows {
             self.apply_row(row, true, self.resyncing, now)?;
@@ -129,6 +149,11 @@ impl Core {
             .handle_synced(page.cursor, page.more, now.monotonic, jitter);
         if !page.more {
             self.finish_sync()?;
+        }
+        if !std::mem::replace(&mut self.acquainted, true) {
+            for (id, entry) in std::mem::take(&mut self.early) {
+                self.take_entries(id, vec![entry], now)?;
+            }
         }
         self.apply_notices(notices, now)
     }
@@ -178,10 +203,7 @@ impl Core {
         conversation
             .inbox
             .place(row.first_visible_seq, row.head_seq, row.head_rev, history);
-        if resync && conversation.inbox.rewind(row.head_seq, row.head_rev) {
-            self.store.drop_entries_above(&id, row.head_seq)?;
-        }
-        self.conversation(id)
+        conversation
             .inbox
             .handle_head(row.head_seq, row.head_rev, certain, now.monotonic);
         self.show(id)?;
@@ -270,14 +292,17 @@ impl Core {
     }
 
     /// Keeps and shows what can be shown of a conversation, and remembers when to look again.
-    fn show(&mut self, id: ConversationId) -> Result<(), StoreError> {
+    pub(super) fn show(&mut self, id: ConversationId) -> Result<(), StoreError> {
+        self.settle(id)?;
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return Ok(());
         };
         let ready = conversation.inbox.take_ready();
         let position = conversation.inbox.position();
-        let moved = position != conversation.kept;
+        let doubted = conversation.inbox.is_doubted();
+        let moved = position != conversation.kept || doubted != conversation.kept_doubted;
         conversation.kept = position;
+        conversation.kept_doubted = doubted;
         for entry in ready {
             let local_id = self.store.local_id(&entry.client_msg_id)?;
             self.store.put_entry(&id, &entry, local_id)?;
@@ -288,7 +313,7 @@ impl Core {
             });
         }
         if let Some(position) = position.filter(|_| moved) {
-            self.store.put_position(&id, position)?;
+            self.store.put_position(&id, position, doubted)?;
             self.store.forget_sent(&id, position.shown)?;
         }
         self.set_alarm(id);
@@ -296,12 +321,16 @@ impl Core {
     }
 
     /// Keeps and shows changes of entries that were shown before.
-    fn show_changed(&mut self, id: ConversationId, changed: Vec<Entry>) -> Result<(), StoreError> {
+    pub(super) fn show_changed(&mut self, id: ConversationId, changed: Vec<Entry>) -> Result<(), StoreError> {
         for entry in changed {
             let Some((kept, local_id)) = self.store.entry(&id, entry.seq)? else {
                 continue;
             };
-            if kept.rev < entry.rev {
+            let doubted = self
+                .conversations
+                .get_mut(&id)
+                .is_some_and(|conversation| conversation.inbox.confirm(entry.seq));
+            if kept.rev < entry.rev || (doubted && !looks_the_same(&kept, &entry)) {
                 self.store.put_entry(&id, &entry, None)?;
                 let entry = types::Entry::from_wire(entry, local_id);
                 self.events.push(Event::MessageChanged {
@@ -335,6 +364,9 @@ impl Core {
 
     /// Asks for what conversations lack.
     pub(super) fn poll_conversations(&mut self, now: Now) {
+        if !self.acquainted {
+            return;
+        }
         let due: Vec<ConversationId> = self
             .alarms
             .iter()
@@ -368,6 +400,8 @@ impl Core {
                         &message,
                     );
                 }
+                Some(Want::Compare { from_seq, limit }) => self.ask_compare(id, from_seq, limit),
+                Some(Want::Recheck { from_seq }) => self.ask_recheck(id, from_seq),
                 Some(Want::Changes { after_rev }) => {
                     let message = PullChangesRequest {
                         conversation,
@@ -396,12 +430,20 @@ impl Core {
             .values()
             .min()
             .copied()
-            .filter(|_| !self.pulls_are_full())
+            .filter(|_| self.acquainted && !self.pulls_are_full())
     }
 
     fn pulls_are_full(&self) -> bool {
-        self.asked_count(|purpose| matches!(purpose, Purpose::Pull { .. } | Purpose::Changes { .. }))
-            >= PULLS_MAX
+        let is_pull = |purpose: &Purpose| {
+            matches!(
+                purpose,
+                Purpose::Pull { .. }
+                    | Purpose::Changes { .. }
+                    | Purpose::Compare { .. }
+                    | Purpose::Recheck { .. }
+            )
+        };
+        self.asked_count(is_pull) >= PULLS_MAX
     }
 
     pub(super) fn set_alarm(&mut self, id: ConversationId) {
@@ -419,6 +461,7 @@ impl Core {
         self.conversations.entry(id).or_insert_with(|| Conversation {
             inbox: Inbox::new(),
             kept: None,
+            kept_doubted: false,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use prost::Message as _;
 use whimbrel_protocol::bucket;
+use whimbrel_protocol::client::PullRequest;
+use whimbrel_protocol::ids::ConversationId;
 use whimbrel_protocol::method::Method;
 
 use super::{Driver, Flow, Input, LocalHistory};
@@ -66,6 +68,14 @@ impl Driver {
             Command::Conversations { reply } => reply(Ok(self.core.conversations()?)),
             Command::Connection { reply } => reply(Ok(self.state.clone())),
             Command::Call(call) => self.call(call, now),
+            Command::KeepRoom { room, reply } => {
+                self.core.keep_room(room);
+                reply(Ok(()));
+            }
+            Command::ForgetRoom { room, reply } => {
+                self.core.forget_room(&room);
+                reply(Ok(()));
+            }
             Command::History { request, reply } => self.history(request, reply)?,
             Command::Foreground(foreground) => {
                 self.core.set_foreground(foreground, now);
@@ -96,7 +106,18 @@ impl Driver {
             reply(Ok(entries));
             return Ok(());
         };
-        let conversation = request.conversation;
+        self.ask_history(request.conversation, asked, entries, reply);
+        Ok(())
+    }
+
+    /// Asks the server for what of history is not here; it goes behind `local`.
+    pub(super) fn ask_history(
+        &mut self,
+        conversation: ConversationId,
+        asked: PullRequest,
+        local: Vec<Entry>,
+        reply: Reply<Vec<Entry>>,
+    ) {
         let to_histories = self.to_histories.clone();
         let payload = asked.encode_to_vec().into();
         let call = NewCall {
@@ -108,7 +129,7 @@ impl Driver {
                 let input = Input::History {
                     conversation,
                     asked,
-                    local: entries,
+                    local,
                     result,
                     reply,
                 };
@@ -117,7 +138,6 @@ impl Driver {
             }),
         };
         self.call(call, self.clock.now());
-        Ok(())
     }
 
     /// Asks the server, unless there will never be one.

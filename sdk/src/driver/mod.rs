@@ -268,7 +268,13 @@ impl Driver {
                 reply,
             } => {
                 let rest = match result {
-                    Ok(body) => self.core.handle_history(&asked, conversation, body)?,
+                    Ok(body) => match self.core.handle_history(&asked, conversation, body)? {
+                        Some(rest) => rest,
+                        None => {
+                            self.ask_history(conversation, asked, local, reply);
+                            return Ok(());
+                        }
+                    },
                     Err(error) => Err(error),
                 };
                 match rest {

@@ -1,5 +1,7 @@
 //! Conversations and their entries.
 
+use std::collections::BTreeSet;
+
 use prost::Message as _;
 use rusqlite::{OptionalExtension as _, params};
 use whimbrel_protocol::client::{ConversationRow, Entry};
@@ -15,13 +17,16 @@ pub(crate) struct KeptConversation {
     pub(crate) id: ConversationId,
     pub(crate) row: Option<ConversationRow>,
     pub(crate) position: Option<Position>,
+    /// The server has begun anew, and what is kept is not verified yet.
+    pub(crate) doubted: bool,
 }
 
 impl Store {
     /// All conversations, the latest first.
     pub(crate) fn conversations(&self) -> Result<Vec<KeptConversation>, StoreError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT conversation, list_row, start_seq, shown_seq, rev FROM conversations ORDER BY time_ms DESC",
+            "SELECT conversation, list_row, start_seq, shown_seq, rev, doubted FROM conversations
+             ORDER BY time_ms DESC",
         )?;
         let rows = statement.query_map([], |row| {
             Ok((
@@ -32,11 +37,12 @@ impl Store {
                     row.get::<_, Option<i64>>(3)?,
                     row.get::<_, Option<i64>>(4)?,
                 ),
+                row.get::<_, bool>(5)?,
             ))
         })?;
         let mut kept = Vec::new();
         for row in rows {
-            let (conversation, list_row, position) = row?;
+            let (conversation, list_row, position, doubted) = row?;
             kept.push(KeptConversation {
                 id: ConversationId::from_wire(&conversation).map_err(|_| StoreError::Corrupt {
                     what: "conversation id",
@@ -50,6 +56,7 @@ impl Store {
                     }),
                     _ => None,
                 },
+                doubted,
             });
         }
         Ok(kept)
@@ -97,17 +104,19 @@ impl Store {
         &mut self,
         conversation: &ConversationId,
         position: Position,
+        doubted: bool,
     ) -> Result<(), StoreError> {
         self.db
             .prepare_cached(
-                "INSERT INTO conversations (conversation, start_seq, shown_seq, rev) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET start_seq = ?2, shown_seq = ?3, rev = ?4",
+                "INSERT INTO conversations (conversation, start_seq, shown_seq, rev, doubted) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET start_seq = ?2, shown_seq = ?3, rev = ?4, doubted = ?5",
             )?
             .execute(params![
                 conversation.as_bytes(),
                 to_sql(position.start),
                 to_sql(position.shown),
-                to_sql(position.rev)
+                to_sql(position.rev),
+                doubted
             ])?;
         Ok(())
     }
@@ -163,6 +172,23 @@ impl Store {
             entries.push((entry, local_id.map(LocalMessageId)));
         }
         Ok(entries)
+    }
+
+    /// The entries of a conversation that changed since they were written.
+    pub(crate) fn changed_seqs(&self, conversation: &ConversationId) -> Result<BTreeSet<u64>, StoreError> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT entry FROM entries WHERE conversation = ?1")?;
+        let mut rows = statement.query([conversation.as_bytes()])?;
+        let mut changed = BTreeSet::new();
+        while let Some(row) = rows.next()? {
+            let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            let entry = Entry::decode(bytes).map_err(|_| StoreError::Corrupt { what: "message" })?;
+            if entry.rev > 0 {
+                changed.insert(entry.seq);
+            }
+        }
+        Ok(changed)
     }
 
     pub(crate) fn drop_entries_above(

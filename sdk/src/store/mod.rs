@@ -16,7 +16,16 @@ use rusqlite::Connection;
 pub(crate) use values::Value;
 
 /// The database's layout; a newer one is refused, an older one brought up.
-const SCHEMA_VERSION: i64 = 1;
+///
+/// - 1: the first.
+/// - 2: `conversations.doubted`.
+const SCHEMA_VERSION: i64 = 2;
+
+/// What brings each older layout up to the next.
+const UPGRADES: [(i64, &str); 1] = [(
+    1,
+    "ALTER TABLE conversations ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;",
+)];
 
 const SCHEMA: &str = "
 CREATE TABLE own (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -28,7 +37,9 @@ CREATE TABLE conversations (
     generation INTEGER NOT NULL DEFAULT 0,
     -- NULL until the row said where the log begins.
     start_seq INTEGER, shown_seq INTEGER, rev INTEGER,
-    time_ms INTEGER NOT NULL DEFAULT 0
+    time_ms INTEGER NOT NULL DEFAULT 0,
+    -- 1 from when the server began anew until what is kept is verified.
+    doubted INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE entries (
     conversation BLOB NOT NULL, seq INTEGER NOT NULL, local_id INTEGER, entry BLOB NOT NULL,
@@ -132,12 +143,16 @@ impl Store {
         store.begin(false)?;
         let found: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match found {
-            0 => {
-                store.db.execute_batch(SCHEMA)?;
-                store.db.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            0 => store.db.execute_batch(SCHEMA)?,
+            1..=SCHEMA_VERSION => {
+                for (_, upgrade) in UPGRADES.iter().filter(|(from, _)| *from >= found) {
+                    store.db.execute_batch(upgrade)?;
+                }
             }
-            SCHEMA_VERSION => {}
             found => return Err(StoreError::Newer { found }),
+        }
+        if found != SCHEMA_VERSION {
+            store.db.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         }
         store.commit()?;
         Ok(store)

@@ -61,10 +61,39 @@ fn a_second_opener_and_a_later_layout_are_refused_by_name() {
     let first = Store::open(Some(folder.path())).unwrap();
     let error = Store::open(Some(folder.path())).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
-    first.db.pragma_update(None, "user_version", 2).unwrap();
+    first
+        .db
+        .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
+        .unwrap();
     drop(first);
     let error = Store::open(Some(folder.path())).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 2 }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Newer { found } if found == SCHEMA_VERSION + 1),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_database_of_the_first_layout_is_brought_up_with_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let position = Position {
+        start: 1,
+        shown: 4,
+        rev: 2,
+    };
+    {
+        let mut store = Store::open(Some(folder.path())).unwrap();
+        store.put_position(&conversation(1), position, false).unwrap();
+        let back = "ALTER TABLE conversations DROP COLUMN doubted; PRAGMA user_version = 1;";
+        store.db.execute_batch(back).unwrap();
+    }
+    let mut store = Store::open(Some(folder.path())).unwrap();
+    let kept = store.conversations().unwrap();
+    assert_eq!((kept[0].position, kept[0].doubted), (Some(position), false));
+    store.put_position(&conversation(1), position, true).unwrap();
+    drop(store);
+    let store = Store::open(Some(folder.path())).unwrap();
+    assert!(store.conversations().unwrap()[0].doubted);
 }
 
 #[test]
@@ -172,6 +201,7 @@ fn a_full_resync_drops_the_rows_it_does_not_name_and_keeps_messages() {
                     shown: 1,
                     rev: 0,
                 },
+                false,
             )
             .unwrap();
         store

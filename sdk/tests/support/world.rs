@@ -26,7 +26,7 @@ pub(crate) struct Push {
     pub(crate) payload: Bytes,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Log {
     kind: i32,
     name: String,
@@ -36,14 +36,14 @@ struct Log {
     read: HashMap<String, u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct User {
     version: u64,
     rows: BTreeMap<ConversationId, u64>,
 }
 
 /// Everything the server knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     pub(crate) now_ms: u64,
     /// Cursors of another epoch are answered by a full resync.
@@ -100,6 +100,11 @@ impl World {
         self.logs[&conversation].entries.iter().filter_map(text).collect()
     }
 
+    /// How many entries a conversation has, recalled ones among them.
+    pub(crate) fn head(&self, conversation: ConversationId) -> usize {
+        self.logs[&conversation].entries.len()
+    }
+
     pub(crate) fn read_seq(&self, conversation: ConversationId, uid: &str) -> u64 {
         self.logs[&conversation].read.get(uid).copied().unwrap_or(0)
     }
@@ -116,14 +121,14 @@ impl World {
         self.append(conversation, uid, Bytes::new(), entry::Body::Message(content));
     }
 
-    /// As after a restore from a backup: the log ends at `head`, and cursors are of another epoch.
-    pub(crate) fn restore(&mut self, conversation: ConversationId, head: usize) {
-        self.epoch += 1;
-        self.logs
-            .get_mut(&conversation)
-            .expect("a conversation")
-            .entries
-            .truncate(head);
+    /// As after a restore from a backup: all is as it was then, and cursors are of another epoch.
+    pub(crate) fn restore(&mut self, backup: &Self) {
+        *self = Self {
+            now_ms: self.now_ms,
+            epoch: self.epoch + 1,
+            pushes: Vec::new(),
+            ..backup.clone()
+        };
     }
 
     pub(crate) fn direct(a: &str, b: &str) -> ConversationId {

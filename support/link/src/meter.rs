@@ -11,7 +11,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 use whimbrel_protocol::cluster::{Envelope, Kind, Role};
 
 /// Kinds are numbered from 0; one more slot counts answers and kinds this version does not know.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Unspecified,
     Kind::ClientRequest,
     Kind::Authenticate,
@@ -22,6 +22,8 @@ const KINDS: [Kind; 10] = [
     Kind::Probe,
     Kind::Registry,
     Kind::RegistryEvent,
+    Kind::RoomOrder,
+    Kind::RoomBroadcast,
 ];
 
 /// A role's name in labels and logs.
@@ -47,6 +49,8 @@ fn kind_label(kind: Kind) -> &'static str {
         Kind::Probe => "probe",
         Kind::Registry => "registry",
         Kind::RegistryEvent => "registry_event",
+        Kind::RoomOrder => "room_order",
+        Kind::RoomBroadcast => "room_broadcast",
     }
 }
 

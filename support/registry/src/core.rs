@@ -1,17 +1,19 @@
 //! The memory registry's state. Pure: `now` is handed in, time to live is judged on every call.
 //!
-//! Sessions hang on one life (incarnation) of their gateway: when its lease ends they go with it, so a gateway that
+//! Sessions and members of rooms hang on one life (incarnation) of their gateway: when its lease ends they go with it, so a gateway that
 //! died leaves nothing behind. Order can be seen everywhere, so all maps are ordered.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord, UserKey};
-use whimbrel_protocol::ids::{AppKey, DeviceId, IdError, Incarnation, NodeId};
+use whimbrel_protocol::cluster::{
+    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionHandle, SessionRecord, UserKey,
+};
+use whimbrel_protocol::ids::{AppKey, DeviceId, IdError, Incarnation, NodeId, RoomId};
 
 use crate::{
-    ANNOUNCE_LEN_MAX, LEASE_TTL_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, Registered, RegistryError,
-    SESSIONS_PER_USER_MAX,
+    ANNOUNCE_LEN_MAX, LEASE_TTL_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, ROOM_COUNTS_LEN_MAX,
+    Registered, RegistryError, SESSIONS_PER_USER_MAX,
 };
 
 /// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
@@ -19,6 +21,7 @@ const ENDED_LEN_MAX: usize = 1_024;
 
 type User = (String, u64);
 type Life = (NodeId, u64);
+type Room = (String, String);
 
 #[derive(Debug, Default)]
 pub(crate) struct Core {
@@ -27,6 +30,8 @@ pub(crate) struct Core {
     /// When each life ends unless it is renewed.
     expiries: BTreeSet<(Duration, Life)>,
     users: BTreeMap<User, BTreeMap<String, SessionRecord>>,
+    /// How many members each room has on each life of a gateway; never 0.
+    rooms: BTreeMap<Room, BTreeMap<Life, u32>>,
     superseded: VecDeque<Life>,
 }
 
@@ -35,6 +40,8 @@ struct LifeState {
     ends_at: Duration,
     /// The sessions of this life: user and device.
     sessions: BTreeSet<(User, String)>,
+    /// The rooms that have members there.
+    rooms: BTreeSet<Room>,
 }
 
 impl Core {
@@ -225,6 +232,55 @@ impl Core {
         Ok(displaced)
     }
 
+    pub(crate) fn put_rooms(&mut self, now: Duration, counts: RoomCounts) -> Result<(), RegistryError> {
+        self.expire(now);
+        bounded(
+            "counts of rooms in one request",
+            counts.counts.len(),
+            ROOM_COUNTS_LEN_MAX,
+        )?;
+        let life = (NodeId::new(&counts.gateway).map_err(invalid)?, counts.incarnation);
+        if self.superseded.contains(&life) {
+            return Err(RegistryError::Superseded { node: counts.gateway });
+        }
+        // All or nothing, as with sessions.
+        let mut rooms = Vec::with_capacity(counts.counts.len());
+        for count in counts.counts {
+            rooms.push((room_of(count.room.unwrap_or_default())?, count.members));
+        }
+        if !self.lives.contains_key(&life) {
+            self.renew(life.clone(), now.saturating_add(LEASELESS_GRACE));
+        }
+        let state = self.lives.entry(life.clone()).or_default();
+        for (room, members) in rooms {
+            if members == 0 {
+                state.rooms.remove(&room);
+                remove_from(&mut self.rooms, &room, &life);
+            } else {
+                state.rooms.insert(room.clone());
+                self.rooms.entry(room).or_default().insert(life.clone(), members);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn look_up_room(
+        &mut self,
+        now: Duration,
+        room: RoomKey,
+    ) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        self.expire(now);
+        let Some(lives) = self.rooms.get(&room_of(room)?) else {
+            return Ok(Vec::new());
+        };
+        let on_gateway = |((gateway, incarnation), members): (&Life, &u32)| RoomOnGateway {
+            gateway: gateway.as_str().to_owned(),
+            incarnation: *incarnation,
+            members: *members,
+        };
+        Ok(lives.iter().map(on_gateway).collect())
+    }
+
     fn renew(&mut self, life: Life, ends_at: Duration) {
         let state = self.lives.entry(life.clone()).or_default();
         self.expiries.remove(&(state.ends_at, life.clone()));
@@ -244,7 +300,7 @@ impl Core {
         self.superseded.push_back(life);
     }
 
-    /// Drops a life, its lease and its sessions; its expiry has been taken out.
+    /// Drops a life, its lease, its sessions and its members of rooms; its expiry has been taken out.
     fn end(&mut self, life: &Life) {
         let (node, incarnation) = life;
         if self
@@ -254,7 +310,11 @@ impl Core {
         {
             self.leases.remove(node);
         }
-        for (user, device) in self.lives.remove(life).unwrap_or_default().sessions {
+        let LifeState { sessions, rooms, .. } = self.lives.remove(life).unwrap_or_default();
+        for room in &rooms {
+            remove_from(&mut self.rooms, room, life);
+        }
+        for (user, device) in sessions {
             if let Some(devices) = self.users.get_mut(&user) {
                 devices.remove(&device);
                 if devices.is_empty() {
@@ -287,6 +347,23 @@ fn life_of(record: &SessionRecord) -> Result<Life, RegistryError> {
         None => Err(RegistryError::Invalid(
             "a session record has no handle: say on which gateway it lives".to_owned(),
         )),
+    }
+}
+
+/// The room a key names.
+fn room_of(key: RoomKey) -> Result<Room, RegistryError> {
+    AppKey::new(&key.app_key).map_err(invalid)?;
+    RoomId::new(&key.room).map_err(invalid)?;
+    Ok((key.app_key, key.room))
+}
+
+/// Forgets the members of `room` on a life; a room without any is no more.
+fn remove_from(rooms: &mut BTreeMap<Room, BTreeMap<Life, u32>>, room: &Room, life: &Life) {
+    if let Some(lives) = rooms.get_mut(room) {
+        lives.remove(life);
+        if lives.is_empty() {
+            rooms.remove(room);
+        }
     }
 }
 

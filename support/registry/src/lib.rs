@@ -1,4 +1,4 @@
-//! Who is there: node leases and login sessions, behind one trait.
+//! Who is there: node leases, login sessions and rooms on gateways, behind one trait.
 //!
 //! The registry is soft state. Losing it loses no message: nodes renew their leases, gateways announce their sessions
 //! again when [`Registry::life`] changes, and until then a session that is not found is served by the next sync.
@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-pub use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord, UserKey};
+pub use whimbrel_protocol::cluster::{
+    NodeLease, Role, RoomCount, RoomCounts, RoomKey, RoomOnGateway, SessionHandle, SessionRecord, UserKey,
+};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 pub use self::memory::{MemoryRegistry, MonotonicClock};
@@ -35,6 +37,8 @@ pub use crate::place::RegistryAt;
 pub const SESSIONS_PER_USER_MAX: usize = 32;
 /// Records in one announcement: about 200 KiB, far below a link's bound for an envelope.
 pub const ANNOUNCE_LEN_MAX: usize = 1_000;
+/// Rooms in one request: about 100 KiB with the longest names.
+pub const ROOM_COUNTS_LEN_MAX: usize = 1_000;
 /// Users in one look-up: a group of the largest size is looked up at once.
 pub const LOOK_UP_LEN_MAX: usize = 4_000;
 /// Nodes the registry knows at once.
@@ -77,7 +81,7 @@ pub enum RegistryError {
     },
 }
 
-/// Node leases and login sessions. All methods may be called at any time from any task.
+/// Node leases, login sessions and rooms on gateways. All methods may be called at any time from any task.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
     /// Puts or renews a lease; it ends `ttl_ms` later. Another incarnation of the name ends, with its sessions.
@@ -101,6 +105,13 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Registers many (at most [`ANNOUNCE_LEN_MAX`]) and returns all that lost their place, announced ones included.
     async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError>;
+
+    /// Sets how many members these rooms (at most [`ROOM_COUNTS_LEN_MAX`]) have on one life of a gateway; rooms not named
+    /// keep their numbers. They end with the gateway's lease, as sessions do.
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError>;
+
+    /// The live gateways on which a room has members, by name. What [`Registry::put_rooms`] was answered for is seen.
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError>;
 
     /// The registry's life as last seen: another one means that it lost everything, and all must be announced again.
     fn life(&self) -> watch::Receiver<Option<Incarnation>>;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use whimbrel_protocol::cluster::{NodeLease, Role, SessionRecord, UserKey};
+use whimbrel_protocol::cluster::{
+    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
+};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::core::Core;
@@ -14,7 +16,7 @@ use crate::{Registered, Registry, RegistryError};
 /// A monotonic clock: the time since some fixed moment.
 pub type MonotonicClock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// Node leases and sessions in this process's memory. It lives as long as the process, and so does its incarnation.
+/// Node leases, sessions and rooms in this process's memory. It lives as long as the process, and so does its incarnation.
 pub struct MemoryRegistry {
     core: Mutex<Core>,
     clock: MonotonicClock,
@@ -90,6 +92,16 @@ impl Registry for MemoryRegistry {
     async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
         let (mut core, now) = self.core();
         core.announce(now, records)
+    }
+
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
+        let (mut core, now) = self.core();
+        core.put_rooms(now, counts)
+    }
+
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        let (mut core, now) = self.core();
+        core.look_up_room(now, room)
     }
 
     fn life(&self) -> watch::Receiver<Option<Incarnation>> {

@@ -12,7 +12,7 @@ use whimbrel_protocol::cluster::registry_request::Call;
 use whimbrel_protocol::cluster::registry_response::ErrorKind;
 use whimbrel_protocol::cluster::{
     Envelope, Kind, ListNodes, LookUpSessions, NodeLease, Priority, RegistryRequest, RegistryResponse,
-    RemoveNode, Role, SessionRecord, SessionRecords, UserKey,
+    RemoveNode, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, SessionRecords, UserKey,
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
@@ -133,6 +133,16 @@ impl Registry for LinkRegistry {
         self.call(Call::Announce(SessionRecords { records }))
             .await
             .map(|response| response.displaced)
+    }
+
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
+        self.call(Call::PutRooms(counts)).await.map(drop)
+    }
+
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        self.call(Call::LookUpRoom(room))
+            .await
+            .map(|response| response.rooms)
     }
 
     fn life(&self) -> watch::Receiver<Option<Incarnation>> {

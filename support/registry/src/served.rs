@@ -56,6 +56,8 @@ async fn call(
         }
         Call::Unregister(record) => registry.unregister(record).await?,
         Call::LookUp(look_up) => response.sessions = registry.look_up(look_up.users).await?,
+        Call::PutRooms(counts) => registry.put_rooms(counts).await?,
+        Call::LookUpRoom(room) => response.rooms = registry.look_up_room(room).await?,
         Call::Announce(announced) => response.displaced = registry.announce(announced.records).await?,
     }
     Ok(())

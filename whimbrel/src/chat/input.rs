@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 const LINES_AHEAD_MAX: usize = 64;
 
 /// What can be typed.
-pub(crate) const HELP: &str = "/to UID, /group ID, /create NAME UID..., /invite UID..., /remove UID..., /leave, /members, /list, /quit; \
+pub(crate) const HELP: &str = "/to UID, /group ID, /room ID, /create NAME UID..., /invite UID..., /remove UID..., /leave, /members, /list, /quit; \
      a line that should begin with a slash begins with two";
 
 /// One line of input.
@@ -26,6 +26,7 @@ pub(crate) enum Command {
     Help,
     To(String),
     Group(String),
+    Room(String),
     Create { name: String, uids: Vec<String> },
     Invite(Vec<String>),
     Remove(Vec<String>),
@@ -72,6 +73,7 @@ fn parse(line: &str) -> Option<Line> {
         ("help" | "?", []) => Command::Help,
         ("to", [uid]) => Command::To(uid.clone()),
         ("group", [id]) => Command::Group(id.clone()),
+        ("room", [id]) => Command::Room(id.clone()),
         ("create", [name, uids @ ..]) => Command::Create {
             name: name.clone(),
             uids: uids.to_vec(),

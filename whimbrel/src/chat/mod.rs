@@ -65,18 +65,28 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
 }
 
 /// Where lines go.
+#[derive(Clone)]
 enum Wanted {
     Nowhere,
     User(String),
     Group(ConversationId),
+    Room(String),
+}
+
+/// Where they go, once it is known.
+#[derive(Clone, PartialEq, Eq)]
+enum Target {
+    Conversation(ConversationId),
+    Room(String),
 }
 
 impl Wanted {
     fn of(args: &ChatArgs) -> anyhow::Result<Self> {
-        Ok(match (&args.to, &args.group) {
-            (Some(uid), _) => Self::User(uid.clone()),
-            (None, Some(id)) => Self::Group(id.parse().context("--group takes a conversation id")?),
-            (None, None) => Self::Nowhere,
+        Ok(match (&args.to, &args.group, &args.room) {
+            (Some(uid), _, _) => Self::User(uid.clone()),
+            (None, Some(id), _) => Self::Group(id.parse().context("--group takes a conversation id")?),
+            (None, None, Some(id)) => Self::Room(id.clone()),
+            (None, None, None) => Self::Nowhere,
         })
     }
 }
@@ -93,7 +103,7 @@ enum Input {
 }
 
 impl Input {
-    fn over(target: Option<ConversationId>) -> Self {
+    fn over(target: Option<&Target>) -> Self {
         match target {
             Some(_) => Self::Ended {
                 at: tokio::time::Instant::now(),
@@ -114,7 +124,7 @@ impl Input {
 struct Chat {
     client: Client,
     events: EventStream,
-    target: Option<ConversationId>,
+    target: Option<Target>,
     wanted: Wanted,
     plain: bool,
     /// Own lines are printed too: nobody sees them being typed.
@@ -129,18 +139,32 @@ impl Chat {
     async fn run(&mut self) -> anyhow::Result<()> {
         let mut lines = input::lines()?;
         let mut input = Input::Open;
+        // Kept from one event to the next: in a busy room there is always another before the answer.
+        let mut under_way: Option<Opening> = None;
         while !matches!(input, Input::Ended { .. } if self.unacknowledged.is_empty()) {
             // Lines wait until it is known where they go: opening a conversation needs the server.
             let opening = self.target.is_none() && !matches!(self.wanted, Wanted::Nowhere);
+            if opening && under_way.is_none() {
+                under_way = Some(Box::pin(open_target(self.client.clone(), self.wanted.clone())));
+            }
+            let opened = async {
+                match &mut under_way {
+                    Some(opening) => opening.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(event) => self.show(event)?,
                     None => break,
                 },
-                opened = open_target(&self.client, &self.wanted), if opening => self.opened(opened)?,
+                opened = opened => {
+                    under_way = None;
+                    self.opened(opened)?;
+                }
                 line = lines.recv(), if matches!(input, Input::Open) && !opening => match line {
                     Some(line) => if !self.take(line).await? { break },
-                    None => input = Input::over(self.target),
+                    None => input = Input::over(self.target.as_ref()),
                 },
                 () = input.late() => bail!(
                     "{} lines are not acknowledged after {LAST_LINES_WAIT:?}: they are kept, and sent by the next chat of this user",
@@ -158,13 +182,15 @@ impl Chat {
         Ok(())
     }
 
-    fn opened(&mut self, opened: Result<ConversationId, whimbrel_sdk::Error>) -> anyhow::Result<()> {
+    fn opened(&mut self, opened: Result<Target, whimbrel_sdk::Error>) -> anyhow::Result<()> {
         match opened {
-            Ok(conversation) => {
-                self.target = Some(conversation);
-                self.tell(&format!(
-                    "conversation {conversation}; type a line and press Enter, /help for more"
-                ))
+            Ok(target) => {
+                let name = match &target {
+                    Target::Conversation(conversation) => format!("conversation {conversation}"),
+                    Target::Room(room) => format!("room {room}"),
+                };
+                self.target = Some(target);
+                self.tell(&format!("{name}; type a line and press Enter, /help for more"))
             }
             Err(error) if error.retry == whimbrel_sdk::Retry::Later => Ok(()),
             Err(error) => Err(error).context("the conversation cannot be opened"),
@@ -174,17 +200,23 @@ impl Chat {
     /// Whether to go on.
     async fn take(&mut self, line: Line) -> anyhow::Result<bool> {
         match line {
-            Line::Text(text) => match self.target {
-                Some(conversation) => match self.client.send_text(conversation, &text).await {
-                    Ok(local_id) => {
-                        self.unacknowledged.insert(local_id);
+            Line::Text(text) => match &self.target {
+                Some(Target::Room(room)) => {
+                    let sent = self.client.send_room(room, &text).await;
+                    self.sent_to_room(sent)?;
+                }
+                Some(Target::Conversation(conversation)) => {
+                    match self.client.send_text(*conversation, &text).await {
+                        Ok(local_id) => {
+                            self.unacknowledged.insert(local_id);
+                        }
+                        Err(error) => {
+                            self.failed += 1;
+                            self.tell(&format!("not sent: {error}"))?;
+                        }
                     }
-                    Err(error) => {
-                        self.failed += 1;
-                        self.tell(&format!("not sent: {error}"))?;
-                    }
-                },
-                None => self.tell("to whom? start with --to UID or --group ID, or say /to UID")?,
+                }
+                None => self.tell("to whom? start with --to UID, --group ID or --room ID, or say /to UID")?,
             },
             Line::Command(Command::Quit) => return Ok(false),
             Line::Command(command) => {
@@ -198,9 +230,9 @@ impl Chat {
     }
 
     async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
-        let here = || {
-            self.target
-                .context("no conversation is open: say /to UID or /group ID")
+        let here = || match self.target {
+            Some(Target::Conversation(conversation)) => Ok(conversation),
+            _ => bail!("no conversation is open: say /to UID or /group ID"),
         };
         match command {
             Command::Help => self.tell(input::HELP),
@@ -215,6 +247,11 @@ impl Chat {
                 self.target = None;
                 Ok(())
             }
+            Command::Room(id) => {
+                self.wanted = Wanted::Room(id);
+                self.target = None;
+                Ok(())
+            }
             Command::Create { name, uids } => {
                 let group = NewGroup {
                     name,
@@ -223,14 +260,21 @@ impl Chat {
                 };
                 let conversation = self.client.create_group(group).await?;
                 self.wanted = Wanted::Group(conversation);
-                self.target = Some(conversation);
+                self.target = Some(Target::Conversation(conversation));
                 self.tell(&format!(
                     "group {conversation}; others join with: chat --uid UID --group {conversation}"
                 ))
             }
             Command::Invite(uids) => Ok(self.client.invite(here()?, uids).await?),
             Command::Remove(uids) => Ok(self.client.remove_members(here()?, uids).await?),
-            Command::Leave => Ok(self.client.leave(here()?).await?),
+            Command::Leave => {
+                if let Some(Target::Room(room)) = &self.target {
+                    self.client.leave_room(room).await?;
+                    (self.wanted, self.target) = (Wanted::Nowhere, None);
+                    return Ok(());
+                }
+                Ok(self.client.leave(here()?).await?)
+            }
             Command::Members => {
                 let members = self.client.members(here()?).await?;
                 let names: Vec<_> = members
@@ -262,7 +306,7 @@ impl Chat {
                         print_line(&line)?;
                     }
                 } else if !own || self.echo {
-                    let elsewhere = Some(conversation) != self.target;
+                    let elsewhere = self.target != Some(Target::Conversation(conversation));
                     let place = if elsewhere {
                         format!("[{conversation}] ")
                     } else {
@@ -296,11 +340,28 @@ impl Chat {
                     self.told = Some(state);
                 }
             }
+            Event::RoomMessageReceived { room, message } => {
+                let line = if self.plain {
+                    screen::plain_room_line(&room, &message)
+                } else {
+                    Some(screen::room_line(&room, &message))
+                };
+                line.map_or(Ok(()), |line| print_line(&line))?;
+            }
+            Event::RoomLost { room, error } => self.tell(&format!("not in room {room} any more: {error}"))?,
             Event::MessageChanged { conversation, entry } if !self.plain => {
                 print_line(&format!(
                     "[{conversation} #{}] {}",
                     entry.seq,
                     screen::line(&entry)
+                ))?;
+            }
+            Event::MessagesLost {
+                conversation,
+                after_seq,
+            } => {
+                self.tell(&format!(
+                    "[{conversation}] the server was restored from a backup: nothing after #{after_seq} is there any more"
                 ))?;
             }
             Event::MessageChanged { .. }
@@ -311,6 +372,23 @@ impl Chat {
         Ok(())
     }
 
+    /// A line to a room is not kept: it went now, or not at all.
+    fn sent_to_room(
+        &mut self,
+        sent: Result<whimbrel_sdk::RoomSent, whimbrel_sdk::Error>,
+    ) -> anyhow::Result<()> {
+        match sent {
+            Ok(sent) if sent.dropped > 0 => {
+                self.tell(&format!("{} members will not get this line", sent.dropped))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.failed += 1;
+                self.tell(&format!("not sent: {error}"))
+            }
+        }
+    }
+
     /// Says something to the person, apart from the messages.
     #[expect(clippy::unused_self, reason = "a line of this chat, in step with `show`")]
     fn tell(&self, text: &str) -> anyhow::Result<()> {
@@ -318,10 +396,16 @@ impl Chat {
     }
 }
 
-async fn open_target(client: &Client, wanted: &Wanted) -> Result<ConversationId, whimbrel_sdk::Error> {
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Target, whimbrel_sdk::Error>>>>;
+
+async fn open_target(client: Client, wanted: Wanted) -> Result<Target, whimbrel_sdk::Error> {
     match wanted {
-        Wanted::User(uid) => client.open_direct(uid).await,
-        Wanted::Group(id) => Ok(*id),
+        Wanted::User(uid) => client.open_direct(&uid).await.map(Target::Conversation),
+        Wanted::Group(id) => Ok(Target::Conversation(id)),
+        Wanted::Room(room) => {
+            client.join_room(&room).await?;
+            Ok(Target::Room(room))
+        }
         Wanted::Nowhere => std::future::pending().await,
     }
 }

@@ -1,6 +1,8 @@
 //! What `chat` prints: lines for people, or tab-separated ones for scripts.
 
-use whimbrel_sdk::{ConnectionState, ConversationId, Entry, EntryBody, GroupChangeKind, WaitReason};
+use whimbrel_sdk::{
+    ConnectionState, ConversationId, Entry, EntryBody, GroupChangeKind, RoomMessage, WaitReason,
+};
 
 /// One line of `--plain`: `conversation<TAB>seq<TAB>sender<TAB>text`. Backslashes, tabs and line ends in the text are
 /// written `\\`, `\t`, `\n`, `\r`, so that a message is always one line of four fields. Only messages have one.
@@ -11,6 +13,32 @@ pub(crate) fn plain_line(conversation: ConversationId, entry: &Entry) -> Option<
     let mut line = format!("{conversation}\t{}\t{}\t", entry.seq, escaped(&entry.sender_uid));
     line.push_str(&escaped(text));
     Some(line)
+}
+
+/// One line of `--plain` for a message to a room: `room:ID<TAB>0<TAB>sender<TAB>text`, for rooms number nothing.
+pub(crate) fn plain_room_line(room: &str, message: &RoomMessage) -> Option<String> {
+    let EntryBody::Text(text) = &message.body else {
+        return None;
+    };
+    Some(format!(
+        "room:{}\t0\t{}\t{}",
+        escaped(room),
+        escaped(&message.sender_uid),
+        escaped(text)
+    ))
+}
+
+/// A line for people about a message to a room.
+pub(crate) fn room_line(room: &str, message: &RoomMessage) -> String {
+    let sender = visible(&message.sender_uid);
+    let said = match &message.body {
+        EntryBody::Text(text) => visible(text),
+        EntryBody::Custom { content_type, data } => {
+            format!("<{}, {} bytes>", visible(content_type), data.len())
+        }
+        _ => "<something this version does not know>".to_owned(),
+    };
+    format!("[{}] {sender}: {said}", visible(room))
 }
 
 fn escaped(text: &str) -> String {
@@ -135,6 +163,17 @@ mod tests {
         let line = plain_line(conversation, &said("a\tb\nc\\d\r")).unwrap_or_default();
         assert_eq!(line, format!("{conversation}\t7\talice\ta\\tb\\nc\\\\d\\r"));
         assert_eq!(line.split('\t').count(), 4);
+    }
+
+    #[test]
+    fn a_plain_line_of_a_room_has_four_fields_too() {
+        let message = RoomMessage {
+            sender_uid: "alice".to_owned(),
+            time_ms: 5,
+            body: EntryBody::Text("a\tb".to_owned()),
+        };
+        let line = plain_room_line("lobby", &message).unwrap_or_default();
+        assert_eq!(line, "room:lobby\t0\talice\ta\\tb");
     }
 
     #[test]

@@ -83,6 +83,8 @@ impl fmt::Display for Name {
 pub(crate) struct Device {
     pub(crate) name: Name,
     pub(crate) client: Client,
+    /// Whether it ever was up to date.
+    pub(crate) synced: watch::Sender<bool>,
     /// Whether its user reads on it.
     reads: bool,
     ledger: Arc<Ledger>,
@@ -117,6 +119,7 @@ impl Device {
         let device = Arc::new(Self {
             name: Name::new(&Uid::new(&config.uid), name),
             client: Client::start(config, token).expect("a client starts"),
+            synced: watch::Sender::new(false),
             reads,
             ledger: Arc::clone(ledger),
             state: Mutex::new(State {
@@ -199,7 +202,13 @@ impl Device {
                     lane.window.add_permits(1);
                 }
             }
-            Event::Connection(_) | Event::ConversationRemoved { .. } | Event::Synced => {}
+            Event::Synced => _ = self.synced.send_replace(true),
+            // Only a server with a planted fault brings it, and what is lost the checker sees.
+            Event::MessagesLost { .. } => {}
+            Event::Connection(_)
+            | Event::ConversationRemoved { .. }
+            | Event::RoomMessageReceived { .. }
+            | Event::RoomLost { .. } => {}
         }
     }
 

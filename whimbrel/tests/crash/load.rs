@@ -204,8 +204,10 @@ impl ApiCaller {
                             time_ms: number("time_ms"),
                         };
                     }
+                    // For good: the checker says whether it may.
                     Some(told) if status.is_client_error() && status.as_u16() != 429 => {
-                        panic!("the API refused {body}: {status} {told}");
+                        let code = told["code"].as_u64().and_then(|code| u32::try_from(code).ok());
+                        return Outcome::Refused(code.unwrap_or(u32::from(status.as_u16())));
                     }
                     // Cut off, or to be tried again.
                     Some(_) | None => {}

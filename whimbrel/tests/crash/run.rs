@@ -1,6 +1,7 @@
 //! The story of a run.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use whimbrel_loadtest::check::{Event, Talk, Violation, check};
 use whimbrel_sdk::{ConversationId, NewGroup};
 
-use crate::cluster::{Cluster, Target};
+use crate::cluster::{Cluster, Fault};
 use crate::device::{self, Device, Uid};
 use crate::ledger::{Ledger, Tally};
 use crate::load::Load;
@@ -27,36 +28,78 @@ const PEERS: [usize; 2] = [1, 4];
 const OWNER_EVERY: usize = 3;
 /// with these, counted from them.
 const MEMBERS: [usize; 4] = [1, 2, 5, 7];
-/// Messages acknowledged between two kills, at least.
+/// Messages acknowledged between two faults, at least.
 const ACKNOWLEDGED_BETWEEN: u64 = 2_000;
-/// The longest a kill waits for that; what takes longer hangs.
+/// The longest a fault waits for that; what takes longer hangs.
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(60);
-/// A kill comes within this time after that, milliseconds, so that it hits anything.
-const KILL_JITTER_MS: u64 = 200;
+/// A fault comes within this time after that, milliseconds, so that it hits anything.
+const FAULT_JITTER_MS: u64 = 200;
 /// How long everything begun may take to be answered once nobody begins anything: a restart, a reconnect, some retries.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long devices may take to be up to date after that: a dead node's lease (9 s) and two looks for its markers (10 s
 /// each), and all of the load's reading on a slow machine.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a planted run waits for rows before it goes on without.
+const ROWS_WITHIN_PLANTED: Duration = Duration::from_secs(5);
 /// Between two looks whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Violations printed of an invariant; the rest are like them.
 const PRINTED_MAX: usize = 10;
 
-/// Kills what `kills` says, each under load; panics when a promise was broken.
-pub(crate) async fn run(mode: Mode, kills: &[Target]) {
+/// What a run does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) mode: Mode,
+    /// What happens, each under load.
+    pub(crate) faults: &'a [Fault],
+    /// A plant for the server to have, by its name.
+    pub(crate) plant: Option<&'static str>,
+    /// How long what is wrong may take to come right.
+    pub(crate) settled_within: Duration,
+}
+
+/// How a run went.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) violations: Vec<Violation>,
+    /// Where the deployment's data and what it printed are.
+    pub(crate) folder: PathBuf,
+}
+
+/// Lets `faults` happen one after the other, each under load; panics when a promise was broken.
+pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
+    let verdict = judge(Plan {
+        mode,
+        faults,
+        plant: None,
+        settled_within: SETTLED_WITHIN,
+    })
+    .await;
+    let (violations, folder) = (verdict.violations, verdict.folder);
+    assert!(
+        violations.is_empty(),
+        "{} violations, see above; {}",
+        violations.len(),
+        folder.display()
+    );
+    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
+}
+
+/// A run, and what it showed.
+pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
+    let Plan { mode, faults, .. } = plan;
     let seed = match std::env::var("WHIMBREL_CRASH_SEED") {
         Ok(seed) => seed.parse().expect("WHIMBREL_CRASH_SEED is a number"),
         Err(_) => rand::random(),
     };
     let started = Instant::now();
     let say = |what: &str| progress(started, what);
-    say(&format!("{mode:?}, seed {seed}"));
+    say(&format!("{mode:?}, seed {seed}, planted: {:?}", plan.plant));
     let mut rng = StdRng::seed_from_u64(seed);
     // Kept unless all is well, for whoever looks into it.
     let folder = tempfile::tempdir().expect("a folder for the deployment").keep();
     say(&format!("data and server.log are in {}", folder.display()));
-    let mut cluster = Cluster::start(&folder, mode).await;
+    let mut cluster = Cluster::start(&folder, mode, plan.plant, faults.contains(&Fault::CutPower)).await;
 
     let ledger = Arc::new(Ledger::new());
     let devices = start_devices(&cluster, &ledger);
@@ -67,19 +110,32 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
         tasks: JoinSet::new(),
         rng: StdRng::seed_from_u64(rng.random()),
     };
-    begin(&cluster, &devices, &mut load).await;
+    // Some plants keep rows from those who wait for them; the checker will say so.
+    let rows_within = match plan.plant {
+        Some(_) => ROWS_WITHIN_PLANTED,
+        None => ANSWERED_WITHIN,
+    };
+    let all_there = begin(&cluster, &devices, &mut load, rows_within).await;
+    assert!(all_there || plan.plant.is_some(), "not in their lists, see above");
     say("everybody chats");
 
-    let kill_rng = StdRng::seed_from_u64(rng.random());
-    kill_all(&mut cluster, kills, (&ledger, &devices), &stop, (kill_rng, &say)).await;
+    let fault_rng = StdRng::seed_from_u64(rng.random());
+    suffer_all(
+        &mut cluster,
+        faults,
+        (&ledger, &devices),
+        &stop,
+        (fault_rng, &say),
+    )
+    .await;
     finish(&mut load, &say).await;
 
-    let mut violations = settle(&ledger).await;
+    let mut violations = settle(&ledger, plan.settled_within).await;
     say("devices that were there have settled");
     let mut everywhere = devices;
     if violations.is_empty() {
         everywhere.extend(fresh_devices(&cluster, &ledger));
-        violations = settle(&ledger).await;
+        violations = settle(&ledger, plan.settled_within).await;
         say("new devices have read everything");
     }
     for device in &everywhere {
@@ -87,29 +143,23 @@ pub(crate) async fn run(mode: Mode, kills: &[Target]) {
         let _ = device.client.close().await;
     }
     report(&violations);
-    assert!(
-        violations.is_empty(),
-        "{} violations, see above; {}",
-        violations.len(),
-        folder.display()
-    );
     let printed = cluster.running.printed();
     assert!(!printed.contains("panicked"), "a server panicked: {printed}");
     drop(cluster);
-    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
-    say("no promise was broken");
+    say(&format!("promises broken: {}", violations.len()));
+    Verdict { violations, folder }
 }
 
-/// Kills one after the other under full load, and lets nobody begin anything after the last.
-async fn kill_all(
+/// Lets one after the other happen under full load, and nobody begin anything after the last.
+async fn suffer_all(
     cluster: &mut Cluster,
-    kills: &[Target],
+    faults: &[Fault],
     (ledger, devices): (&Ledger, &[Arc<Device>]),
     stop: &watch::Sender<bool>,
     (mut rng, say): (StdRng, &impl Fn(&str)),
 ) {
     let mut tally = ledger.tally();
-    for (number, target) in kills.iter().enumerate() {
+    for (number, fault) in faults.iter().enumerate() {
         let before = *tally.borrow();
         let Some(now) = traffic(&mut tally, before.acknowledged + ACKNOWLEDGED_BETWEEN).await else {
             let (now, standings) = (*tally.borrow(), standings(devices).await);
@@ -118,21 +168,30 @@ async fn kill_all(
                 "{now:?} after {before:?} and {TRAFFIC_WITHIN:?}; ended by itself: {ended:?}; {standings:#?}"
             );
         };
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..KILL_JITTER_MS))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..FAULT_JITTER_MS))).await;
         let now = in_flight(&mut tally, now).await;
-        if number + 1 == kills.len() {
-            // Nothing new comes after the last kill: what it left behind must be found without.
+        if number + 1 == faults.len() {
+            // Nothing new comes after the last fault: what it left behind must be found without.
             stop.send_replace(true);
         }
-        let killed = Instant::now();
-        cluster.kill(*target).await;
+        if *fault == Fault::KillAnswered {
+            let answered = tally.wait_for(|tally| tally.pending == 0);
+            // If something hangs, the checker says so.
+            let _ = tokio::time::timeout(ANSWERED_WITHIN, answered).await;
+        }
+        let hit = Instant::now();
+        cluster.suffer(*fault, &mut rng).await;
+        let (back, after) = (hit.elapsed(), *tally.borrow());
+        let answered = tally.wait_for(|tally| tally.acknowledged > after.acknowledged || tally.pending == 0);
+        let answered = tokio::time::timeout(TRAFFIC_WITHIN, answered).await;
+        let answered = answered.map(|_| hit.elapsed() - back);
         say(&format!(
-            "kill {} of {}, {target:?}: {} acknowledged since the last, {} in flight; back after {:?}",
+            "{fault:?}, {} of {}: {} acknowledged since the last, {} in flight; back after {back:?}, answers again after \
+             {answered:?} more",
             number + 1,
-            kills.len(),
+            faults.len(),
             now.acknowledged - before.acknowledged,
             now.pending,
-            killed.elapsed(),
         ));
     }
 }
@@ -179,7 +238,9 @@ fn fresh_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
 }
 
 /// Opens all conversations, waits until everybody has them, and lets everybody chat.
-async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
+///
+/// False when some are never given their rows.
+async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load, rows_within: Duration) -> bool {
     let mut members: BTreeMap<ConversationId, Vec<Uid>> = BTreeMap::new();
     let mut talks = BTreeMap::new();
     for (number, device) in devices.iter().take(USERS).enumerate() {
@@ -210,7 +271,7 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
         load.ledger.note(Event::Talk { id, talk, base_seq });
     }
     let started = Instant::now();
-    loop {
+    let all_there = loop {
         let without = device::without_row(
             devices,
             &groups
@@ -218,15 +279,11 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
                 .map(|(_, id, _)| (*id, members[id].clone()))
                 .collect(),
         );
-        if without.is_empty() {
-            break;
+        if without.is_empty() || started.elapsed() > rows_within {
+            break without.is_empty();
         }
-        assert!(
-            started.elapsed() < ANSWERED_WITHIN,
-            "not in their lists: {without:?}"
-        );
         tokio::time::sleep(LOOK_EVERY).await;
-    }
+    };
 
     for device in devices {
         for (id, _) in members
@@ -245,6 +302,7 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load) {
     for (owner, id, others) in groups {
         load.govern(&devices[owner], id, others);
     }
+    all_there
 }
 
 /// Waits for so many; `None` when they take too long.
@@ -274,11 +332,11 @@ async fn in_flight(tally: &mut watch::Receiver<Tally>, since: Tally) -> Tally {
 }
 
 /// Waits until nothing is wrong; gives what still is after the longest it may take.
-async fn settle(ledger: &Ledger) -> Vec<Violation> {
+async fn settle(ledger: &Ledger, within: Duration) -> Vec<Violation> {
     let started = Instant::now();
     loop {
         let violations = check(&ledger.history());
-        if violations.is_empty() || started.elapsed() > SETTLED_WITHIN {
+        if violations.is_empty() || started.elapsed() > within {
             return violations;
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) enum Mode {
     /// All in one, over in-memory links.
     OneProcess,
-    /// One each, supervised, over loopback TCP.
-    Processes,
+    /// One each, supervised, over loopback TCP, and so many gateways.
+    Processes { gateways: u16 },
 }
 
 /// `whimbrel standalone`, running. Killed when dropped.
@@ -34,8 +34,13 @@ pub(crate) struct Standalone {
 impl Standalone {
     /// Starts it over what `folder` holds and waits until it listens. Port base 0 takes free ports.
     ///
-    /// What it prints goes to `server.log` in the folder.
-    pub(crate) async fn start(folder: &Path, mode: Mode, port_base: u16) -> Self {
+    /// What it prints goes to `server.log` in the folder. Its environment is this process's, and `environment`.
+    pub(crate) async fn start(
+        folder: &Path,
+        mode: Mode,
+        port_base: u16,
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let ready_file = ready_file(folder);
         if ready_file.exists() {
             // Left behind by one that was killed.
@@ -50,10 +55,14 @@ impl Standalone {
         command.arg("standalone").arg("--data").arg(folder.join("data"));
         command.arg("--ready-file").arg(&ready_file);
         command.arg("--port-base").arg(port_base.to_string());
-        if mode == Mode::Processes {
-            command.arg("--processes");
+        if let Mode::Processes { gateways } = mode {
+            command
+                .arg("--processes")
+                .arg("--gateways")
+                .arg(gateways.to_string());
         }
         let child = command
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log())

@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::record::Record;
+use crate::DiskError;
+use crate::record::Record;
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
@@ -24,7 +25,7 @@ type NodeId = usize;
 
 /// What becomes of everything that was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// Nothing of it reached the disk.
     All,
     /// Everything reached the disk: the process was killed, not the power.
@@ -35,7 +36,7 @@ pub(crate) enum Loss {
 
 /// The disk, with the state that the process saw and the state that is safe.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Disk {
+pub struct Disk {
     nodes: Vec<Node>,
     handles: HashMap<u32, NodeId>,
 }
@@ -88,32 +89,34 @@ const ROOT: NodeId = 0;
 
 impl Disk {
     /// A disk that holds, safely, what `folder` holds.
-    pub(crate) fn load(folder: &Path) -> Self {
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(folder: &Path) -> Result<Self, DiskError> {
         let mut disk = Self::default();
-        disk.load_folder(folder);
-        disk
+        disk.load_folder(folder)?;
+        Ok(disk)
     }
 
-    fn load_folder(&mut self, path: &Path) -> NodeId {
+    fn load_folder(&mut self, path: &Path) -> Result<NodeId, DiskError> {
         let id = self.nodes.len();
         self.nodes.push(Node::folder(Names::new()));
         let mut names = Names::new();
-        for entry in fs::read_dir(path).unwrap() {
-            let entry = entry.unwrap();
-            let node = if entry.file_type().unwrap().is_dir() {
-                self.load_folder(&entry.path())
+        for (name, path, is_folder) in list(path)? {
+            let node = if is_folder {
+                self.load_folder(&path)?
             } else {
-                let content = Content::of(&fs::read(entry.path()).unwrap());
+                let content = Content::of(&fs::read(&path).map_err(DiskError::io(&path))?);
                 self.add(Node::File {
                     seen: content.clone(),
                     safe: content,
                     unsynced: BTreeSet::new(),
                 })
             };
-            names.insert(entry.file_name().into_string().unwrap(), node);
+            names.insert(name, node);
         }
         self.nodes[id] = Node::folder(names);
-        id
+        Ok(id)
     }
 
     fn add(&mut self, node: Node) -> NodeId {
@@ -133,19 +136,26 @@ impl Disk {
         Some(at)
     }
 
-    fn change(&mut self, folder: &str, change: Change) {
-        let id = self
-            .seen(folder)
-            .unwrap_or_else(|| panic!("no folder {folder:?}"));
+    fn change(&mut self, folder: &str, change: Change) -> Result<(), DiskError> {
+        let id = self.seen(folder).ok_or_else(|| missing(folder))?;
         let Node::Folder { seen, unsynced, .. } = &mut self.nodes[id] else {
-            panic!("{folder:?} is no folder")
+            return Err(missing(folder));
         };
         change.apply(seen);
         unsynced.push(change);
+        Ok(())
+    }
+
+    fn node_of(&self, handle: u32) -> Result<NodeId, DiskError> {
+        let node = self.handles.get(&handle).copied();
+        node.ok_or_else(|| missing(&format!("what was opened as {handle}")))
     }
 
     /// Does what the process did.
-    pub(crate) fn apply(&mut self, record: &Record) {
+    ///
+    /// # Errors
+    /// When it speaks of what is not there.
+    pub fn apply(&mut self, record: &Record) -> Result<(), DiskError> {
         match record {
             Record::Open {
                 handle,
@@ -153,46 +163,94 @@ impl Disk {
                 creates,
                 truncates,
             } => {
-                let node = self.seen(path).unwrap_or_else(|| {
-                    assert!(creates, "{path:?} was opened and is not there");
-                    let content = Content::default;
-                    let (seen, safe) = (content(), content());
-                    let node = self.add(Node::File {
-                        seen,
-                        safe,
-                        unsynced: BTreeSet::new(),
-                    });
-                    let (folder, name) = split(path);
-                    self.change(folder, Change::Set(name.to_owned(), node));
-                    node
-                });
+                let node = match self.seen(path) {
+                    Some(node) => node,
+                    None if *creates => self.create(path)?,
+                    None => return Err(missing(path)),
+                };
                 self.handles.insert(*handle, node);
                 if *truncates {
                     self.set_len(node, 0);
                 }
             }
-            Record::Write { handle, offset, data } => self.write(self.handles[handle], *offset, data),
-            Record::Sync { handle } => self.nodes[self.handles[handle]].sync(),
-            Record::SetLen { handle, len } => self.set_len(self.handles[handle], *len),
+            Record::Write { handle, offset, data } => self.write(self.node_of(*handle)?, *offset, data),
+            Record::Sync { handle } => {
+                let node = self.node_of(*handle)?;
+                self.nodes[node].sync();
+            }
+            Record::SetLen { handle, len } => self.set_len(self.node_of(*handle)?, *len),
             Record::Rename { from, to } => {
-                let node = self.seen(from).unwrap();
+                let node = self.seen(from).ok_or_else(|| missing(from))?;
                 let ((from_folder, from), (to_folder, to)) = (split(from), split(to));
                 let (from, to) = (from.to_owned(), to.to_owned());
                 if from_folder == to_folder {
-                    self.change(from_folder, Change::Rename { from, to, node });
+                    self.change(from_folder, Change::Rename { from, to, node })?;
                 } else {
-                    self.change(from_folder, Change::Remove(from));
-                    self.change(to_folder, Change::Set(to, node));
+                    self.change(from_folder, Change::Remove(from))?;
+                    self.change(to_folder, Change::Set(to, node))?;
                 }
             }
             Record::MakeFolder { path } => {
                 let node = self.add(Node::folder(Names::new()));
                 let (folder, name) = split(path);
-                self.change(folder, Change::Set(name.to_owned(), node));
+                self.change(folder, Change::Set(name.to_owned(), node))?;
             }
             Record::RemoveFile { path } | Record::RemoveFolder { path } => {
                 let (folder, name) = split(path);
-                self.change(folder, Change::Remove(name.to_owned()));
+                self.change(folder, Change::Remove(name.to_owned()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, path: &str) -> Result<NodeId, DiskError> {
+        let node = self.add(Node::File {
+            seen: Content::default(),
+            safe: Content::default(),
+            unsynced: BTreeSet::new(),
+        });
+        let (folder, name) = split(path);
+        self.change(folder, Change::Set(name.to_owned(), node))?;
+        Ok(node)
+    }
+
+    /// Bytes of pages that were written and may be lost.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        let pages = self.nodes.iter().map(|node| match node {
+            Node::File { unsynced, .. } => unsynced.len(),
+            Node::Folder { .. } => 0,
+        });
+        (pages.sum::<usize>() * PAGE) as u64
+    }
+
+    /// The first way in which `folder` is not what the process is taken to have seen.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn difference(&self, folder: &Path) -> Result<Option<String>, DiskError> {
+        self.node_difference(ROOT, folder)
+    }
+
+    fn node_difference(&self, id: NodeId, path: &Path) -> Result<Option<String>, DiskError> {
+        match &self.nodes[id] {
+            Node::File { seen, .. } => {
+                let is = Content::of(&fs::read(path).map_err(DiskError::io(path))?);
+                Ok((is != seen.without_zeros()).then(|| format!("{} differs", path.display())))
+            }
+            Node::Folder { seen, .. } => {
+                let there: BTreeSet<_> = list(path)?.into_iter().map(|(name, ..)| name).collect();
+                let known: BTreeSet<_> = seen.keys().cloned().collect();
+                if there != known {
+                    return Ok(Some(format!("{} holds {there:?}, not {known:?}", path.display())));
+                }
+                for (name, node) in seen {
+                    let found = self.node_difference(*node, &path.join(name))?;
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
+                Ok(None)
             }
         }
     }
@@ -223,14 +281,18 @@ impl Disk {
     }
 
     /// What a restarted machine finds, written into the empty folder `into`.
-    pub(crate) fn crash(&self, loss: Loss, rng: &mut StdRng, into: &Path) {
-        self.crash_node(ROOT, loss, rng, into);
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn crash(&self, loss: Loss, rng: &mut StdRng, into: &Path) -> Result<(), DiskError> {
+        self.crash_node(ROOT, loss, rng, into)
     }
 
-    fn crash_node(&self, id: NodeId, loss: Loss, rng: &mut StdRng, path: &Path) {
+    fn crash_node(&self, id: NodeId, loss: Loss, rng: &mut StdRng, path: &Path) -> Result<(), DiskError> {
         match &self.nodes[id] {
             Node::File { seen, safe, unsynced } => {
-                crashed_content(seen, safe, unsynced, loss, rng).write_to(path);
+                let content = crashed_content(seen, safe, unsynced, loss, rng);
+                content.write_to(path).map_err(DiskError::io(path))?;
             }
             Node::Folder {
                 seen: _,
@@ -246,12 +308,13 @@ impl Disk {
                 unsynced[..kept]
                     .iter()
                     .for_each(|change| change.apply(&mut names));
-                fs::create_dir_all(path).unwrap();
+                fs::create_dir_all(path).map_err(DiskError::io(path))?;
                 for (name, node) in names {
-                    self.crash_node(node, loss, rng, &path.join(name));
+                    self.crash_node(node, loss, rng, &path.join(name))?;
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -352,14 +415,24 @@ impl Content {
         changed
     }
 
-    fn write_to(&self, path: &Path) {
-        let file = fs::File::create(path).unwrap();
-        file.set_len(self.len).unwrap();
+    /// The same bytes, pages of zeros left out.
+    fn without_zeros(&self) -> Self {
+        let pages = self.pages.iter().filter(|(_, page)| ***page != [0; PAGE]);
+        Self {
+            len: self.len,
+            pages: pages.map(|(number, page)| (*number, Arc::clone(page))).collect(),
+        }
+    }
+
+    fn write_to(&self, path: &Path) -> std::io::Result<()> {
+        let file = fs::File::create(path)?;
+        file.set_len(self.len)?;
         for (number, page) in &self.pages {
             let at = number * PAGE as u64;
             let count = (self.len.saturating_sub(at)).min(PAGE as u64) as usize;
-            file.write_all_at(&page[..count], at).unwrap();
+            file.write_all_at(&page[..count], at)?;
         }
+        Ok(())
     }
 }
 
@@ -371,67 +444,74 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// Whether two folders hold the same files with the same bytes; the first difference if not.
-pub(crate) fn difference(one: &Path, two: &Path) -> Option<String> {
-    let names = |folder: &Path| -> BTreeSet<_> {
-        fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect()
-    };
-    let (in_one, in_two) = (names(one), names(two));
-    if in_one != in_two {
-        return Some(format!("{}: {in_one:?} and {in_two:?}", one.display()));
+fn missing(what: &str) -> DiskError {
+    DiskError::Missing {
+        what: what.to_owned(),
     }
-    in_one.iter().find_map(|name| {
-        let (one, two) = (one.join(name), two.join(name));
-        if one.is_dir() {
-            return difference(&one, &two);
-        }
-        let same = fs::read(&one).unwrap() == fs::read(&two).unwrap();
-        (!same).then(|| format!("{} differs", one.display()))
-    })
 }
 
-#[test]
-fn the_model_keeps_what_was_synced_and_may_lose_the_rest() {
-    use rand::SeedableRng as _;
-    let mut rng = StdRng::seed_from_u64(1);
-    let mut disk = Disk::default();
-    disk.nodes.push(Node::folder(Names::new()));
-    let open = |handle, path: &str| Record::Open {
-        handle,
-        path: path.to_owned(),
-        creates: true,
-        truncates: false,
-    };
-    disk.apply(&Record::MakeFolder { path: "d".to_owned() });
-    disk.handles.insert(90, ROOT);
-    disk.apply(&Record::Sync { handle: 90 });
-    disk.apply(&open(1, "d/a"));
-    disk.apply(&Record::Write {
-        handle: 1,
-        offset: 0,
-        data: b"safe".to_vec(),
-    });
-    disk.apply(&Record::Sync { handle: 1 });
-    let lost = tempfile::tempdir().unwrap();
-    disk.crash(Loss::All, &mut rng, lost.path());
-    assert!(!lost.path().join("d/a").exists(), "the folder was not synced");
+/// What a folder holds: names, paths, and whether each is a folder.
+pub(crate) fn list(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>, DiskError> {
+    let io = |error| DiskError::io(folder)(error);
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let is_folder = entry.file_type().map_err(io)?.is_dir();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        entries.push((name, entry.path(), is_folder));
+    }
+    entries.sort_unstable();
+    Ok(entries)
+}
 
-    disk.handles.insert(91, disk.seen("d").unwrap());
-    disk.apply(&Record::Sync { handle: 91 });
-    disk.apply(&Record::Write {
-        handle: 1,
-        offset: 4,
-        data: vec![1; 9000],
-    });
-    let kept = tempfile::tempdir().unwrap();
-    disk.crash(Loss::All, &mut rng, kept.path());
-    assert_eq!(fs::read(kept.path().join("d/a")).unwrap(), b"safe");
-    for _ in 0..20 {
-        let torn = tempfile::tempdir().unwrap();
-        disk.crash(Loss::Random, &mut rng, torn.path());
-        assert!(fs::read(torn.path().join("d/a")).unwrap().starts_with(b"safe"));
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn the_model_keeps_what_was_synced_and_may_lose_the_rest() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut disk = Disk::default();
+        disk.nodes.push(Node::folder(Names::new()));
+        let open = |handle, path: &str| Record::Open {
+            handle,
+            path: path.to_owned(),
+            creates: true,
+            truncates: false,
+        };
+        disk.apply(&Record::MakeFolder { path: "d".to_owned() }).unwrap();
+        disk.handles.insert(90, ROOT);
+        disk.apply(&Record::Sync { handle: 90 }).unwrap();
+        disk.apply(&open(1, "d/a")).unwrap();
+        disk.apply(&Record::Write {
+            handle: 1,
+            offset: 0,
+            data: b"safe".to_vec(),
+        })
+        .unwrap();
+        disk.apply(&Record::Sync { handle: 1 }).unwrap();
+        let lost = tempfile::tempdir().unwrap();
+        disk.crash(Loss::All, &mut rng, lost.path()).unwrap();
+        assert!(!lost.path().join("d/a").exists(), "the folder was not synced");
+
+        disk.handles.insert(91, disk.seen("d").unwrap());
+        disk.apply(&Record::Sync { handle: 91 }).unwrap();
+        disk.apply(&Record::Write {
+            handle: 1,
+            offset: 4,
+            data: vec![1; 9000],
+        })
+        .unwrap();
+        let kept = tempfile::tempdir().unwrap();
+        disk.crash(Loss::All, &mut rng, kept.path()).unwrap();
+        assert_eq!(fs::read(kept.path().join("d/a")).unwrap(), b"safe");
+        for _ in 0..20 {
+            let torn = tempfile::tempdir().unwrap();
+            disk.crash(Loss::Random, &mut rng, torn.path()).unwrap();
+            assert!(fs::read(torn.path().join("d/a")).unwrap().starts_with(b"safe"));
+        }
     }
 }

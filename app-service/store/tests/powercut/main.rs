@@ -13,18 +13,15 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod disk;
-mod record;
 mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use disk::{Disk, Loss};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use record::Record;
 use tempfile::TempDir;
+use whimbrel_disk::{Disk, Loss, Record, Records, write_as_seen};
 use whimbrel_store::conformance::Seed;
 use workload::{Acks, Shape, Wrong};
 
@@ -90,8 +87,8 @@ struct Run {
 fn record_run(image: &Path, shape: Shape) -> Run {
     let workplace = temp_folder();
     let root = workplace.path().canonicalize().unwrap().join("root");
-    let disk = Disk::load(image);
-    disk.crash(Loss::Nothing, &mut StdRng::seed_from_u64(0), &root);
+    let disk = Disk::load(image).unwrap();
+    write_as_seen(&disk, &root).unwrap();
     let log = workplace.path().join("log");
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_process_under_test", "--nocapture"])
@@ -104,15 +101,13 @@ fn record_run(image: &Path, shape: Shape) -> Run {
         .unwrap();
     let said = || String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}\n{}", output.status, said());
-    let records = record::read_log(&log);
+    let records: Vec<_> = Records::open(&log).unwrap().collect::<Result<_, _>>().unwrap();
 
     // The recorder saw everything: replayed whole, the log gives the very files.
     let mut replayed = disk.clone();
-    records.iter().for_each(|record| replayed.apply(record));
-    let whole = workplace.path().join("whole");
-    replayed.crash(Loss::Nothing, &mut StdRng::seed_from_u64(0), &whole);
+    records.iter().for_each(|record| replayed.apply(record).unwrap());
     assert_eq!(
-        disk::difference(&root, &whole),
+        replayed.difference(&root).unwrap(),
         None,
         "the recorder missed something"
     );
@@ -149,7 +144,7 @@ impl Run {
                     }
                     _ => {}
                 }
-                disk.apply(record);
+                disk.apply(record).unwrap();
             }
             done = at;
             let loss = [Loss::All, Loss::Random, Loss::Random, Loss::Nothing][rng.random_range(0..4)];
@@ -197,7 +192,8 @@ fn check(cut: &Cut, shape: Shape, before: &Acks) -> Result<TempDir, Wrong> {
     let (checked, image) = (temp_folder(), temp_folder());
     for copy in [&checked, &image] {
         cut.disk
-            .crash(cut.loss, &mut StdRng::seed_from_u64(cut.seed), copy.path());
+            .crash(cut.loss, &mut StdRng::seed_from_u64(cut.seed), copy.path())
+            .unwrap();
     }
     let mut acks = before.clone();
     acks.extend(cut.acks.iter().map(|(writer, number)| (*writer, *number)));

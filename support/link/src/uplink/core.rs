@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
-use whimbrel_protocol::cluster::{Envelope, Status};
+use whimbrel_protocol::cluster::Envelope;
 use whimbrel_protocol::ids::NodeId;
 
 use super::call::CallError;
@@ -348,6 +348,7 @@ mod tests {
 
     use super::*;
     use rand::SeedableRng as _;
+    use whimbrel_protocol::cluster::Status;
 
     const WAIT: Duration = Duration::from_secs(3);
     const NOW: Duration = Duration::from_secs(100);

@@ -1,0 +1,724 @@
+//! People who chat: the client side of conversations, over whatever carries requests.
+//!
+//! Every person has one device and one conversation. They behave as docs/protocol.md says a client should: sync after
+//! READY, apply notices or sync, pull holes after 300 ms, one batch on its way, retried with the same operation ids until
+//! it is answered. Pure: time is an argument, requests go to a [`Wire`].
+
+mod inbox;
+mod outbox;
+mod person;
+mod preparing;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use whimbrel_protocol::client::{
+    Content, Entry, MessagesPush, NoticePush, OutgoingMessage, PullRequest, PullResponse, SendRequest,
+    SendResponse, SyncRequest, SyncResponse, Text, content, entry,
+};
+use whimbrel_protocol::client_session::Failure;
+use whimbrel_protocol::frame::RequestId;
+use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_protocol::method::{Method, PushMethod};
+
+use self::inbox::Inbox;
+pub(crate) use self::outbox::{Outbox, Outgoing};
+use self::person::{Ask, Person};
+pub use self::preparing::Unprepared;
+use crate::engine::{Happening, SeatId, Timers, What};
+use crate::record::{Acked, Begun, Device, Recorder, Synced, Talk, UserNumber, Via};
+use crate::stamp::Stamp;
+use crate::tally::Tally;
+use crate::wire::{Wire, final_code, request, retry_after};
+
+/// Rows asked for at once.
+const SYNC_PAGE: u32 = 100;
+
+/// Entries pulled at once.
+const PULL_PAGE: u32 = 200;
+
+/// Messages that may be due and unanswered in one process: 64 bytes each. What does not fit has failed.
+const BACKLOG_MAX: usize = 4_000_000;
+
+/// Between syncs that nothing asks for, milliseconds: the net under everything.
+const NET_SYNC_MS: std::ops::Range<u64> = 180_000..300_000;
+
+/// After a failed sync.
+const SYNC_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What a run's chat is like.
+#[derive(Debug, Clone)]
+pub struct ChatOptions {
+    /// Tells this run's messages from others'.
+    pub run: u32,
+    /// Bytes of a message's text.
+    pub payload: usize,
+    /// People per conversation, at least 2; two chat directly.
+    pub group_size: usize,
+    /// Before user numbers in uids.
+    pub user_prefix: String,
+    /// Of everything drawn.
+    pub seed: u64,
+}
+
+/// A conversation and its people.
+#[derive(Debug)]
+struct Conversation {
+    id: Option<ConversationId>,
+    /// Their seats; the first makes the group.
+    members: Vec<SeatId>,
+    /// Acknowledged messages of all members.
+    acked: u64,
+    /// The highest acknowledged.
+    head: u64,
+    preparing: preparing::Step,
+}
+
+/// See the module.
+pub struct Chat {
+    options: ChatOptions,
+    people: Vec<Person>,
+    conversations: Vec<Conversation>,
+    timers: Timers,
+    rng: StdRng,
+    recorder: Box<dyn Recorder>,
+    backlog: usize,
+    preparing: preparing::Preparing,
+}
+
+impl std::fmt::Debug for Chat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chat")
+            .field("options", &self.options)
+            .field("people", &self.people.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Chat {
+    /// People of the user numbers from `first` on, whose seats are counted from 0 in the same order. If they do not fill the
+    /// last conversation it is smaller, and one person alone joins the one before.
+    #[must_use]
+    pub fn new(options: ChatOptions, first: u32, count: u32, mut recorder: Box<dyn Recorder>) -> Self {
+        let size = options.group_size.max(2);
+        let seats: Vec<SeatId> = (0..count).map(SeatId).collect();
+        let mut conversations: Vec<Conversation> = seats
+            .chunks(size)
+            .map(|members| Conversation {
+                id: None,
+                members: members.to_vec(),
+                acked: 0,
+                head: 0,
+                preparing: preparing::Step::default(),
+            })
+            .collect();
+        if let Some(last) = conversations.pop_if(|last| last.members.len() < 2)
+            && let Some(before) = conversations.last_mut()
+        {
+            before.members.extend(last.members);
+        }
+        let people = seats
+            .iter()
+            .map(|seat| {
+                let device = Device {
+                    user: UserNumber(first + seat.0),
+                    number: 0,
+                };
+                let talk = (seat.index() / size).min(conversations.len().saturating_sub(1));
+                let person = Person::new(device, crate::engine::uid(&options.user_prefix, device), talk);
+                recorder.user(device.user, &person.uid);
+                person
+            })
+            .collect();
+        Self {
+            preparing: preparing::Preparing::new(conversations.len()),
+            rng: StdRng::seed_from_u64(options.seed),
+            options,
+            people,
+            conversations,
+            timers: Timers::default(),
+            recorder,
+            backlog: 0,
+        }
+    }
+
+    /// Messages that are due and not answered.
+    #[must_use]
+    pub const fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    /// When [`Chat::tick`] has something to do.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// Whoever hears of the chat.
+    pub(crate) fn recorder(&mut self) -> &mut dyn Recorder {
+        self.recorder.as_mut()
+    }
+
+    /// Gives the recorder back: the chat is over.
+    #[must_use]
+    pub fn into_recorder(self) -> Box<dyn Recorder> {
+        self.recorder
+    }
+
+    /// Has somebody send a message that was due at `scheduled`.
+    pub fn send(&mut self, scheduled: Duration, now: Duration, wire: &mut dyn Wire) {
+        wire.counter().send();
+        let who = self.rng.random_range(0..self.people.len().max(1));
+        let ready = self
+            .people
+            .get(who)
+            .is_some_and(|person| self.id_of(person).is_some());
+        if self.backlog >= BACKLOG_MAX || !ready {
+            wire.counter().tally.backlog_dropped += 1;
+            return;
+        }
+        let operation = OperationId::new(wire.server_ms(now), self.rng.random());
+        let Some(person) = self.people.get_mut(who) else {
+            return;
+        };
+        person.order += 1;
+        let outgoing = Outgoing {
+            operation,
+            order: person.order,
+            scheduled,
+        };
+        person.outbox.push(outgoing);
+        self.backlog += 1;
+        let device = person.device;
+        let text = self.text(device, outgoing);
+        if let Some(conversation) = self.people.get(who).and_then(|person| self.id_of(person)) {
+            self.recorder.send_begun(&Begun {
+                operation,
+                conversation,
+                device,
+                order: outgoing.order,
+                text: &text,
+                scheduled,
+                at: now,
+            });
+        }
+        self.pump(SeatId(u32::try_from(who).unwrap_or_default()), now, wire);
+    }
+
+    /// Takes in what happened to a device.
+    pub fn handle(&mut self, happening: Happening, wire: &mut dyn Wire) {
+        let (seat, now) = (happening.seat, happening.at);
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        match happening.what {
+            What::Hello => self.sync(seat, now, wire),
+            What::Ready { epoch } => {
+                person.ready = true;
+                self.recorder.login(person.device, epoch, now);
+                person.net_sync_at = now + Duration::from_millis(self.rng.random_range(NET_SYNC_MS));
+                self.pump(seat, now, wire);
+                if person_syncs_not(&self.people, seat) {
+                    self.sync(seat, now, wire);
+                }
+                self.preparing.wake();
+            }
+            What::Lost {
+                epoch,
+                was_ready,
+                why,
+            } => {
+                if was_ready {
+                    self.recorder.disconnected(person.device, epoch, &why, now);
+                }
+                if person.lose() {
+                    wire.counter().tally.retries += 1;
+                }
+                let talk = person.talk;
+                if let Some(conversation) = self.conversations.get_mut(talk) {
+                    conversation
+                        .preparing
+                        .lost(seat == conversation.members.first().copied().unwrap_or(seat));
+                }
+                self.preparing.wake();
+            }
+            What::Response { id, result } => self.handle_response(seat, id, result, now, wire),
+            What::Push { method, payload } => {
+                if method == PushMethod::Messages.number() {
+                    if let Ok(push) = MessagesPush::decode(payload) {
+                        self.take_entries(seat, &push.conversation, &push.entries, Via::Push, now, wire);
+                    }
+                } else if method == PushMethod::Notice.number()
+                    && let Ok(notice) = NoticePush::decode(payload)
+                {
+                    self.take_notice(seat, &notice, now, wire);
+                }
+            }
+            What::SyncHint { spread_ms } => {
+                let wait = self.rng.random_range(0..=u64::from(spread_ms));
+                person.sync_at = Some(now + Duration::from_millis(wait));
+            }
+        }
+        self.arm(seat);
+    }
+
+    /// Does what has become due.
+    pub fn tick(&mut self, now: Duration, wire: &mut dyn Wire) {
+        while let Some(seat) = self.timers.take(now) {
+            let seat = SeatId(seat);
+            let Some(person) = self.people.get(seat.index()) else {
+                continue;
+            };
+            if person.ready {
+                if person.sync_at.is_some_and(|at| at <= now) || person.net_sync_at <= now {
+                    self.sync(seat, now, wire);
+                }
+                self.pull(seat, now, wire);
+                self.pump(seat, now, wire);
+            }
+            self.arm(seat);
+        }
+    }
+
+    fn arm(&mut self, seat: SeatId) {
+        if let Some(due) = self.people.get(seat.index()).and_then(Person::due) {
+            self.timers.arm(seat.0, due);
+        }
+    }
+
+    fn id_of(&self, person: &Person) -> Option<ConversationId> {
+        self.conversations.get(person.talk)?.id
+    }
+
+    fn text(&self, device: Device, outgoing: Outgoing) -> String {
+        let stamp = Stamp {
+            run: self.options.run,
+            sender: device.user.0,
+            order: outgoing.order,
+            scheduled: outgoing.scheduled,
+        };
+        stamp.to_text(self.options.payload)
+    }
+
+    /// Sends a person's next batch, if one may go.
+    fn pump(&mut self, seat: SeatId, now: Duration, wire: &mut dyn Wire) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        let Some(conversation) = self.conversations.get(person.talk).and_then(|talk| talk.id) else {
+            return;
+        };
+        if !person.ready {
+            return;
+        }
+        let Some((batch, seen_seq)) = person
+            .outbox
+            .begin(self.options.payload, person.inbox.have(), now)
+        else {
+            return;
+        };
+        let device = person.device;
+        let messages = batch.iter().map(|outgoing| OutgoingMessage {
+            client_msg_id: Bytes::copy_from_slice(outgoing.operation.as_bytes()),
+            content: Some(Content {
+                content: Some(content::Content::Text(Text {
+                    text: self.text(device, *outgoing),
+                })),
+            }),
+            options: None,
+        });
+        let message = SendRequest {
+            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
+            messages: messages.collect(),
+            seen_seq,
+        };
+        let asked = wire.ask(seat, request(Method::Send, Some(&conversation), &message), now);
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        match asked {
+            Ok(id) => {
+                person.asks.push((id, Ask::Send));
+                if seen_seq > 0 {
+                    self.recorder.read(device, conversation, seen_seq, now);
+                }
+            }
+            Err(_) => person
+                .outbox
+                .failed(Duration::ZERO, self.rng.random_range(0.0..1.0), now),
+        }
+        self.arm(seat);
+    }
+
+    fn sync(&mut self, seat: SeatId, now: Duration, wire: &mut dyn Wire) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        if person.syncing {
+            person.sync_again = true;
+            return;
+        }
+        person.sync_at = None;
+        person.net_sync_at = now + Duration::from_millis(self.rng.random_range(NET_SYNC_MS));
+        let message = SyncRequest {
+            cursor: person.cursor.clone(),
+            limit: SYNC_PAGE,
+        };
+        match wire.ask(seat, request(Method::Sync, None, &message), now) {
+            Ok(id) => {
+                person.syncing = true;
+                person.asks.push((id, Ask::Sync));
+            }
+            Err(_) => person.sync_at = Some(now + SYNC_AGAIN_AFTER),
+        }
+    }
+
+    fn pull(&mut self, seat: SeatId, now: Duration, wire: &mut dyn Wire) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        let Some(conversation) = self.conversations.get(person.talk).and_then(|talk| talk.id) else {
+            return;
+        };
+        let Some(from_seq) = person.inbox.begin_pull(now) else {
+            return;
+        };
+        wire.counter().tally.pulls += 1;
+        let message = PullRequest {
+            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
+            from_seq,
+            limit: PULL_PAGE,
+            ..PullRequest::default()
+        };
+        match wire.ask(seat, request(Method::Pull, Some(&conversation), &message), now) {
+            Ok(id) => person.asks.push((id, Ask::Pull { from_seq })),
+            Err(_) => person.inbox.pull_failed(now),
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        seat: SeatId,
+        id: RequestId,
+        result: Result<Bytes, Failure>,
+        now: Duration,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(ask) = self
+            .people
+            .get_mut(seat.index())
+            .and_then(|person| person.take_ask(id))
+        else {
+            return;
+        };
+        match ask {
+            Ask::Send => self.take_send(seat, result, now, wire),
+            Ask::Sync => self.take_sync(seat, result, now, wire),
+            Ask::Pull { from_seq } => self.take_page(seat, from_seq, result, now, wire),
+            Ask::Prepare => self.take_prepared(seat, result, now),
+        }
+    }
+
+    fn take_send(
+        &mut self,
+        seat: SeatId,
+        result: Result<Bytes, Failure>,
+        now: Duration,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        let answer = result.and_then(|body| SendResponse::decode(body).map_err(|_| Failure::Malformed));
+        match answer {
+            Ok(answer) => {
+                let batch = person.outbox.answered();
+                self.backlog -= batch.len();
+                if answer.accepted.len() != batch.len() {
+                    let (uid, asked, got) = (person.uid.clone(), batch.len(), answer.accepted.len());
+                    wire.counter().tally.violate(1, || {
+                        format!("{uid} sent a batch of {asked} messages and {got} are acknowledged")
+                    });
+                }
+                for (outgoing, accepted) in batch.iter().zip(&answer.accepted) {
+                    wire.counter().acked(outgoing.scheduled, now);
+                    person.acked += 1;
+                    let before = std::mem::replace(&mut person.last_acked, accepted.seq);
+                    if accepted.seq <= before {
+                        let (uid, order, seq) = (person.uid.clone(), outgoing.order, accepted.seq);
+                        wire.counter().tally.violate(5, || {
+                            format!("{uid}'s message {order} has seq {seq}, the one before it {before}")
+                        });
+                    }
+                    if let Some(conversation) = self.conversations.get_mut(person.talk) {
+                        conversation.acked += 1;
+                        conversation.head = conversation.head.max(accepted.seq);
+                    }
+                    self.recorder.send_acked(&Acked {
+                        operation: outgoing.operation,
+                        seq: accepted.seq,
+                        time_ms: accepted.time_ms,
+                        at: now,
+                    });
+                }
+            }
+            Err(failure) => match final_code(&failure) {
+                Some(code) => {
+                    let batch = person.outbox.answered();
+                    self.backlog -= batch.len();
+                    for outgoing in batch {
+                        wire.counter().tally.refused += 1;
+                        self.recorder.send_refused(outgoing.operation, code, now);
+                    }
+                }
+                None => {
+                    wire.counter().tally.retries += 1;
+                    let jitter = self.rng.random_range(0.0..1.0);
+                    person.outbox.failed(retry_after(&failure), jitter, now);
+                }
+            },
+        }
+        self.pump(seat, now, wire);
+    }
+
+    fn take_sync(
+        &mut self,
+        seat: SeatId,
+        result: Result<Bytes, Failure>,
+        now: Duration,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        person.syncing = false;
+        let again = std::mem::take(&mut person.sync_again);
+        let Ok(answer) = result.and_then(|body| SyncResponse::decode(body).map_err(|_| Failure::Malformed))
+        else {
+            person.sync_at = Some(now + SYNC_AGAIN_AFTER);
+            return;
+        };
+        let synced = Synced {
+            from_cursor: &person.cursor,
+            to_cursor: &answer.cursor,
+            full_resync: answer.full_resync,
+            notice: false,
+            rows: &answer.rows,
+        };
+        self.recorder.synced(person.device, &synced, now);
+        person.cursor = answer.cursor;
+        self.learn_heads(seat, &answer.rows, true, now);
+        if answer.more || again {
+            self.sync(seat, now, wire);
+        }
+        self.pull(seat, now, wire);
+    }
+
+    fn take_notice(&mut self, seat: SeatId, notice: &NoticePush, now: Duration, wire: &mut dyn Wire) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        if notice.to_cursor == person.cursor {
+            return;
+        }
+        if notice.from_cursor != person.cursor || notice.rows.is_empty() {
+            self.sync(seat, now, wire);
+            return;
+        }
+        let synced = Synced {
+            from_cursor: &notice.from_cursor,
+            to_cursor: &notice.to_cursor,
+            full_resync: false,
+            notice: true,
+            rows: &notice.rows,
+        };
+        self.recorder.synced(person.device, &synced, now);
+        person.cursor.clone_from(&notice.to_cursor);
+        self.learn_heads(seat, &notice.rows, false, now);
+    }
+
+    fn learn_heads(
+        &mut self,
+        seat: SeatId,
+        rows: &[whimbrel_protocol::client::ConversationRow],
+        at_once: bool,
+        now: Duration,
+    ) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        let Some(id) = self.conversations.get(person.talk).and_then(|talk| talk.id) else {
+            return;
+        };
+        for row in rows.iter().filter(|row| *row.conversation == *id.as_bytes()) {
+            person.inbox.learn_head(row.head_seq, at_once, now);
+        }
+    }
+
+    fn take_page(
+        &mut self,
+        seat: SeatId,
+        from_seq: u64,
+        result: Result<Bytes, Failure>,
+        now: Duration,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        let Ok(page) = result.and_then(|body| PullResponse::decode(body).map_err(|_| Failure::Malformed))
+        else {
+            person.inbox.pull_failed(now);
+            return;
+        };
+        let (device, id) = (
+            person.device,
+            self.conversations.get(person.talk).and_then(|talk| talk.id),
+        );
+        let Some(id) = id else {
+            return;
+        };
+        self.take_entries(seat, id.as_bytes(), &page.entries, Via::Pull, now, wire);
+        let last = page
+            .entries
+            .last()
+            .map_or(from_seq.saturating_sub(1), |entry| entry.seq);
+        let through = if page.more { last } else { page.head_seq.max(last) };
+        self.recorder.pulled(device, id, from_seq, through, now);
+        if let Some(person) = self.people.get_mut(seat.index()) {
+            person.inbox.pulled(through, page.head_seq, now);
+        }
+        self.pull(seat, now, wire);
+    }
+
+    fn take_entries(
+        &mut self,
+        seat: SeatId,
+        conversation: &[u8],
+        entries: &[Entry],
+        via: Via,
+        now: Duration,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(person) = self.people.get_mut(seat.index()) else {
+            return;
+        };
+        let Ok(id) = ConversationId::from_wire(conversation) else {
+            return;
+        };
+        let own = self.conversations.get(person.talk).and_then(|talk| talk.id) == Some(id);
+        for entry in entries {
+            self.recorder.delivered(person.device, id, entry, via, now);
+            if !own {
+                continue;
+            }
+            if !person.inbox.take(entry.seq, now) {
+                wire.counter().tally.duplicates += u64::from(via == Via::Push);
+                continue;
+            }
+            if let Some(stamp) = stamp_of(entry).filter(|stamp| stamp.run == self.options.run)
+                && stamp.sender != person.device.user.0
+            {
+                person.received += 1;
+                wire.counter().delivered(stamp.scheduled, now);
+            }
+        }
+    }
+
+    /// What a person should have received and has not.
+    fn missing(&self, person: &Person) -> u64 {
+        let acked = self.conversations.get(person.talk).map_or(0, |talk| talk.acked);
+        acked.saturating_sub(person.acked).saturating_sub(person.received)
+    }
+
+    /// Whether every message is answered and everybody has received what they should.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.backlog == 0 && self.people.iter().all(|person| self.missing(person) == 0)
+    }
+
+    /// Counts what is left open at the end.
+    pub fn close(&self, tally: &mut Tally) {
+        tally.unresolved += self.backlog as u64 + tally.backlog_dropped;
+        for person in &self.people {
+            let missing = self.missing(person);
+            if missing > 0 {
+                tally.undelivered += missing;
+                tally.violate(6, || {
+                    format!(
+                        "{} lacks {missing} acknowledged messages; it has everything up to seq {}, the highest acknowledged is {}",
+                        person.uid,
+                        person.inbox.have(),
+                        self.conversations.get(person.talk).map_or(0, |talk| talk.head),
+                    )
+                });
+            }
+            // What is not acknowledged may have been committed all the same.
+            let acked = self.conversations.get(person.talk).map_or(0, |talk| talk.acked);
+            let open: usize = self.open_sends(person.talk);
+            let most = acked.saturating_sub(person.acked) + open as u64;
+            if person.received > most {
+                let received = person.received;
+                tally.violate(1, || {
+                    format!(
+                        "{} received {received} messages, of at most {most} that others sent",
+                        person.uid
+                    )
+                });
+            }
+        }
+    }
+
+    fn open_sends(&self, talk: usize) -> usize {
+        let members = self.conversations.get(talk).map(|talk| talk.members.as_slice());
+        let people = members.unwrap_or_default().iter();
+        people
+            .filter_map(|seat| self.people.get(seat.index()))
+            .map(|person| person.outbox.len())
+            .sum()
+    }
+
+    /// A conversation exists, and everybody is at `head_seq`.
+    fn conversation_is(&mut self, talk: usize, id: ConversationId, head_seq: u64) {
+        let Some(conversation) = self.conversations.get_mut(talk) else {
+            return;
+        };
+        conversation.id = Some(id);
+        conversation.head = head_seq;
+        let mut numbers = Vec::with_capacity(conversation.members.len());
+        for seat in &conversation.members {
+            if let Some(person) = self.people.get_mut(seat.index()) {
+                person.inbox = Inbox::starting_at(head_seq);
+                numbers.push(person.device.user);
+            }
+        }
+        let told = match *numbers {
+            [one, two] if self.options.group_size <= 2 => Talk::Direct([one, two]),
+            _ => Talk::Group {
+                members: numbers,
+                open_history: false,
+            },
+        };
+        self.recorder.conversation(id, &told, head_seq);
+    }
+}
+
+fn person_syncs_not(people: &[Person], seat: SeatId) -> bool {
+    people.get(seat.index()).is_some_and(|person| !person.syncing)
+}
+
+/// The stamp in a message of a run.
+fn stamp_of(entry: &Entry) -> Option<Stamp> {
+    let Some(entry::Body::Message(Content {
+        content: Some(content::Content::Text(Text { text })),
+    })) = &entry.body
+    else {
+        return None;
+    };
+    Stamp::of_text(text)
+}

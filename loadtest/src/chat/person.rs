@@ -1,0 +1,101 @@
+//! One person of a chat: a device, what it has asked, sent and received.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use whimbrel_protocol::frame::RequestId;
+
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use crate::record::Device;
+
+/// What an unanswered request was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Sync,
+    Send,
+    Pull {
+        from_seq: u64,
+    },
+    /// A step on the way to a conversation.
+    Prepare,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Person {
+    pub(super) device: Device,
+    pub(super) uid: String,
+    /// Which conversation.
+    pub(super) talk: usize,
+    pub(super) ready: bool,
+    /// A few at a time: a search through them is cheaper than a map.
+    pub(super) asks: Vec<(RequestId, Ask)>,
+    pub(super) cursor: Bytes,
+    pub(super) syncing: bool,
+    pub(super) sync_again: bool,
+    pub(super) sync_at: Option<Duration>,
+    pub(super) net_sync_at: Duration,
+    pub(super) outbox: Outbox,
+    pub(super) inbox: Inbox,
+    /// Of the newest message.
+    pub(super) order: u64,
+    /// Own messages acknowledged.
+    pub(super) acked: u64,
+    /// The seq of the last of them.
+    pub(super) last_acked: u64,
+    /// Others' messages of this run, each once.
+    pub(super) received: u64,
+}
+
+impl Person {
+    pub(super) fn new(device: Device, uid: String, talk: usize) -> Self {
+        Self {
+            device,
+            uid,
+            talk,
+            ready: false,
+            asks: Vec::new(),
+            cursor: Bytes::new(),
+            syncing: false,
+            sync_again: false,
+            sync_at: None,
+            net_sync_at: Duration::MAX,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            order: 0,
+            acked: 0,
+            last_acked: 0,
+            received: 0,
+        }
+    }
+
+    pub(super) fn take_ask(&mut self, id: RequestId) -> Option<Ask> {
+        let index = self.asks.iter().position(|(asked, _)| *asked == id)?;
+        Some(self.asks.swap_remove(index).1)
+    }
+
+    /// The connection ended: whether a batch was on its way.
+    pub(super) fn lose(&mut self) -> bool {
+        self.ready = false;
+        self.asks.clear();
+        self.syncing = false;
+        self.sync_again = false;
+        self.sync_at = None;
+        self.inbox.lost();
+        self.outbox.lost()
+    }
+
+    pub(super) fn due(&self) -> Option<Duration> {
+        if !self.ready {
+            return None;
+        }
+        let moments = [
+            self.outbox.due(),
+            self.inbox.due(),
+            self.sync_at,
+            (!self.syncing).then_some(self.net_sync_at),
+        ];
+        moments.into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,279 @@
+//! People who chat over an imitation of a server, under a virtual clock.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+
+use whimbrel_protocol::client::{Accepted, Conversation as Opened, ConversationRow};
+use whimbrel_protocol::client_session::{OutgoingRequest, Refusal, RequestError};
+use whimbrel_protocol::ids::ConversationKind;
+
+use super::*;
+use crate::record::NoRecord;
+use crate::tally::Counter;
+
+/// Takes requests, and has the answers that a test gives.
+#[derive(Default)]
+struct Imitation {
+    asked: VecDeque<(SeatId, RequestId, OutgoingRequest)>,
+    next_id: u32,
+    counter: Counter,
+}
+
+impl Wire for Imitation {
+    fn ask(
+        &mut self,
+        seat: SeatId,
+        request: OutgoingRequest,
+        _: Duration,
+    ) -> Result<RequestId, RequestError> {
+        self.next_id += 2;
+        let id = RequestId(self.next_id + 1);
+        self.asked.push_back((seat, id, request));
+        Ok(id)
+    }
+
+    fn server_ms(&self, now: Duration) -> u64 {
+        1_795_219_200_000 + u64::try_from(now.as_millis()).unwrap()
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
+    }
+}
+
+const HEAD: u64 = 40;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn conversation_id() -> ConversationId {
+    ConversationId::from_parts(ConversationKind::Direct, [7; 15])
+}
+
+struct Scene {
+    chat: Chat,
+    wire: Imitation,
+}
+
+impl Scene {
+    /// Two people in a conversation with 40 entries of earlier runs.
+    fn new() -> Self {
+        let options = ChatOptions {
+            run: 1,
+            payload: 40,
+            group_size: 0,
+            user_prefix: "load-".into(),
+            seed: 1,
+        };
+        let mut scene = Self {
+            chat: Chat::new(options, 1, 2, Box::new(NoRecord)),
+            wire: Imitation::default(),
+        };
+        for seat in 0..2 {
+            scene.happen(seat, 0, What::Hello);
+            scene.happen(seat, 0, What::Ready { epoch: 1 });
+            scene.answer(Method::Sync, 0, Ok(SyncResponse::default().encode_to_vec()));
+        }
+        assert!(!scene.chat.prepare(ms(0), &mut scene.wire));
+        let opened = Opened {
+            conversation: Bytes::copy_from_slice(conversation_id().as_bytes()),
+            head_seq: HEAD,
+            ..Opened::default()
+        };
+        scene.answer(Method::OpenDirect, 0, Ok(opened.encode_to_vec()));
+        assert!(scene.chat.prepare(ms(0), &mut scene.wire));
+        scene
+    }
+
+    fn happen(&mut self, seat: u32, at_ms: u64, what: What) {
+        let happening = Happening {
+            seat: SeatId(seat),
+            at: ms(at_ms),
+            what,
+        };
+        self.chat.handle(happening, &mut self.wire);
+    }
+
+    /// The next request, which is of this kind.
+    fn asked(&mut self, method: Method) -> (SeatId, RequestId, Bytes) {
+        let (seat, id, request) = self
+            .wire
+            .asked
+            .pop_front()
+            .unwrap_or_else(|| panic!("no {method:?}"));
+        assert_eq!(request.method, method.number());
+        (seat, id, request.payload)
+    }
+
+    fn answer(&mut self, method: Method, at_ms: u64, result: Result<Vec<u8>, Failure>) -> Bytes {
+        let (seat, id, payload) = self.asked(method);
+        let result = result.map(Bytes::from);
+        self.happen(seat.0, at_ms, What::Response { id, result });
+        payload
+    }
+
+    fn push(&mut self, seat: u32, at_ms: u64, entries: Vec<Entry>) {
+        let push = MessagesPush {
+            conversation: Bytes::copy_from_slice(conversation_id().as_bytes()),
+            entries,
+        };
+        let payload = push.encode_to_vec().into();
+        self.happen(
+            seat,
+            at_ms,
+            What::Push {
+                method: PushMethod::Messages.number(),
+                payload,
+            },
+        );
+    }
+}
+
+fn accepted(seq: u64) -> Vec<u8> {
+    let accepted = vec![Accepted { seq, time_ms: 1 }];
+    SendResponse { accepted }.encode_to_vec()
+}
+
+/// The entry that a send of one message becomes.
+fn entry_of(payload: Bytes, seq: u64) -> Entry {
+    let message = SendRequest::decode(payload).unwrap().messages.remove(0);
+    Entry {
+        seq,
+        client_msg_id: message.client_msg_id,
+        body: message.content.map(entry::Body::Message),
+        ..Entry::default()
+    }
+}
+
+#[test]
+fn latency_counts_from_when_a_send_was_due_and_not_from_when_it_went_out() {
+    let mut scene = Scene::new();
+    scene.chat.send(ms(1_000), ms(1_400), &mut scene.wire);
+    let (sender, id, payload) = scene.asked(Method::Send);
+    let other = 1 - sender.0;
+    scene.push(other, 1_450, vec![entry_of(payload, HEAD + 1)]);
+    let result = Ok(accepted(HEAD + 1).into());
+    scene.happen(sender.0, 1_500, What::Response { id, result });
+    let tally = &scene.wire.counter.tally;
+    assert_eq!((tally.sends, tally.acked, tally.deliveries), (1, 1, 1));
+    assert!((tally.ack.max_ms().unwrap() - 500.0).abs() < 1.0);
+    assert!((tally.delivery.max_ms().unwrap() - 450.0).abs() < 1.0);
+    assert!(scene.chat.is_settled());
+}
+
+#[test]
+fn a_send_without_an_answer_goes_out_again_with_the_same_ids_on_a_new_connection_after_a_sync() {
+    let mut scene = Scene::new();
+    scene.chat.send(ms(0), ms(0), &mut scene.wire);
+    let (sender, _, first) = scene.asked(Method::Send);
+    let lost = What::Lost {
+        epoch: 1,
+        was_ready: true,
+        why: "cut".into(),
+    };
+    scene.happen(sender.0, 10, lost);
+    scene.happen(sender.0, 20, What::Hello);
+    scene.asked(Method::Sync);
+    scene.happen(sender.0, 30, What::Ready { epoch: 2 });
+    let (again, _, second) = scene.asked(Method::Send);
+    assert_eq!((again, second), (sender, first));
+    assert_eq!(scene.chat.backlog(), 1);
+}
+
+#[test]
+fn an_overloaded_server_is_left_alone_for_as_long_as_it_says() {
+    let mut scene = Scene::new();
+    scene.chat.send(ms(0), ms(0), &mut scene.wire);
+    let refusal = Refusal {
+        code: 401,
+        message: String::new(),
+        retry_after_ms: 5_000,
+    };
+    scene.answer(Method::Send, 10, Err(Failure::Refused(refusal)));
+    scene.chat.tick(ms(5_009), &mut scene.wire);
+    assert!(scene.wire.asked.is_empty());
+    scene.chat.tick(ms(5_010), &mut scene.wire);
+    scene.answer(Method::Send, 5_020, Ok(accepted(HEAD + 1)));
+    assert_eq!((scene.chat.backlog(), scene.wire.counter.tally.retries), (0, 1));
+}
+
+#[test]
+fn a_send_refused_for_good_is_resolved_and_counted() {
+    let mut scene = Scene::new();
+    scene.chat.send(ms(0), ms(0), &mut scene.wire);
+    let refusal = Refusal {
+        code: 302,
+        message: String::new(),
+        retry_after_ms: 0,
+    };
+    scene.answer(Method::Send, 10, Err(Failure::Refused(refusal)));
+    assert_eq!((scene.chat.backlog(), scene.wire.counter.tally.refused), (0, 1));
+    let mut tally = Tally::default();
+    scene.chat.close(&mut tally);
+    assert_eq!(tally.unresolved, 0);
+}
+
+#[test]
+fn what_was_pushed_while_a_device_was_away_is_pulled_after_its_sync() {
+    let mut scene = Scene::new();
+    scene.chat.send(ms(0), ms(0), &mut scene.wire);
+    let (sender, id, payload) = scene.asked(Method::Send);
+    let other = 1 - sender.0;
+    let result = Ok(accepted(HEAD + 1).into());
+    scene.happen(sender.0, 5, What::Response { id, result });
+    assert!(!scene.chat.is_settled(), "the other has not got it");
+    scene.happen(other, 6, What::SyncHint { spread_ms: 0 });
+    scene.chat.tick(ms(7), &mut scene.wire);
+    let row = ConversationRow {
+        conversation: Bytes::copy_from_slice(conversation_id().as_bytes()),
+        head_seq: HEAD + 1,
+        ..ConversationRow::default()
+    };
+    let synced = SyncResponse {
+        rows: vec![row],
+        ..SyncResponse::default()
+    };
+    scene.answer(Method::Sync, 8, Ok(synced.encode_to_vec()));
+    let page = PullResponse {
+        entries: vec![entry_of(payload, HEAD + 1)],
+        head_seq: HEAD + 1,
+        ..PullResponse::default()
+    };
+    scene.answer(Method::Pull, 9, Ok(page.encode_to_vec()));
+    assert!(scene.chat.is_settled());
+    assert_eq!(scene.wire.counter.tally.deliveries, 1);
+}
+
+#[test]
+fn an_acknowledged_message_that_nobody_gets_is_a_violation_and_an_open_one_is_unresolved() {
+    let mut scene = Scene::new();
+    scene.chat.send(ms(0), ms(0), &mut scene.wire);
+    scene.answer(Method::Send, 1, Ok(accepted(HEAD + 1)));
+    scene.chat.send(ms(2), ms(2), &mut scene.wire);
+    let mut tally = Tally::default();
+    scene.chat.close(&mut tally);
+    assert_eq!((tally.undelivered, tally.unresolved), (1, 1));
+    assert_eq!(tally.told[0].invariant, 6);
+}
+
+#[test]
+fn a_seq_that_goes_back_is_a_violation() {
+    let mut scene = Scene::new();
+    let mut seq = HEAD + 50;
+    // Both send, so that after three sends one has sent twice.
+    for at in 0..3 {
+        scene.chat.send(ms(at), ms(at), &mut scene.wire);
+        scene.answer(Method::Send, at, Ok(accepted(seq)));
+        seq -= 1;
+    }
+    assert!(
+        scene
+            .wire
+            .counter
+            .tally
+            .told
+            .iter()
+            .any(|told| told.invariant == 5)
+    );
+}

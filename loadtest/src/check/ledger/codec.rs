@@ -1,0 +1,457 @@
+//! Events as bytes: a kind, then its fields, numbers as varints, names as eight bytes. Read by the program that wrote them
+//! and by no other, so there are no versions.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut};
+use prost::encoding::{decode_varint, encode_varint};
+use whimbrel_protocol::client::ChangeKind;
+use whimbrel_protocol::ids::{CONVERSATION_ID_LEN, ConversationId};
+
+use crate::check::{Answer, Body, Device, Entry, Event, LiveSessions, Row, Showing, Talk, Text, User};
+
+/// Characters kept of what nobody sent.
+const OTHER_LEN_MAX: usize = 200;
+
+/// Appends an event.
+pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
+    match event {
+        Event::Device { uid, name, showing } => {
+            out.put_u8(1);
+            put_text(uid, out);
+            put_text(name, out);
+            out.put_u8(match showing {
+                Showing::InOrder => 0,
+                Showing::AsItComes => 1,
+            });
+        }
+        Event::Talk { id, talk, base_seq } => {
+            out.put_u8(2);
+            put_id(*id, out);
+            encode_varint(*base_seq, out);
+            match talk {
+                Talk::Direct([one, other]) => {
+                    out.put_u8(0);
+                    out.put_u64(one.0);
+                    out.put_u64(other.0);
+                }
+                Talk::Group { open_history } => out.put_u8(1 + u8::from(*open_history)),
+            }
+        }
+        Event::Begun {
+            id,
+            device,
+            user,
+            text,
+            at,
+        } => {
+            out.put_u8(3);
+            put_id(*id, out);
+            out.put_u64(device.0);
+            out.put_u64(user.0);
+            out.put_u64(text.0);
+            put_time(*at, out);
+        }
+        Event::Answered { id, text, answer } => {
+            out.put_u8(4);
+            put_id(*id, out);
+            out.put_u64(text.0);
+            encode_varint(answer.seq, out);
+            encode_varint(answer.time_ms, out);
+            put_time(answer.at, out);
+        }
+        Event::Refused { id, text, code } => {
+            out.put_u8(5);
+            put_id(*id, out);
+            out.put_u64(text.0);
+            encode_varint(u64::from(*code), out);
+        }
+        Event::ChangeAsked { id, kind, user } => {
+            out.put_u8(6);
+            put_id(*id, out);
+            put_kind(*kind, out);
+            out.put_u64(user.0);
+        }
+        Event::ChangeDone { id } => {
+            out.put_u8(7);
+            put_id(*id, out);
+        }
+        Event::Marked { id, user, read_seq } => {
+            out.put_u8(8);
+            put_id(*id, out);
+            out.put_u64(user.0);
+            encode_varint(*read_seq, out);
+        }
+        Event::Shown { id, device, entry } => {
+            out.put_u8(9);
+            put_id(*id, out);
+            out.put_u64(device.0);
+            put_entry(entry, out);
+        }
+        Event::Changed { id, device, seq } => {
+            out.put_u8(10);
+            put_id(*id, out);
+            out.put_u64(device.0);
+            encode_varint(*seq, out);
+        }
+        Event::Row { id, device, row } => {
+            out.put_u8(11);
+            put_id(*id, out);
+            out.put_u64(device.0);
+            encode_varint(row.head_seq, out);
+            encode_varint(row.read_seq, out);
+            encode_varint(row.unread, out);
+            encode_varint(row.first_visible_seq, out);
+            out.put_u8(u8::from(row.member));
+        }
+        Event::Sessions { device, sessions } => {
+            out.put_u8(12);
+            out.put_u64(device.0);
+            encode_varint(sessions.newest_epoch, out);
+            encode_varint(sessions.live_epoch, out);
+            encode_varint(u64::from(sessions.count), out);
+        }
+    }
+}
+
+fn put_entry(entry: &Entry, out: &mut Vec<u8>) {
+    encode_varint(entry.seq, out);
+    encode_varint(entry.time_ms, out);
+    out.put_u64(entry.sender.0);
+    match &entry.body {
+        Body::Text { text, meant_for } => {
+            out.put_u8(u8::from(meant_for.is_some()));
+            out.put_u64(text.0);
+            if let Some(id) = meant_for {
+                put_id(*id, out);
+            }
+        }
+        Body::Change { kind, users } => {
+            out.put_u8(2);
+            put_kind(*kind, out);
+            encode_varint(users.len() as u64, out);
+            users.iter().for_each(|user| out.put_u64(user.0));
+        }
+        Body::Other(what) => {
+            out.put_u8(3);
+            let what: String = what.chars().take(OTHER_LEN_MAX).collect();
+            put_text(&what, out);
+        }
+    }
+}
+
+fn put_id(id: ConversationId, out: &mut Vec<u8>) {
+    out.put_slice(id.as_bytes());
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    encode_varint(text.len() as u64, out);
+    out.put_slice(text.as_bytes());
+}
+
+fn put_time(at: Duration, out: &mut Vec<u8>) {
+    encode_varint(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), out);
+}
+
+fn put_kind(kind: ChangeKind, out: &mut Vec<u8>) {
+    out.put_i32(kind.into());
+}
+
+/// Reads one event, which `bytes` hold and nothing else; what is wrong, if something is.
+pub(super) fn decode(mut bytes: &[u8]) -> Result<Event, &'static str> {
+    let event = Reader(&mut bytes).event().ok_or("a record that cannot be read")?;
+    match bytes {
+        [] => Ok(event),
+        _ => Err("a record with bytes behind it"),
+    }
+}
+
+struct Reader<'a, 'b>(&'a mut &'b [u8]);
+
+impl Reader<'_, '_> {
+    fn event(&mut self) -> Option<Event> {
+        Some(match self.byte()? {
+            1 => Event::Device {
+                uid: self.text()?,
+                name: self.text()?,
+                showing: match self.byte()? {
+                    0 => Showing::InOrder,
+                    1 => Showing::AsItComes,
+                    _ => return None,
+                },
+            },
+            2 => Event::Talk {
+                id: self.id()?,
+                base_seq: self.number()?,
+                talk: match self.byte()? {
+                    0 => Talk::Direct([self.user()?, self.user()?]),
+                    kind @ (1 | 2) => Talk::Group {
+                        open_history: kind == 2,
+                    },
+                    _ => return None,
+                },
+            },
+            3 => Event::Begun {
+                id: self.id()?,
+                device: self.device()?,
+                user: self.user()?,
+                text: self.text_name()?,
+                at: self.time()?,
+            },
+            4 => Event::Answered {
+                id: self.id()?,
+                text: self.text_name()?,
+                answer: Answer {
+                    seq: self.number()?,
+                    time_ms: self.number()?,
+                    at: self.time()?,
+                },
+            },
+            5 => Event::Refused {
+                id: self.id()?,
+                text: self.text_name()?,
+                code: u32::try_from(self.number()?).ok()?,
+            },
+            6 => Event::ChangeAsked {
+                id: self.id()?,
+                kind: self.kind()?,
+                user: self.user()?,
+            },
+            7 => Event::ChangeDone { id: self.id()? },
+            8 => Event::Marked {
+                id: self.id()?,
+                user: self.user()?,
+                read_seq: self.number()?,
+            },
+            9 => Event::Shown {
+                id: self.id()?,
+                device: self.device()?,
+                entry: self.entry()?,
+            },
+            10 => Event::Changed {
+                id: self.id()?,
+                device: self.device()?,
+                seq: self.number()?,
+            },
+            11 => Event::Row {
+                id: self.id()?,
+                device: self.device()?,
+                row: Row {
+                    head_seq: self.number()?,
+                    read_seq: self.number()?,
+                    unread: self.number()?,
+                    first_visible_seq: self.number()?,
+                    member: self.byte()? == 1,
+                },
+            },
+            12 => Event::Sessions {
+                device: self.device()?,
+                sessions: LiveSessions {
+                    newest_epoch: self.number()?,
+                    live_epoch: self.number()?,
+                    count: u32::try_from(self.number()?).ok()?,
+                },
+            },
+            _ => return None,
+        })
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        Some(Entry {
+            seq: self.number()?,
+            time_ms: self.number()?,
+            sender: self.user()?,
+            body: match self.byte()? {
+                0 => Body::Text {
+                    text: self.text_name()?,
+                    meant_for: None,
+                },
+                1 => Body::Text {
+                    text: self.text_name()?,
+                    meant_for: Some(self.id()?),
+                },
+                2 => {
+                    let kind = self.kind()?;
+                    let count = self.number()?;
+                    let users = (0..count).map(|_| self.user()).collect::<Option<_>>()?;
+                    Body::Change { kind, users }
+                }
+                3 => Body::Other(self.text()?),
+                _ => return None,
+            },
+        })
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.0.try_get_u8().ok()
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        decode_varint(self.0).ok()
+    }
+
+    fn time(&mut self) -> Option<Duration> {
+        self.number().map(Duration::from_nanos)
+    }
+
+    fn eight(&mut self) -> Option<u64> {
+        self.0.try_get_u64().ok()
+    }
+
+    fn user(&mut self) -> Option<User> {
+        self.eight().map(User)
+    }
+
+    fn device(&mut self) -> Option<Device> {
+        self.eight().map(Device)
+    }
+
+    fn text_name(&mut self) -> Option<Text> {
+        self.eight().map(Text)
+    }
+
+    fn kind(&mut self) -> Option<ChangeKind> {
+        ChangeKind::try_from(self.0.try_get_i32().ok()?).ok()
+    }
+
+    fn take(&mut self, len: usize) -> Option<&[u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        *self.0 = rest;
+        Some(taken)
+    }
+
+    fn id(&mut self) -> Option<ConversationId> {
+        ConversationId::from_wire(self.take(CONVERSATION_ID_LEN)?).ok()
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let len = usize::try_from(self.number()?).ok()?;
+        String::from_utf8(self.take(len)?.to_vec()).ok()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(super) mod tests {
+    use whimbrel_protocol::ids::ConversationKind;
+
+    use super::*;
+
+    /// One of each.
+    pub(in crate::check) fn events() -> Vec<Event> {
+        let id = ConversationId::from_parts(ConversationKind::Group, [3; 15]);
+        let (device, user, text) = (Device::named("ann", "0"), User::named("ann"), Text::of("hello"));
+        let at = Duration::from_nanos(1_234_567_890);
+        let entry = |body| Entry {
+            seq: 300,
+            time_ms: 1_795_219_200_001,
+            sender: user,
+            body,
+        };
+        let shown = |body| Event::Shown {
+            id,
+            device,
+            entry: entry(body),
+        };
+        vec![
+            Event::Device {
+                uid: "ann".to_owned(),
+                name: "0".to_owned(),
+                showing: Showing::AsItComes,
+            },
+            Event::Talk {
+                id,
+                talk: Talk::Direct([user, User::named("bob")]),
+                base_seq: 12,
+            },
+            Event::Talk {
+                id,
+                talk: Talk::Group { open_history: true },
+                base_seq: 0,
+            },
+            Event::Begun {
+                id,
+                device,
+                user,
+                text,
+                at,
+            },
+            Event::Answered {
+                id,
+                text,
+                answer: Answer {
+                    seq: 9,
+                    time_ms: 8,
+                    at,
+                },
+            },
+            Event::Refused { id, text, code: 302 },
+            Event::ChangeAsked {
+                id,
+                kind: ChangeKind::Invited,
+                user,
+            },
+            Event::ChangeDone { id },
+            Event::Marked {
+                id,
+                user,
+                read_seq: 70,
+            },
+            shown(Body::Text {
+                text,
+                meant_for: None,
+            }),
+            shown(Body::Text {
+                text,
+                meant_for: Some(id),
+            }),
+            shown(Body::Change {
+                kind: ChangeKind::Removed,
+                users: vec![user, user],
+            }),
+            shown(Body::Other("a picture".to_owned())),
+            Event::Changed { id, device, seq: 5 },
+            Event::Row {
+                id,
+                device,
+                row: Row {
+                    head_seq: 300,
+                    read_seq: 2,
+                    unread: 298,
+                    member: true,
+                    first_visible_seq: 1,
+                },
+            },
+            Event::Sessions {
+                device,
+                sessions: LiveSessions {
+                    newest_epoch: 77,
+                    live_epoch: 76,
+                    count: 1,
+                },
+            },
+        ]
+    }
+
+    #[test]
+    fn every_event_is_read_as_it_was_written() {
+        for event in events() {
+            let mut bytes = Vec::new();
+            encode(&event, &mut bytes);
+            assert_eq!(decode(&bytes).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_longer_is_refused() {
+        for event in events() {
+            let mut bytes = Vec::new();
+            encode(&event, &mut bytes);
+            for len in 0..bytes.len() {
+                assert!(decode(&bytes[..len]).is_err(), "{event:?} at {len}");
+            }
+            bytes.push(0);
+            assert!(decode(&bytes).is_err(), "{event:?}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The program: a command line in, figures out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use rand::RngExt as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use whimbrel_protocol::ids::{RoomId, Uid};
+
+use crate::chat::ChatOptions;
+use crate::check::{Judged, LedgerRecorder, judged};
+use crate::cli::{Cli, Command};
+use crate::clock;
+use crate::deployment::Deployment;
+use crate::engine::{Engine, Sources};
+use crate::lead::{Conductor, Lead, Solo};
+use crate::listing;
+use crate::procfs;
+use crate::progress;
+use crate::raw;
+use crate::record::{NoRecord, Recorder};
+use crate::report::{self, Facts, Report};
+use crate::run::{Scenario, run};
+use crate::scenario::{
+    ChatScenario, Common, ConnectScenario, Drop, ReconnectScenario, RoomOptions, RoomScenario,
+};
+use crate::schedule::Share;
+use crate::tally::Tally;
+use crate::workers::{self, ByPipe};
+
+/// Descriptors beside clients': epoll, timer, files, the LBS.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Runs what the command line says. Figures go to standard output, and to the files that it names.
+///
+/// # Errors
+/// When the run could not be made; what it found wrong is in the exit code.
+#[expect(clippy::print_stdout, reason = "the answer to whoever started the program")]
+pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Command::Raw(args) => {
+            let raw = raw::measure(args.connections, args.payload)?;
+            let json = serde_json::json!({
+                "scenario": "raw",
+                "connections": args.connections,
+                "payload": args.payload,
+                "raw_write_us": raw.write_us,
+                "writes": raw.writes,
+            });
+            write_json(cli.common.json.as_deref(), &json)?;
+            println!(
+                "raw write             {:.2} us over {} writes",
+                raw.write_us, raw.writes
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::RawReader(args) => {
+            raw::read_until_end(args.address, args.connections)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    if let Some(share) = cli.common.share {
+        let mut lead = ByPipe::start()?;
+        let outcome = Deployment::read(&cli.deployment)
+            .and_then(|deployment| do_share(cli, &deployment, share, &mut lead));
+        ByPipe::finish(outcome);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = measure(cli)?;
+    print!("{}", report::summary(&report));
+    Ok(if report.is_failure() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Makes the run that the command line asks for, and writes the files that it names.
+///
+/// # Errors
+/// When the run could not be made.
+pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
+    let deployment = Deployment::read(&cli.deployment)?;
+    let mut cli = cli.clone();
+    cli.common.run.get_or_insert_with(|| rand::rng().random());
+    let started_unix_ms = clock::unix_ms();
+    let ledger = Ledger::of(&cli);
+    let (mut tally, conductor) = conduct(&cli, &deployment)?;
+    if let Some(ledger) = &ledger {
+        ledger.judge(&mut tally)?;
+    }
+    let raw_write_us = cli
+        .common
+        .raw
+        .then(|| raw_like(&tally, cli.command.clients()))
+        .transpose()?;
+    let facts = Facts {
+        scenario: cli.command.name(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        started_unix_ms,
+        processes: cli.common.workers,
+        rounds: cli.command.rounds(),
+        lasting: cli.command.lasting(),
+        payload: cli.command.payload(),
+        raw_write_us,
+        ledger: ledger
+            .filter(|ledger| !ledger.remove_if_temporary(&tally))
+            .map(|ledger| ledger.folder),
+    };
+    let report = Report::new(facts, &tally, &conductor.samples, &conductor.seconds);
+    write_json(cli.common.json.as_deref(), &report)?;
+    if let Some(path) = &cli.common.report {
+        let page = report::page(&report)?;
+        fs::write(path, page).with_context(|| cannot_write(path, "--report"))?;
+    }
+    Ok(report)
+}
+
+fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conductor)> {
+    let count = cli.common.workers;
+    if cli.command.clients() < count.saturating_mul(2) {
+        bail!(
+            "--workers {count}: each process needs at least 2 of the {} clients; give fewer workers",
+            cli.command.clients()
+        );
+    }
+    let args = cli.deployment.clone();
+    let known = deployment.pids.clone();
+    let roles = move || {
+        let current = Deployment::read(&args).map(|deployment| deployment.pids);
+        procfs::role_processes(current.as_ref().unwrap_or(&known))
+    };
+    let show = progress::show(cli.common.quiet);
+    let mut conductor = Conductor::new(count as usize, Box::new(roles), show);
+    if count > 1 {
+        // Whether the LBS answers, and what it lists is believed, is told once and not by every worker.
+        first_listing(cli, deployment)?;
+        let tally = workers::conduct(count, |share| worker_arguments(cli, share), &mut conductor)?;
+        return Ok((tally, conductor));
+    }
+    let mut solo = Solo(conductor);
+    let tally = do_share(cli, deployment, Share::WHOLE, &mut solo)?;
+    Ok((tally, solo.0))
+}
+
+/// This process's command line, with a share.
+fn worker_arguments(cli: &Cli, share: Share) -> Vec<String> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    arguments.push(format!("--share={}/{}", share.index, share.of));
+    arguments.push(format!("--run={}", cli.common.run.unwrap_or_default()));
+    arguments
+}
+
+fn first_listing(cli: &Cli, deployment: &Deployment) -> anyhow::Result<listing::Listing> {
+    listing::first(deployment, cli.common.lbs_within.into())
+}
+
+/// Does one process's share.
+fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lead) -> anyhow::Result<Tally> {
+    let common = Common {
+        share,
+        clients: cli.command.clients(),
+        connect_per_s: match &cli.command {
+            Command::Connect(args) => args.rate,
+            _ => cli.common.connect_rate,
+        },
+        connect_within: cli.common.connect_within.into(),
+        grace: cli.common.grace.into(),
+        run: cli.common.run.unwrap_or_default(),
+    };
+    let user_prefix = cli.user_prefix();
+    Uid::new(&format!("{user_prefix}000000")).with_context(|| format!("--user-prefix {user_prefix:?}"))?;
+    allow_descriptors(&common)?;
+    let listing = first_listing(cli, deployment)?;
+    let sources = Sources::new(share.index, cli.common.sources, common.count());
+    let mut engine = Engine::new(
+        &cli.deployment,
+        deployment,
+        &listing,
+        &user_prefix,
+        sources,
+        common.seed(),
+    )?;
+    let mut simple: Box<dyn Scenario> = match &cli.command {
+        Command::Connect(args) => Box::new(ConnectScenario::new(common, args.hold.into())),
+        Command::Reconnect(args) => {
+            let drop = Drop {
+                how: args.drop.leave(),
+                spread: args.spread.into(),
+            };
+            Box::new(ReconnectScenario::new(common, args.rounds, drop))
+        }
+        Command::Room(args) => {
+            let own = format!("load-{:08x}", common.run);
+            let room = args.room.as_deref().unwrap_or(&own);
+            let options = RoomOptions {
+                room: RoomId::new(room).with_context(|| format!("--room {room:?}"))?,
+                senders: args.senders,
+                per_s: args.rate,
+                lasting: args.duration.into(),
+                payload: args.payload,
+            };
+            Box::new(RoomScenario::new(common, options))
+        }
+        Command::Chat(args) => {
+            let options = ChatOptions {
+                run: common.run,
+                payload: args.payload,
+                group_size: args.group_size as usize,
+                user_prefix: user_prefix.clone(),
+                seed: common.seed(),
+            };
+            let recorder: Box<dyn Recorder> = match Ledger::of(cli) {
+                Some(ledger) => Box::new(ledger.recorder(share)?),
+                None => Box::new(NoRecord),
+            };
+            let mut chat = ChatScenario::new(common, options, args.rate, args.duration.into(), recorder);
+            let mut tally = run(&mut engine, &mut chat, lead)?;
+            for violation in chat.into_recorder().finish()? {
+                tally.violate(violation.invariant, || violation.what);
+            }
+            return Ok(tally);
+        }
+        Command::Raw(_) | Command::RawReader(_) => bail!("`raw` has no clients"),
+    };
+    run(&mut engine, simple.as_mut(), lead)
+}
+
+/// The ledger of a checked run. Every process writes into it; the first one judges it when all have finished.
+struct Ledger {
+    folder: PathBuf,
+    temporary: bool,
+}
+
+impl Ledger {
+    fn of(cli: &Cli) -> Option<Self> {
+        let Command::Chat(args) = &cli.command else {
+            return None;
+        };
+        if !args.check {
+            return None;
+        }
+        let run = cli.common.run.unwrap_or_default();
+        let own = || std::env::temp_dir().join(format!("whimbrel-ledger-{run:08x}"));
+        Some(Self {
+            folder: args.ledger.clone().unwrap_or_else(own),
+            temporary: args.ledger.is_none(),
+        })
+    }
+
+    fn recorder(&self, share: Share) -> anyhow::Result<LedgerRecorder> {
+        let recorder = LedgerRecorder::create(&self.folder, share.index, Judged::Elsewhere);
+        recorder.with_context(|| format!("no ledger can be kept in {} (--ledger)", self.folder.display()))
+    }
+
+    fn judge(&self, tally: &mut Tally) -> anyhow::Result<()> {
+        let violations = judged(&self.folder)
+            .with_context(|| format!("the ledger in {} cannot be judged", self.folder.display()))?;
+        for violation in violations {
+            tally.violate(violation.invariant, || violation.what);
+        }
+        Ok(())
+    }
+
+    /// Nobody needs the ledger of a run in which nothing was wrong. Says whether it is gone.
+    fn remove_if_temporary(&self, tally: &Tally) -> bool {
+        self.temporary && !tally.is_failure() && fs::remove_dir_all(&self.folder).is_ok()
+    }
+}
+
+/// Raises the bound on descriptors as far as it may be.
+fn allow_descriptors(common: &Common) -> anyhow::Result<()> {
+    let needed = u64::from(common.count()) + OTHER_DESCRIPTORS;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if most < needed {
+        let each = most.saturating_sub(OTHER_DESCRIPTORS).max(1);
+        bail!(
+            "{} connections need {needed} descriptors in one process, which may have {most}: give --workers {} or more",
+            common.count(),
+            u64::from(common.clients).div_ceil(each)
+        );
+    }
+    let raised = Rlimit {
+        current: Some(needed.max(most.min(65_536))),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("the bound on descriptors cannot be raised")
+}
+
+/// A bare write of the size that this run's deliveries had, or of an idle connection's heartbeat.
+fn raw_like(tally: &Tally, clients: u32) -> anyhow::Result<f64> {
+    let average = tally.bytes_in.checked_div(tally.deliveries).unwrap_or(64);
+    let bytes = u32::try_from(average.clamp(1, 65_535)).unwrap_or(65_535);
+    Ok(raw::measure(clients.clamp(1, 15_000), bytes)?.write_us)
+}
+
+fn write_json(path: Option<&Path>, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let mut text = serde_json::to_string_pretty(value).context("figures are plain data")?;
+    text.push('\n');
+    fs::write(path, text).with_context(|| cannot_write(path, "--json"))
+}
+
+fn cannot_write(path: &Path, flag: &str) -> String {
+    format!(
+        "cannot write {}: give {flag} a path in a folder you may write to",
+        path.display()
+    )
+}

@@ -1,0 +1,454 @@
+//! The figures of a run, in the form of its JSON.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::latency::Latency;
+use crate::lead::{Phase, Sample};
+use crate::record::Violation;
+use crate::tally::{Second, Tally};
+
+/// What is known of a run beside what was counted.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Which scenario.
+    pub scenario: &'static str,
+    /// What was typed, without secrets: paths and numbers only.
+    pub command: String,
+    /// When it was started, unix milliseconds.
+    pub started_unix_ms: u64,
+    /// Generator processes.
+    pub processes: u32,
+    /// Rounds of reconnecting.
+    pub rounds: u32,
+    /// How long messages were sent for.
+    pub lasting: Duration,
+    /// Bytes of a message's text.
+    pub payload: usize,
+    /// What one bare write cost, if that was measured.
+    pub raw_write_us: Option<f64>,
+    /// Where the ledger is kept, if it is.
+    pub ledger: Option<PathBuf>,
+}
+
+/// Shares of latencies, in milliseconds; `null` when nothing was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// The median.
+    pub p50: Option<f64>,
+    /// Of ten, nine are within.
+    pub p90: Option<f64>,
+    /// Of a hundred, 99.
+    pub p99: Option<f64>,
+    /// Of a thousand, 999.
+    pub p999: Option<f64>,
+    /// The longest.
+    pub max: Option<f64>,
+}
+
+impl Quantiles {
+    fn of(latency: &Latency) -> Self {
+        let quantile = |share| latency.quantile_ms(share);
+        Self {
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            max: latency.max_ms(),
+        }
+    }
+}
+
+/// What a role of the server spent. Figures are `null` where they mean nothing in the scenario, or its processes are not
+/// those that they were at the beginning.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RoleFigures {
+    /// Its processes, whose figures these are the sums of.
+    pub pids: Vec<u32>,
+    /// It ended, or another took its place, during the run.
+    pub restarted: bool,
+    /// Processor time per client that came in, while they came in, microseconds.
+    pub cpu_us_per_connect: Option<f64>,
+    /// Per acknowledged message, everything that followed from it included.
+    pub cpu_us_per_send: Option<f64>,
+    /// The same time per delivery.
+    pub cpu_us_per_delivery: Option<f64>,
+    /// Per client that came back and synced.
+    pub cpu_us_per_reconnect: Option<f64>,
+    /// Share of one processor while the load went on, percent.
+    pub cpu_percent: Option<f64>,
+    /// Growth of `Private_Dirty` from before the first client to when all were held, per client.
+    pub bytes_per_connection: Option<f64>,
+    /// The same of `Rss`.
+    pub rss_bytes_per_connection: Option<f64>,
+}
+
+/// One second of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of `Second`, and of `Quantiles`")]
+pub struct SecondFigures {
+    pub at_s: u64,
+    pub online: u64,
+    pub logins: u64,
+    pub failures: u64,
+    pub sends: u64,
+    pub acked: u64,
+    pub deliveries: u64,
+    pub backlog: u64,
+    pub handshake_p50_ms: Option<f64>,
+    pub handshake_p99_ms: Option<f64>,
+    pub ack_p50_ms: Option<f64>,
+    pub ack_p99_ms: Option<f64>,
+    pub delivery_p50_ms: Option<f64>,
+    pub delivery_p99_ms: Option<f64>,
+}
+
+impl SecondFigures {
+    fn of(second: &Second) -> Self {
+        Self {
+            at_s: second.at_s,
+            online: second.online,
+            logins: second.logins,
+            failures: second.failures,
+            sends: second.sends,
+            acked: second.acked,
+            deliveries: second.deliveries,
+            backlog: second.backlog,
+            handshake_p50_ms: second.handshake.quantile_ms(0.5),
+            handshake_p99_ms: second.handshake.quantile_ms(0.99),
+            ack_p50_ms: second.ack.quantile_ms(0.5),
+            ack_p99_ms: second.ack.quantile_ms(0.99),
+            delivery_p50_ms: second.delivery.quantile_ms(0.5),
+            delivery_p99_ms: second.delivery.quantile_ms(0.99),
+        }
+    }
+}
+
+/// See the module. The fields are the JSON's keys.
+#[derive(Debug, Clone, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the names are those of `Tally` and `Facts`, and docs/performance.md explains them"
+)]
+pub struct Report {
+    pub scenario: &'static str,
+    pub command: String,
+    pub version: &'static str,
+    pub started_unix_ms: u64,
+    pub processes: u32,
+    pub connected: u64,
+    pub failed: u64,
+    pub connects_per_s: f64,
+    pub handshake_ms: Quantiles,
+    pub sends: u64,
+    pub sends_acked: u64,
+    pub acked_per_s: f64,
+    pub ack_ms: Quantiles,
+    pub deliveries: u64,
+    pub deliveries_per_s: f64,
+    pub delivery_ms: Quantiles,
+    pub violations: u64,
+    /// Sends whose fate nobody knows.
+    pub unresolved: u64,
+    pub undelivered: u64,
+    pub refused: u64,
+    pub backlog_dropped: u64,
+    pub retries: u64,
+    pub duplicates: u64,
+    pub pulls: u64,
+    pub logins: u64,
+    pub attempts_failed: u64,
+    pub disconnects: u64,
+    /// Members of the room; `null` in other scenarios.
+    pub room_members: Option<u64>,
+    /// Acknowledged messages that members never saw: what the server dropped, as it may.
+    pub room_drops: Option<u64>,
+    pub rounds_ms: Vec<f64>,
+    pub payload: usize,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Empty without pids.
+    pub roles: BTreeMap<String, RoleFigures>,
+    pub raw_write_us: Option<f64>,
+    pub last_setback: Option<String>,
+    /// Where the ledger of a checked run was kept; `null` when it is not needed any more.
+    pub ledger: Option<PathBuf>,
+    pub violations_told: Vec<Violation>,
+    pub seconds: Vec<SecondFigures>,
+    /// For the page: the whole distributions.
+    #[serde(skip)]
+    pub distributions: Distributions,
+}
+
+/// Latencies in full.
+#[derive(Debug, Clone, Default)]
+pub struct Distributions {
+    /// From due to READY.
+    pub handshake: Latency,
+    /// From due to acknowledged.
+    pub ack: Latency,
+    /// From due to delivered.
+    pub delivery: Latency,
+}
+
+impl Report {
+    /// The figures of a run that counted `tally`.
+    #[must_use]
+    pub fn new(facts: Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>, seconds: &[Second]) -> Self {
+        let at = |phase| samples.get(&phase).map(|sample| sample.at);
+        let connecting = span(at(Phase::Begun), at(Phase::Connected));
+        // A server that keeps up is done when the schedule is; one that does not is measured by when it was.
+        let until = |last: Duration| facts.lasting.max(last.saturating_sub(tally.began));
+        let is_room = facts.scenario == "room";
+        let told_to_all = tally.acked.saturating_mul(tally.room_members);
+        Self {
+            scenario: facts.scenario,
+            version: env!("CARGO_PKG_VERSION"),
+            started_unix_ms: facts.started_unix_ms,
+            processes: facts.processes,
+            connected: tally.connected,
+            failed: tally.failed,
+            connects_per_s: per(tally.connected, connecting),
+            handshake_ms: Quantiles::of(&tally.handshake),
+            sends: tally.sends,
+            sends_acked: tally.acked,
+            acked_per_s: per(tally.acked, until(tally.last_ack)),
+            ack_ms: Quantiles::of(&tally.ack),
+            deliveries: tally.deliveries,
+            deliveries_per_s: per(tally.deliveries, until(tally.last_delivery)),
+            delivery_ms: Quantiles::of(&tally.delivery),
+            violations: tally.violations,
+            unresolved: tally.unresolved,
+            undelivered: tally.undelivered,
+            refused: tally.refused,
+            backlog_dropped: tally.backlog_dropped,
+            retries: tally.retries,
+            duplicates: tally.duplicates,
+            pulls: tally.pulls,
+            logins: tally.logins,
+            attempts_failed: tally.attempts_failed,
+            disconnects: tally.disconnects,
+            room_members: is_room.then_some(tally.room_members),
+            room_drops: is_room.then(|| told_to_all.saturating_sub(tally.deliveries)),
+            rounds_ms: tally.rounds_ms.clone(),
+            payload: facts.payload,
+            bytes_in: tally.bytes_in,
+            bytes_out: tally.bytes_out,
+            roles: roles(&facts, tally, samples),
+            raw_write_us: facts.raw_write_us,
+            last_setback: tally.last_setback.clone(),
+            ledger: facts.ledger,
+            violations_told: tally.told.clone(),
+            seconds: seconds.iter().map(SecondFigures::of).collect(),
+            distributions: Distributions {
+                handshake: tally.handshake.clone(),
+                ack: tally.ack.clone(),
+                delivery: tally.delivery.clone(),
+            },
+            command: facts.command,
+        }
+    }
+
+    /// Whether the run has failed.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        self.violations > 0 || self.unresolved > 0 || self.failed > 0
+    }
+}
+
+fn span(from: Option<Duration>, to: Option<Duration>) -> Duration {
+    from.zip(to)
+        .map_or(Duration::ZERO, |(from, to)| to.saturating_sub(from))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
+fn per(count: u64, lasting: Duration) -> f64 {
+    if lasting.is_zero() {
+        return 0.0;
+    }
+    count as f64 / lasting.as_secs_f64()
+}
+
+fn roles(facts: &Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>) -> BTreeMap<String, RoleFigures> {
+    let Some(begun) = samples.get(&Phase::Begun) else {
+        return BTreeMap::new();
+    };
+    let connected = samples.get(&Phase::Connected);
+    let load_from = samples.get(&Phase::Prepared).or(connected);
+    let ran = samples.get(&Phase::Ran);
+    // Messages leave more behind than connections do, so that memory is looked at before them.
+    let held = if facts.scenario == "connect" {
+        ran
+    } else {
+        load_from
+    };
+    let reconnects = tally.connected.saturating_mul(facts.rounds.into());
+    begun
+        .usage
+        .iter()
+        .map(|(role, begun)| {
+            let first = &begun.sum;
+            let same = |sample: Option<&Sample>| {
+                let usage = sample?.usage.get(role)?;
+                (usage.processes == begun.processes).then_some(usage.sum)
+            };
+            let (at_connected, at_load, at_end, at_held) =
+                (same(connected), same(load_from), same(ran), same(held));
+            let load_us = at_load
+                .zip(at_end)
+                .map(|(from, to)| to.cpu_us.saturating_sub(from.cpu_us));
+            let connect_us = at_connected.map(|usage| usage.cpu_us.saturating_sub(first.cpu_us));
+            let lasting = span(load_from.map(|sample| sample.at), ran.map(|sample| sample.at));
+            let figures = RoleFigures {
+                pids: begun.processes.iter().map(|(pid, _)| *pid).collect(),
+                restarted: at_end.is_none(),
+                cpu_us_per_connect: connect_us.and_then(|us| ratio(us, tally.connected)),
+                cpu_us_per_send: load_us.and_then(|us| ratio(us, tally.acked)),
+                cpu_us_per_delivery: load_us.and_then(|us| ratio(us, tally.deliveries)),
+                cpu_us_per_reconnect: load_us.and_then(|us| ratio(us, reconnects)),
+                cpu_percent: load_us
+                    .filter(|_| !lasting.is_zero())
+                    .map(|us| per(us, lasting) / 10_000.0),
+                bytes_per_connection: at_held.and_then(|usage| {
+                    let grown = usage.private_dirty.saturating_sub(first.private_dirty);
+                    ratio(grown, tally.connected).filter(|_| usage.private_dirty > 0)
+                }),
+                rss_bytes_per_connection: at_held.and_then(|usage| {
+                    ratio(usage.rss.saturating_sub(first.rss), tally.connected).filter(|_| usage.rss > 0)
+                }),
+            };
+            (role.clone(), figures)
+        })
+        .collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sums of a run are far below 2^53")]
+fn ratio(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| sum as f64 / count as f64)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::procfs::{RoleUsage, Usage};
+
+    fn sample(at_s: u64, cpu_us: u64, private_dirty: u64, started_ticks: u64) -> Sample {
+        let usage = Usage {
+            cpu_us,
+            rss: private_dirty * 2,
+            private_dirty,
+            ..Usage::default()
+        };
+        let usage = RoleUsage {
+            processes: vec![(7, started_ticks)],
+            sum: usage,
+        };
+        Sample {
+            at: Duration::from_secs(at_s),
+            usage: BTreeMap::from([("gateway".to_owned(), usage)]),
+        }
+    }
+
+    fn tally() -> Tally {
+        let mut tally = Tally {
+            connected: 100,
+            logins: 100,
+            sends: 1_000,
+            acked: 1_000,
+            deliveries: 2_000,
+            began: Duration::from_secs(20),
+            last_ack: Duration::from_secs(30),
+            last_delivery: Duration::from_secs(40),
+            ..Tally::default()
+        };
+        tally.ack.record(Duration::from_millis(5));
+        tally
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            scenario: "chat",
+            lasting: Duration::from_secs(5),
+            ..Facts::default()
+        }
+    }
+
+    fn samples(end_started: u64) -> BTreeMap<Phase, Sample> {
+        BTreeMap::from([
+            (Phase::Begun, sample(10, 1_000, 1_000_000, 3)),
+            (Phase::Connected, sample(12, 21_000, 1_090_000, 3)),
+            (Phase::Prepared, sample(20, 50_000, 1_100_000, 3)),
+            (Phase::Ran, sample(30, 150_000, 9_000_000, end_started)),
+        ])
+    }
+
+    #[test]
+    fn the_json_has_the_keys_that_scripts_rest_on() {
+        let json = serde_json::to_value(Report::new(facts(), &tally(), &samples(3), &[])).unwrap();
+        for key in [
+            "scenario",
+            "connected",
+            "failed",
+            "connects_per_s",
+            "handshake_ms",
+            "sends",
+            "sends_acked",
+            "acked_per_s",
+            "ack_ms",
+            "deliveries",
+            "deliveries_per_s",
+            "delivery_ms",
+            "violations",
+            "roles",
+            "raw_write_us",
+        ] {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+        assert!(json["ack_ms"]["p50"].as_f64().unwrap() >= 5.0);
+        assert!(json["ack_ms"]["p99"].is_number());
+        assert!(json["handshake_ms"]["p50"].is_null());
+        assert_eq!(json["connects_per_s"], 50.0);
+        assert_eq!(
+            json["acked_per_s"], 100.0,
+            "by when the last was acknowledged, not by the schedule"
+        );
+    }
+
+    #[test]
+    fn cost_per_operation_is_the_difference_of_two_looks() {
+        let report = Report::new(facts(), &tally(), &samples(3), &[]);
+        let gateway = &report.roles["gateway"];
+        assert_eq!(gateway.cpu_us_per_connect, Some(200.0));
+        assert_eq!(gateway.cpu_us_per_send, Some(100.0));
+        assert_eq!(gateway.cpu_us_per_delivery, Some(50.0));
+        assert_eq!(gateway.cpu_us_per_reconnect, None);
+        assert_eq!(gateway.bytes_per_connection, Some(1_000.0));
+        assert_eq!(gateway.cpu_percent, Some(1.0));
+        assert!(!gateway.restarted);
+    }
+
+    #[test]
+    fn a_process_that_was_replaced_has_no_cost() {
+        let report = Report::new(facts(), &tally(), &samples(99), &[]);
+        let gateway = &report.roles["gateway"];
+        assert!(gateway.restarted);
+        assert_eq!(gateway.cpu_us_per_send, None);
+    }
+
+    #[test]
+    fn what_members_of_a_room_did_not_see_was_dropped() {
+        let mut tally = tally();
+        tally.room_members = 3;
+        let facts = Facts {
+            scenario: "room",
+            ..facts()
+        };
+        let report = Report::new(facts, &tally, &BTreeMap::new(), &[]);
+        assert_eq!(report.room_drops, Some(1_000));
+        assert!(report.roles.is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! A run's figures in a few lines, for whoever started it.
+
+use std::fmt::Write as _;
+
+use super::figures::{Quantiles, Report};
+
+/// The lines.
+#[must_use]
+pub fn summary(report: &Report) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{name:<22}{value}");
+    };
+    line("scenario", report.scenario.to_owned());
+    line(
+        "connected",
+        format!(
+            "{} ({} failed), {:.0}/s{}",
+            report.connected,
+            report.failed,
+            report.connects_per_s,
+            of(&report.handshake_ms)
+        ),
+    );
+    if report.disconnects + report.attempts_failed > 0 {
+        line(
+            "lost, then retried",
+            format!(
+                "{} sessions, {} attempts to log in",
+                report.disconnects, report.attempts_failed
+            ),
+        );
+    }
+    if report.sends > 0 {
+        line(
+            "acknowledged",
+            format!(
+                "{} of {} sends, {:.0}/s{}",
+                report.sends_acked,
+                report.sends,
+                report.acked_per_s,
+                of(&report.ack_ms)
+            ),
+        );
+        line(
+            "delivered",
+            format!(
+                "{}, {:.0}/s{}",
+                report.deliveries,
+                report.deliveries_per_s,
+                of(&report.delivery_ms)
+            ),
+        );
+    }
+    if let Some(drops) = report.room_drops {
+        line("dropped on the way", drops.to_string());
+    }
+    if !report.rounds_ms.is_empty() {
+        let rounds: Vec<String> = report.rounds_ms.iter().map(|ms| format!("{ms:.0} ms")).collect();
+        line("all back and synced", rounds.join(", "));
+    }
+    for (role, figures) in &report.roles {
+        let mut parts = Vec::new();
+        let mut part = |value: Option<f64>, unit: &str| {
+            if let Some(value) = value {
+                parts.push(format!("{value:.1} {unit}"));
+            }
+        };
+        part(figures.cpu_us_per_connect, "us/connect");
+        part(figures.cpu_us_per_send, "us/send");
+        part(figures.cpu_us_per_delivery, "us/delivery");
+        part(figures.cpu_us_per_reconnect, "us/reconnect");
+        part(figures.bytes_per_connection, "bytes/connection");
+        if figures.restarted {
+            parts.push("restarted during the run: no figures of the load".to_owned());
+        }
+        line(role, parts.join(", "));
+    }
+    if report.roles.is_empty() {
+        line(
+            "server's processes",
+            "not measured: no pids of this machine are known (--ready-file)".to_owned(),
+        );
+    }
+    if let Some(us) = report.raw_write_us {
+        line("raw write", format!("{us:.2} us"));
+    }
+    line("unresolved sends", report.unresolved.to_string());
+    line("violations", report.violations.to_string());
+    for violation in &report.violations_told {
+        line(
+            "",
+            format!("invariant {}: {}", violation.invariant, violation.what),
+        );
+    }
+    if let Some(ledger) = &report.ledger {
+        line("ledger", ledger.display().to_string());
+    }
+    if report.failed + report.unresolved > 0
+        && let Some(setback) = &report.last_setback
+    {
+        line("last setback", setback.clone());
+    }
+    out
+}
+
+fn of(quantiles: &Quantiles) -> String {
+    match (quantiles.p50, quantiles.p99) {
+        (Some(p50), Some(p99)) => format!(", p50 {p50:.2} ms, p99 {p99:.2} ms"),
+        _ => String::new(),
+    }
+}

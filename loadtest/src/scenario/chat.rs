@@ -1,0 +1,206 @@
+//! People chat in pairs or groups, at a rate that the server has no say in.
+
+use std::time::Duration;
+
+use super::connecting::Connecting;
+use super::{Common, HEAD_START, WAIT_STEP};
+use crate::chat::{Chat, ChatOptions};
+use crate::engine::{Engine, Happening, Leave};
+use crate::lead::{Lead, Phase};
+use crate::reading::Reading;
+use crate::record::Recorder;
+use crate::run::{Scenario, Step};
+use crate::schedule::Schedule;
+use crate::tally::Tally;
+
+/// Between two looks at what is still open.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+enum State {
+    New,
+    Connecting(Connecting),
+    Connected,
+    Preparing { deadline: Duration },
+    Prepared,
+    Sending { schedule: Schedule },
+    Settling { deadline: Duration, look_at: Duration },
+    Settled,
+    Reading { reading: Reading, deadline: Duration },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ChatScenario {
+    common: Common,
+    per_s: f64,
+    lasting: Duration,
+    chat: Chat,
+    state: State,
+    reading_failed: Option<String>,
+}
+
+impl ChatScenario {
+    /// `per_s` messages a second over all processes, for so long, told to `recorder`.
+    #[must_use]
+    pub fn new(
+        common: Common,
+        options: ChatOptions,
+        per_s: f64,
+        lasting: Duration,
+        recorder: Box<dyn Recorder>,
+    ) -> Self {
+        let (first, count) = (common.first(), common.count());
+        Self {
+            chat: Chat::new(options, first, count, recorder),
+            common,
+            per_s,
+            lasting,
+            state: State::New,
+            reading_failed: None,
+        }
+    }
+
+    /// Gives the recorder back.
+    #[must_use]
+    pub fn into_recorder(self) -> Box<dyn Recorder> {
+        self.chat.into_recorder()
+    }
+
+    fn step(&self, at: Duration) -> Step {
+        Step::Until(self.chat.due().map_or(at, |due| due.min(at)))
+    }
+
+    fn send_what_is_due(schedule: &mut Schedule, chat: &mut Chat, now: Duration, engine: &mut Engine) {
+        while let Some(due) = schedule.take(now) {
+            chat.send(due, now, engine);
+        }
+    }
+}
+
+impl Scenario for ChatScenario {
+    fn handle(&mut self, happening: Happening, engine: &mut Engine) {
+        if let State::Reading { reading, .. } = &mut self.state
+            && reading.owns(happening.seat)
+        {
+            return reading.handle(happening, self.chat.recorder(), engine);
+        }
+        self.chat.handle(happening, engine);
+    }
+
+    fn tick(&mut self, now: Duration, engine: &mut Engine, lead: &mut dyn Lead) -> anyhow::Result<Step> {
+        self.chat.tick(now, engine);
+        match &mut self.state {
+            State::New => {
+                let rate = (self.common.connect_per_s, self.common.share);
+                let (first, count) = (self.common.first(), self.common.count());
+                let connecting =
+                    Connecting::start(engine, first, count, rate, self.common.connect_within, now);
+                self.state = State::Connecting(connecting);
+                Ok(Step::Until(now))
+            }
+            State::Connecting(connecting) => match connecting.poll(engine, now)? {
+                Err(look_at) => Ok(self.step(look_at)),
+                Ok(()) => {
+                    self.state = State::Connected;
+                    Ok(Step::Until(now))
+                }
+            },
+            State::Connected => {
+                if lead.pass(Phase::Connected).is_some() {
+                    let deadline = now + self.common.connect_within;
+                    self.state = State::Preparing { deadline };
+                }
+                Ok(self.step(now + WAIT_STEP))
+            }
+            State::Preparing { deadline } => {
+                let deadline = *deadline;
+                if self.chat.prepare(now, engine) {
+                    self.state = State::Prepared;
+                    return Ok(Step::Until(now));
+                }
+                if now >= deadline {
+                    self.chat.all_prepared()?;
+                }
+                Ok(self.step(self.chat.prepare_due(now)))
+            }
+            State::Prepared => {
+                if let Some(start) = lead.pass(Phase::Prepared) {
+                    let schedule =
+                        Schedule::new(start + HEAD_START, self.lasting, self.per_s, self.common.share);
+                    engine.counter.tally.began = start + HEAD_START;
+                    self.state = State::Sending { schedule };
+                    return Ok(Step::Until(now));
+                }
+                Ok(self.step(now + WAIT_STEP))
+            }
+            State::Sending { schedule } => {
+                Self::send_what_is_due(schedule, &mut self.chat, now, engine);
+                if let Some(due) = schedule.due() {
+                    return Ok(self.step(due));
+                }
+                self.state = State::Settling {
+                    deadline: now + self.common.grace,
+                    look_at: now,
+                };
+                Ok(Step::Until(now))
+            }
+            State::Settling { deadline, look_at } => {
+                if now >= *look_at {
+                    *look_at = now + LOOK_EVERY;
+                    if self.chat.is_settled() || now >= *deadline {
+                        self.state = State::Settled;
+                        return Ok(Step::Until(now));
+                    }
+                }
+                let look_at = *look_at;
+                Ok(self.step(look_at))
+            }
+            State::Settled => {
+                if lead.pass(Phase::Ran).is_none() {
+                    return Ok(self.step(now + WAIT_STEP));
+                }
+                if !self.chat.recorder().wants_everything_read() {
+                    return Ok(Step::Done);
+                }
+                let users = self.common.first()..self.common.first() + self.common.count();
+                let deadline = now + self.common.grace + Duration::from_secs(60);
+                let reading = Reading::new(users);
+                self.state = State::Reading { reading, deadline };
+                Ok(Step::Until(now))
+            }
+            State::Reading { reading, deadline } => {
+                if reading.tick(now, engine) {
+                    return Ok(Step::Done);
+                }
+                if now >= *deadline && reading.is_stuck(now) {
+                    self.reading_failed = Some(reading.progress());
+                    return Ok(Step::Done);
+                }
+                Ok(self.step(now + LOOK_EVERY))
+            }
+        }
+    }
+
+    fn backlog(&self) -> u64 {
+        self.chat.backlog() as u64
+    }
+
+    fn close(&mut self, tally: &mut Tally) {
+        self.chat.close(tally);
+        if let Some(progress) = self.reading_failed.take() {
+            tally.violate(6, || {
+                format!("not everything could be read by new devices at the end: {progress}")
+            });
+        }
+    }
+}
+
+impl ChatScenario {
+    /// Ends all sessions politely.
+    pub fn leave(&self, engine: &mut Engine) {
+        for index in 0..self.common.count() {
+            engine.leave(crate::engine::SeatId(index), Leave::Close);
+        }
+    }
+}

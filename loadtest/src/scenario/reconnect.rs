@@ -1,0 +1,243 @@
+//! All clients drop at once, come back and sync, again and again: what a gateway's restart or a network's hiccup costs.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use bytes::Bytes;
+use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use whimbrel_protocol::client::{SyncRequest, SyncResponse};
+use whimbrel_protocol::frame::RequestId;
+use whimbrel_protocol::method::Method;
+
+use super::connecting::Connecting;
+use super::{Common, WAIT_STEP};
+use crate::engine::{Engine, Happening, Leave, SeatId, What};
+use crate::lead::{Lead, Phase};
+use crate::run::{Scenario, Step};
+use crate::tally::Tally;
+use crate::wire::request;
+
+/// Rows asked for at once.
+const SYNC_PAGE: u32 = 100;
+
+/// Between two looks at who is back.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+#[derive(Debug, Default)]
+struct Client {
+    cursor: Bytes,
+    asked: Option<RequestId>,
+    ready: bool,
+    synced: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    New,
+    Connecting(Connecting),
+    /// The first sync of all.
+    Syncing {
+        deadline: Duration,
+    },
+    Synced,
+    Round {
+        number: u32,
+        began: Duration,
+        deadline: Duration,
+    },
+    Over {
+        number: u32,
+    },
+}
+
+/// How clients drop, and when they come back.
+#[derive(Debug, Clone, Copy)]
+pub struct Drop {
+    /// FIN or RST.
+    pub how: Leave,
+    /// They come back at a random moment within this.
+    pub spread: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ReconnectScenario {
+    common: Common,
+    rounds: u32,
+    drop: Drop,
+    rng: StdRng,
+    clients: Vec<Client>,
+    synced: usize,
+    rounds_ms: Vec<f64>,
+    state: State,
+}
+
+impl ReconnectScenario {
+    /// So many rounds.
+    #[must_use]
+    pub fn new(common: Common, rounds: u32, drop: Drop) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(common.seed()),
+            clients: (0..common.count()).map(|_| Client::default()).collect(),
+            common,
+            rounds,
+            drop,
+            synced: 0,
+            rounds_ms: Vec::new(),
+            state: State::New,
+        }
+    }
+
+    fn sync(&mut self, seat: SeatId, engine: &mut Engine, now: Duration) {
+        let Some(client) = self.clients.get_mut(seat.index()) else {
+            return;
+        };
+        let message = SyncRequest {
+            cursor: client.cursor.clone(),
+            limit: SYNC_PAGE,
+        };
+        client.asked = engine
+            .request(seat, request(Method::Sync, None, &message), now)
+            .ok();
+    }
+
+    /// Some have not come back, or not synced.
+    fn give_up(&self, engine: &Engine) -> anyhow::Result<()> {
+        bail!(
+            "{} of {} clients are not back and synced within {} s: {}",
+            self.clients.len() - self.synced,
+            self.clients.len(),
+            self.common.connect_within.as_secs(),
+            engine.last_setback().unwrap_or("their syncs were not answered")
+        )
+    }
+
+    fn drop_all(&mut self, number: u32, engine: &mut Engine, now: Duration) {
+        for index in 0..self.common.count() {
+            engine.leave(SeatId(index), self.drop.how);
+        }
+        for client in &mut self.clients {
+            (client.ready, client.synced, client.asked) = (false, false, None);
+        }
+        self.synced = 0;
+        for index in 0..self.common.count() {
+            let wait = self.drop.spread.mul_f64(self.rng.random_range(0.0..1.0));
+            engine.come(SeatId(index), now + wait);
+        }
+        self.state = State::Round {
+            number,
+            began: now,
+            deadline: now + self.drop.spread + self.common.connect_within,
+        };
+    }
+}
+
+impl Scenario for ReconnectScenario {
+    fn handle(&mut self, happening: Happening, engine: &mut Engine) {
+        let (seat, now) = (happening.seat, happening.at);
+        let Some(client) = self.clients.get_mut(seat.index()) else {
+            return;
+        };
+        match happening.what {
+            What::Hello => self.sync(seat, engine, now),
+            What::Ready { .. } => {
+                client.ready = true;
+                if client.asked.is_none() && !client.synced {
+                    self.sync(seat, engine, now);
+                }
+            }
+            What::Response { id, result } if client.asked == Some(id) => {
+                client.asked = None;
+                match result.map(SyncResponse::decode) {
+                    Ok(Ok(answer)) => {
+                        client.cursor = answer.cursor;
+                        if answer.more {
+                            return self.sync(seat, engine, now);
+                        }
+                        self.synced += usize::from(!std::mem::replace(&mut client.synced, true));
+                    }
+                    Ok(Err(_)) | Err(_) => self.sync(seat, engine, now),
+                }
+            }
+            What::Lost { .. } => {
+                self.synced -= usize::from(std::mem::take(&mut client.synced));
+                (client.ready, client.asked) = (false, None);
+            }
+            What::Response { .. } | What::Push { .. } | What::SyncHint { .. } => {}
+        }
+    }
+
+    fn tick(&mut self, now: Duration, engine: &mut Engine, lead: &mut dyn Lead) -> anyhow::Result<Step> {
+        match &mut self.state {
+            State::New => {
+                let rate = (self.common.connect_per_s, self.common.share);
+                let (first, count) = (self.common.first(), self.common.count());
+                let connecting =
+                    Connecting::start(engine, first, count, rate, self.common.connect_within, now);
+                self.state = State::Connecting(connecting);
+                Ok(Step::Until(now))
+            }
+            State::Connecting(connecting) => match connecting.poll(engine, now)? {
+                Err(look_at) => Ok(Step::Until(look_at)),
+                Ok(()) => {
+                    if engine.counter.tally.failed > 0 {
+                        self.give_up(engine)?;
+                    }
+                    let deadline = now + self.common.connect_within;
+                    self.state = State::Syncing { deadline };
+                    Ok(Step::Until(now))
+                }
+            },
+            State::Syncing { deadline } => {
+                if self.synced == self.clients.len() {
+                    self.state = State::Synced;
+                    return Ok(Step::Until(now));
+                }
+                if now >= *deadline {
+                    self.give_up(engine)?;
+                }
+                Ok(Step::Until(now + LOOK_EVERY))
+            }
+            State::Synced => {
+                if lead.pass(Phase::Connected).is_some() {
+                    self.drop_all(1, engine, now);
+                }
+                Ok(Step::Until(now + WAIT_STEP))
+            }
+            State::Round {
+                number,
+                began,
+                deadline,
+            } => {
+                if self.synced == self.clients.len() {
+                    self.rounds_ms
+                        .push((now.saturating_sub(*began)).as_secs_f64() * 1_000.0);
+                    let number = *number;
+                    self.state = State::Over { number };
+                    return Ok(Step::Until(now));
+                }
+                if now >= *deadline {
+                    self.give_up(engine)?;
+                }
+                Ok(Step::Until(now + LOOK_EVERY))
+            }
+            State::Over { number } => {
+                let number = *number;
+                if number < self.rounds {
+                    if lead.pass(Phase::Round(number)).is_some() {
+                        self.drop_all(number + 1, engine, now);
+                    }
+                } else if lead.pass(Phase::Ran).is_some() {
+                    return Ok(Step::Done);
+                }
+                Ok(Step::Until(now + WAIT_STEP))
+            }
+        }
+    }
+
+    fn close(&mut self, tally: &mut Tally) {
+        tally.rounds_ms.append(&mut self.rounds_ms);
+    }
+}

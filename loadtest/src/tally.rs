@@ -1,0 +1,299 @@
+//! What a run has counted: in all, and second by second; merged over processes.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::latency::Latency;
+use crate::record::Violation;
+
+/// Violations that are told one by one; the rest are only counted.
+pub const VIOLATIONS_TOLD_MAX: usize = 50;
+
+/// What one process, or all, have counted in a run. Adding two gives that of both.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Clients that were in when the connecting was over.
+    pub connected: u64,
+    /// Clients that never came in.
+    pub failed: u64,
+    /// Logins that reached READY, repeated ones included.
+    pub logins: u64,
+    /// Attempts to log in that failed; most are tried again.
+    pub attempts_failed: u64,
+    /// Sessions that ended although nobody here wanted it.
+    pub disconnects: u64,
+    /// Messages that were due.
+    pub sends: u64,
+    /// Those that are acknowledged.
+    pub acked: u64,
+    /// Those refused for good.
+    pub refused: u64,
+    /// Those that nobody knows the fate of at the end, those that did not fit the backlog among them.
+    pub unresolved: u64,
+    /// Those that were due and did not fit the backlog.
+    pub backlog_dropped: u64,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Messages shown to devices of others than their sender, each once.
+    pub deliveries: u64,
+    /// Messages that were pushed again.
+    pub duplicates: u64,
+    /// Messages that members should have and do not, at the end.
+    pub undelivered: u64,
+    /// Members of the room.
+    pub room_members: u64,
+    /// Pulls: of holes, and of what came while a device was away.
+    pub pulls: u64,
+    /// Bytes read, on the wire.
+    pub bytes_in: u64,
+    /// Bytes written, on the wire.
+    pub bytes_out: u64,
+    /// When the first message was due, monotonic; zero when there was none.
+    pub began: Duration,
+    /// When the last message was acknowledged.
+    pub last_ack: Duration,
+    /// When the last message was delivered.
+    pub last_delivery: Duration,
+    /// How long each round took, milliseconds.
+    pub rounds_ms: Vec<f64>,
+    /// Why the last attempt failed, or the last session ended.
+    pub last_setback: Option<String>,
+    /// Violations, in all.
+    pub violations: u64,
+    /// The first of them.
+    pub told: Vec<Violation>,
+    /// From the moment a dial was due to READY.
+    pub handshake: Latency,
+    /// From the moment a send was due to its acknowledgement.
+    pub ack: Latency,
+    /// From the moment a send was due to its delivery.
+    pub delivery: Latency,
+}
+
+impl Tally {
+    /// Takes in what another process counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.connected += other.connected;
+        self.failed += other.failed;
+        self.logins += other.logins;
+        self.attempts_failed += other.attempts_failed;
+        self.disconnects += other.disconnects;
+        self.sends += other.sends;
+        self.acked += other.acked;
+        self.refused += other.refused;
+        self.unresolved += other.unresolved;
+        self.backlog_dropped += other.backlog_dropped;
+        self.retries += other.retries;
+        self.deliveries += other.deliveries;
+        self.duplicates += other.duplicates;
+        self.undelivered += other.undelivered;
+        self.room_members += other.room_members;
+        self.pulls += other.pulls;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.began = match (self.began, other.began) {
+            (Duration::ZERO, began) | (began, Duration::ZERO) => began,
+            (one, two) => one.min(two),
+        };
+        self.last_ack = self.last_ack.max(other.last_ack);
+        self.last_delivery = self.last_delivery.max(other.last_delivery);
+        // A round is over when the last process's clients are back.
+        self.rounds_ms
+            .resize(self.rounds_ms.len().max(other.rounds_ms.len()), 0.0);
+        for (longest, round) in self.rounds_ms.iter_mut().zip(&other.rounds_ms) {
+            *longest = longest.max(*round);
+        }
+        if other.last_setback.is_some() {
+            self.last_setback.clone_from(&other.last_setback);
+        }
+        self.violations += other.violations;
+        let room = VIOLATIONS_TOLD_MAX.saturating_sub(self.told.len());
+        self.told.extend(other.told.iter().take(room).cloned());
+        self.handshake.merge(&other.handshake);
+        self.ack.merge(&other.ack);
+        self.delivery.merge(&other.delivery);
+    }
+
+    /// Counts a violation, and tells it if there is room.
+    pub fn violate(&mut self, invariant: u8, what: impl FnOnce() -> String) {
+        self.violations += 1;
+        if self.told.len() < VIOLATIONS_TOLD_MAX {
+            self.told.push(Violation {
+                invariant,
+                what: what(),
+            });
+        }
+    }
+
+    /// Whether a run that counted this has failed.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        self.violations > 0 || self.unresolved > 0 || self.failed > 0
+    }
+}
+
+/// What happened in one second of one process, or of all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// The second, counted from the start of the run.
+    pub at_s: u64,
+    /// Clients that are in, at its end.
+    pub online: u64,
+    /// Logins in it.
+    pub logins: u64,
+    /// Failed attempts and lost connections in it.
+    pub failures: u64,
+    /// Messages that became due in it.
+    pub sends: u64,
+    /// Acknowledgements in it.
+    pub acked: u64,
+    /// Deliveries in it.
+    pub deliveries: u64,
+    /// Messages due and not acknowledged, at its end.
+    pub backlog: u64,
+    /// Of the logins in it.
+    pub handshake: Latency,
+    /// Of the acknowledgements in it.
+    pub ack: Latency,
+    /// Of the deliveries in it.
+    pub delivery: Latency,
+}
+
+impl Second {
+    /// Takes in the same second of another process.
+    pub fn merge(&mut self, other: &Self) {
+        self.online += other.online;
+        self.logins += other.logins;
+        self.failures += other.failures;
+        self.sends += other.sends;
+        self.acked += other.acked;
+        self.deliveries += other.deliveries;
+        self.backlog += other.backlog;
+        self.handshake.merge(&other.handshake);
+        self.ack.merge(&other.ack);
+        self.delivery.merge(&other.delivery);
+    }
+}
+
+/// Counts into a tally and into the second that is running.
+#[derive(Debug, Default)]
+pub struct Counter {
+    /// In all.
+    pub tally: Tally,
+    /// In this second.
+    pub second: Second,
+}
+
+impl Counter {
+    /// A login that took this long since it was due.
+    pub fn login(&mut self, took: Duration) {
+        self.tally.logins += 1;
+        self.second.logins += 1;
+        self.tally.handshake.record(took);
+        self.second.handshake.record(took);
+    }
+
+    /// An attempt to log in failed.
+    pub fn attempt_failed(&mut self) {
+        self.tally.attempts_failed += 1;
+        self.second.failures += 1;
+    }
+
+    /// A session ended although nobody here wanted it.
+    pub fn disconnected(&mut self) {
+        self.tally.disconnects += 1;
+        self.second.failures += 1;
+    }
+
+    /// A message became due.
+    pub fn send(&mut self) {
+        self.tally.sends += 1;
+        self.second.sends += 1;
+    }
+
+    /// A message that was due at `due` was acknowledged.
+    pub fn acked(&mut self, due: Duration, now: Duration) {
+        let took = now.saturating_sub(due);
+        self.tally.last_ack = now;
+        self.tally.acked += 1;
+        self.second.acked += 1;
+        self.tally.ack.record(took);
+        self.second.ack.record(took);
+    }
+
+    /// A message that was due at `due` was delivered.
+    pub fn delivered(&mut self, due: Duration, now: Duration) {
+        let took = now.saturating_sub(due);
+        self.tally.last_delivery = now;
+        self.tally.deliveries += 1;
+        self.second.deliveries += 1;
+        self.tally.delivery.record(took);
+        self.second.delivery.record(took);
+    }
+
+    /// Ends the second: what happened in it.
+    pub fn end_second(&mut self, at_s: u64, online: u64, backlog: u64) -> Second {
+        let mut ended = std::mem::take(&mut self.second);
+        (ended.at_s, ended.online, ended.backlog) = (at_s, online, backlog);
+        ended
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn counted(ack_ms: u64, violations: usize) -> Tally {
+        let mut counter = Counter::default();
+        counter.send();
+        counter.acked(Duration::ZERO, Duration::from_millis(ack_ms));
+        for number in 0..violations {
+            counter.tally.violate(2, || format!("seq {number}"));
+        }
+        counter.tally
+    }
+
+    #[test]
+    fn two_processes_count_as_one() {
+        let mut one = counted(1, 1);
+        let two: Tally = serde_json::from_str(&serde_json::to_string(&counted(100, 0)).unwrap()).unwrap();
+        one.merge(&two);
+        assert_eq!((one.sends, one.acked, one.violations), (2, 2, 1));
+        assert!(one.ack.max_ms().unwrap() >= 99.0);
+        assert!(one.ack.quantile_ms(0.5).unwrap() <= 1.1);
+    }
+
+    #[test]
+    fn every_violation_is_counted_and_the_first_are_told() {
+        let mut one = counted(1, VIOLATIONS_TOLD_MAX);
+        one.merge(&counted(1, 7));
+        assert_eq!(one.violations, 57);
+        assert_eq!(one.told.len(), VIOLATIONS_TOLD_MAX);
+        assert!(one.is_failure());
+    }
+
+    #[test]
+    fn a_second_is_empty_again_after_its_end() {
+        let mut counter = Counter::default();
+        counter.acked(Duration::ZERO, Duration::from_millis(5));
+        let ended = counter.end_second(3, 10, 2);
+        assert_eq!(
+            (ended.at_s, ended.online, ended.acked, ended.backlog),
+            (3, 10, 1, 2)
+        );
+        assert_eq!(counter.end_second(4, 10, 0).ack.count(), 0);
+        assert_eq!(counter.tally.acked, 1);
+    }
+
+    #[test]
+    fn a_run_without_anything_wrong_is_no_failure() {
+        assert!(!counted(1, 0).is_failure());
+        let unresolved = Tally {
+            unresolved: 1,
+            ..Tally::default()
+        };
+        assert!(unresolved.is_failure());
+    }
+}

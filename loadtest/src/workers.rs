@@ -1,0 +1,260 @@
+//! Several processes that do one run together: more connections than one may have descriptors, more work than one core does.
+//!
+//! The first process starts the others with its own command line and a share each. They tell it lines of JSON on their
+//! standard output (seconds, phases reached, the tally at the end); it tells them on their standard input when to go on.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::lead::{Conductor, Lead, Phase};
+use crate::schedule::Share;
+use crate::tally::{Second, Tally};
+
+/// The longest that nothing may be heard of any worker: each tells something every second.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// What a worker tells.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    Second(Box<Second>),
+    Reached(Phase),
+    Finished(Box<Tally>),
+    Failed(String),
+}
+
+/// What a worker is told: all are there; the run goes on at this moment of the monotonic clock.
+#[derive(Debug, Serialize, Deserialize)]
+struct Go {
+    phase: Phase,
+    at_ns: u64,
+}
+
+/// Leads a worker by what its first process tells it.
+#[derive(Debug)]
+pub struct ByPipe {
+    reached: Option<Phase>,
+    passed: BTreeMap<Phase, Duration>,
+    told: Receiver<Go>,
+}
+
+impl ByPipe {
+    /// Listens on standard input.
+    ///
+    /// # Errors
+    /// When there can be no thread for it.
+    pub fn start() -> anyhow::Result<Self> {
+        let (tell, told) = mpsc::channel();
+        thread::Builder::new()
+            .name("lead".to_owned())
+            .spawn(move || {
+                for line in io::stdin().lines().map_while(Result::ok) {
+                    let Ok(go) = serde_json::from_str(&line) else {
+                        break;
+                    };
+                    if tell.send(go).is_err() {
+                        break;
+                    }
+                }
+            })
+            .context("cannot start the thread that listens to the first process")?;
+        Ok(Self {
+            reached: None,
+            passed: BTreeMap::new(),
+            told,
+        })
+    }
+
+    /// Tells how the run ended.
+    pub fn finish(outcome: anyhow::Result<Tally>) {
+        tell(&match outcome {
+            Ok(tally) => Told::Finished(Box::new(tally)),
+            Err(error) => Told::Failed(format!("{error:#}")),
+        });
+    }
+}
+
+fn tell(told: &Told) {
+    let mut line = serde_json::to_string(told).expect("plain data is JSON");
+    line.push('\n');
+    // Without a first process there is nobody to tell, and the next line read says so.
+    let _ = io::stdout().lock().write_all(line.as_bytes());
+}
+
+impl Lead for ByPipe {
+    fn second(&mut self, second: Second) {
+        tell(&Told::Second(Box::new(second)));
+    }
+
+    fn pass(&mut self, phase: Phase) -> Option<Duration> {
+        if self.reached < Some(phase) {
+            self.reached = Some(phase);
+            tell(&Told::Reached(phase));
+        }
+        loop {
+            match self.told.try_recv() {
+                Ok(go) => {
+                    self.passed.insert(go.phase, Duration::from_nanos(go.at_ns));
+                }
+                Err(TryRecvError::Empty) => break,
+                // The first process is gone: there is nobody to wait for, and the run comes to its end.
+                Err(TryRecvError::Disconnected) => return Some(clock::now()),
+            }
+        }
+        self.passed.get(&phase).copied()
+    }
+}
+
+struct Worker {
+    child: Child,
+    input: ChildStdin,
+    tally: Option<Tally>,
+}
+
+/// The workers of a run; those that are still there end with it.
+struct Workers(Vec<Worker>);
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in &mut self.0 {
+            // Gone already is as good.
+            let _ = worker.child.kill();
+            let _ = worker.child.wait();
+        }
+    }
+}
+
+/// Starts `count` processes of this program and conducts them to the end. `arguments` gives a worker's command line.
+///
+/// # Errors
+/// When one cannot be started, fails, or is silent for too long.
+pub fn conduct(
+    count: u32,
+    arguments: impl Fn(Share) -> Vec<String>,
+    conductor: &mut Conductor,
+) -> anyhow::Result<Tally> {
+    let program =
+        std::env::current_exe().context("cannot find this program's own file to start workers of it")?;
+    let (tell, told) = mpsc::channel();
+    let mut workers = Workers(Vec::new());
+    for index in 0..count {
+        let mut child = Command::new(&program)
+            .args(arguments(Share { index, of: count }))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start worker {index} of {count}"))?;
+        let (input, output) = child
+            .stdin
+            .take()
+            .zip(child.stdout.take())
+            .context("a worker's pipes are there")?;
+        let tell = Sender::clone(&tell);
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    if tell.send((index, Some(line))).is_err() {
+                        return;
+                    }
+                }
+                // Whoever conducts may be gone by now.
+                let _ = tell.send((index, None));
+            })
+            .context("cannot start a thread that listens to a worker")?;
+        workers.0.push(Worker {
+            child,
+            input,
+            tally: None,
+        });
+    }
+    drop(tell);
+    hear(&mut workers, &told, conductor)
+}
+
+fn hear(
+    workers: &mut Workers,
+    told: &Receiver<(u32, Option<String>)>,
+    conductor: &mut Conductor,
+) -> anyhow::Result<Tally> {
+    let mut reached: BTreeMap<Phase, usize> = BTreeMap::new();
+    while workers.0.iter().any(|worker| worker.tally.is_none()) {
+        let (index, line) = told
+            .recv_timeout(SILENCE_MAX)
+            .with_context(|| format!("no worker said anything for {} s", SILENCE_MAX.as_secs()))?;
+        let all = workers.0.len();
+        let Some(worker) = workers.0.get_mut(index as usize) else {
+            continue;
+        };
+        let Some(line) = line else {
+            if worker.tally.is_none() {
+                bail!("worker {index} ended before the run did: its own words are above");
+            }
+            continue;
+        };
+        match serde_json::from_str(&line).with_context(|| format!("worker {index} said {line:?}"))? {
+            Told::Second(second) => conductor.take_second(&second),
+            Told::Finished(tally) => worker.tally = Some(*tally),
+            Told::Failed(why) => bail!("worker {index}: {why}"),
+            Told::Reached(phase) => {
+                let there = reached.entry(phase).or_default();
+                *there += 1;
+                if *there == all {
+                    conductor.reach(phase);
+                    go(workers, phase)?;
+                }
+            }
+        }
+    }
+    let mut sum = Tally::default();
+    for worker in &workers.0 {
+        if let Some(tally) = &worker.tally {
+            sum.merge(tally);
+        }
+    }
+    Ok(sum)
+}
+
+fn go(workers: &mut Workers, phase: Phase) -> anyhow::Result<()> {
+    let at_ns = u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX);
+    let mut line = serde_json::to_string(&Go { phase, at_ns })?;
+    line.push('\n');
+    for (index, worker) in workers.0.iter_mut().enumerate() {
+        worker
+            .input
+            .write_all(line.as_bytes())
+            .with_context(|| format!("worker {index} does not listen any more"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_tell_survives_the_pipe() {
+        let told = Told::Reached(Phase::Round(3));
+        let line = serde_json::to_string(&told).unwrap();
+        let Told::Reached(phase) = serde_json::from_str(&line).unwrap() else {
+            panic!("{line}");
+        };
+        assert_eq!(phase, Phase::Round(3));
+        let mut tally = Tally::default();
+        tally.ack.record(Duration::from_millis(3));
+        let line = serde_json::to_string(&Told::Finished(Box::new(tally))).unwrap();
+        let Told::Finished(tally) = serde_json::from_str(&line).unwrap() else {
+            panic!("{line}");
+        };
+        assert_eq!(tally.ack.count(), 1);
+    }
+}

@@ -1,0 +1,216 @@
+//! The load generator against the real binary: each scenario small, what it writes, and that it says so when something is
+//! lost.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use serde_json::Value;
+use whimbrel_loadtest::cli::Cli;
+use whimbrel_loadtest::program;
+use whimbrel_loadtest::report::Report;
+
+/// A start takes a second or two; a machine that is busy with other tests may take ten times that.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// `whimbrel standalone --ephemeral`, running. Killed when dropped.
+struct Server {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ready_file = folder.path().join("ready.json");
+        let log = || {
+            fs::File::options()
+                .create(true)
+                .append(true)
+                .open(folder.path().join("log"))
+                .unwrap()
+        };
+        let child = Command::new(env!("CARGO_BIN_EXE_whimbrel"))
+            .args(["standalone", "--ephemeral", "--port-base", "0", "--ready-file"])
+            .arg(&ready_file)
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .unwrap();
+        let mut server = Self { child, folder };
+        let started = Instant::now();
+        while !ready_file.exists() {
+            assert_eq!(
+                server.child.try_wait().unwrap(),
+                None,
+                "standalone ended at its start"
+            );
+            assert!(
+                started.elapsed() < START_WITHIN,
+                "standalone is not ready after {START_WITHIN:?}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command_line(&self, scenario: &str) -> Vec<String> {
+        let mut arguments = vec!["whimbrel-loadtest".to_owned()];
+        arguments.extend(scenario.split_ascii_whitespace().map(str::to_owned));
+        arguments.push("--quiet".to_owned());
+        for (flag, name) in [("--ready-file", "ready.json"), ("--json", "out.json")] {
+            arguments.extend([flag.to_owned(), self.path(name).display().to_string()]);
+        }
+        arguments
+    }
+
+    /// Runs a scenario in this process: its report, and the JSON it wrote.
+    fn load(&self, scenario: &str) -> (Report, Value) {
+        let cli = Cli::try_parse_from(self.command_line(scenario)).unwrap();
+        let report = program::measure(&cli).unwrap_or_else(|error| panic!("{scenario}: {error:#}"));
+        (report, read_json(&self.path("out.json")))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn clients_log_in_at_a_rate_and_stay() {
+    let server = Server::start();
+    let (report, json) = server.load("connect --connections 60 --rate 100 --hold 500ms");
+    assert!(!report.is_failure(), "{json}");
+    assert_eq!(
+        (&json["scenario"], &json["connected"]),
+        (&"connect".into(), &60.into())
+    );
+    assert!(json["handshake_ms"]["p50"].as_f64().unwrap() > 0.0, "{json}");
+    let per_s = json["connects_per_s"].as_f64().unwrap();
+    assert!(
+        (20.0..=110.0).contains(&per_s),
+        "a schedule is not overtaken: {per_s}"
+    );
+    let role = &json["roles"]["standalone"];
+    assert!(
+        role["cpu_us_per_connect"].is_number() && role["bytes_per_connection"].is_number(),
+        "{json}"
+    );
+}
+
+#[test]
+fn pairs_chat_and_everything_is_acknowledged_delivered_and_checked() {
+    let server = Server::start();
+    let page = server.path("report.html");
+    let scenario = format!(
+        "chat --users 20 --rate 100 --duration 2s --check --report {}",
+        page.display()
+    );
+    let (report, json) = server.load(&scenario);
+    assert!(!report.is_failure(), "{json}");
+    for (key, expected) in [
+        ("connected", 20),
+        ("sends", 200),
+        ("sends_acked", 200),
+        ("deliveries", 200),
+        ("violations", 0),
+        ("unresolved", 0),
+    ] {
+        assert_eq!(json[key], expected, "{key}: {json}");
+    }
+    assert!(json["delivery_ms"]["p99"].as_f64().unwrap() > 0.0, "{json}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(
+        page.contains("<svg") && page.contains("nothing lost"),
+        "no plots, or a bad verdict"
+    );
+}
+
+#[test]
+fn groups_are_made_and_everybody_else_in_them_gets_each_message() {
+    let server = Server::start();
+    let (report, json) = server.load("chat --users 24 --group-size 8 --rate 40 --duration 1500ms");
+    assert!(!report.is_failure(), "{json}");
+    assert_eq!(
+        (&json["sends_acked"], &json["deliveries"]),
+        (&60.into(), &420.into()),
+        "{json}"
+    );
+}
+
+#[test]
+fn everybody_in_a_room_hears_what_is_sent_to_it() {
+    let server = Server::start();
+    let (report, json) = server.load("room --members 30 --senders 3 --rate 20 --duration 1500ms");
+    assert!(!report.is_failure(), "{json}");
+    assert_eq!(
+        (&json["sends_acked"], &json["room_members"]),
+        (&30.into(), &30.into()),
+        "{json}"
+    );
+    let heard = json["deliveries"].as_u64().unwrap() + json["room_drops"].as_u64().unwrap();
+    assert_eq!(heard, 900, "{json}");
+}
+
+#[test]
+fn all_drop_come_back_and_sync() {
+    let server = Server::start();
+    let (report, json) = server.load("reconnect --connections 40 --rounds 2 --spread 200ms");
+    assert!(!report.is_failure(), "{json}");
+    assert_eq!(json["logins"], 120, "{json}");
+    assert_eq!(json["rounds_ms"].as_array().unwrap().len(), 2, "{json}");
+    assert!(
+        json["roles"]["standalone"]["cpu_us_per_reconnect"].is_number(),
+        "{json}"
+    );
+}
+
+#[test]
+fn a_server_that_dies_leaves_sends_unresolved_and_the_run_fails() {
+    let mut server = Server::start();
+    let cli = Cli::try_parse_from(server.command_line("chat --users 10 --rate 50 --duration 3s --grace 1s"))
+        .unwrap();
+    let run = thread::spawn(move || program::measure(&cli));
+    // Its sends are on their way once the server has made users of its clients; a second of them is enough.
+    thread::sleep(Duration::from_millis(1_500));
+    server.child.kill().unwrap();
+    let report = run.join().unwrap().unwrap();
+    assert!(report.is_failure());
+    assert!(
+        report.unresolved > 0,
+        "{} of {} are acknowledged",
+        report.sends_acked,
+        report.sends
+    );
+    assert_eq!(report.sends, 150, "a dead server does not stop the schedule");
+    assert!(report.last_setback.is_some());
+}
+
+#[test]
+fn a_wrong_root_key_is_named() {
+    let server = Server::start();
+    let ready = read_json(&server.path("ready.json"));
+    let other = whimbrel_protocol::descriptor::RootKey::from_seed(&[9; 32]).public();
+    assert_ne!(ready["root_key"], other.to_string());
+    let line = format!("connect --connections 2 --hold 1s --root-key {other}");
+    let cli = Cli::try_parse_from(server.command_line(&line)).unwrap();
+    let error = format!("{:#}", program::measure(&cli).unwrap_err());
+    assert!(error.contains("no pinned root signed"), "{error}");
+}
