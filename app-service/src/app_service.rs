@@ -19,7 +19,7 @@ use whimbrel_store::Store;
 
 use crate::auth::{AppError, Apps};
 use crate::config::AppServiceConfig;
-use crate::env::{self, BoxFuture, Env};
+use crate::env::{self, BoxFuture, Entropy, Env, ThreadEntropy};
 use crate::failure::Failure;
 use crate::http::{Api, ApiParts};
 use crate::lease::Lease;
@@ -66,17 +66,43 @@ impl AppService {
         host: HostParts,
     ) -> Result<AppServiceHandle, StartError> {
         let apps = Apps::from_config(&config.apps)?;
+        Self::start_with(
+            (config, apps),
+            store,
+            links,
+            registry,
+            host,
+            Arc::new(ThreadEntropy),
+        )
+        .await
+    }
+
+    /// Starts the role with apps that are known already, and with `entropy` for all its choices: for simulations that
+    /// must replay.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with(
+        (config, apps): (AppServiceConfig, Apps),
+        store: Arc<dyn Store>,
+        links: (Endpoint, mpsc::Receiver<LinkEvent>),
+        registry: RegistryAt,
+        host: HostParts,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<AppServiceHandle, StartError> {
         let listener = match config.http.listen {
             Some(address) => Some(bind_tcp("the HTTP API", "http.listen", address).await?),
             None => None,
         };
         let tasks = Tasks::new();
-        let env = env_of(&host, &tasks);
+        let seed = entropy.random_u64();
+        let env = env_of(&host, &tasks, entropy);
 
         let (endpoint, events) = links;
         let identity = endpoint.identity().clone();
         let handler = Arc::new(LateHandler::default());
-        let uplink = Uplink::start(endpoint.clone(), events, Arc::clone(&handler) as Arc<dyn Handler>);
+        let serving = Arc::clone(&handler) as Arc<dyn Handler>;
+        let uplink = Uplink::start_seeded(endpoint.clone(), events, serving, seed);
         let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
         let registry = registry.reached_through(&caller);
         let parts = NodeParts {
@@ -208,11 +234,13 @@ impl AppServiceHandle {
     }
 }
 
-fn env_of(host: &HostParts, tasks: &Tasks) -> Env {
-    Env::of_tokio(
-        Arc::new(HostClock(Arc::clone(&host.clock))),
-        Arc::new(TaskSpawner(tasks.spawner())),
-    )
+fn env_of(host: &HostParts, tasks: &Tasks, entropy: Arc<dyn Entropy>) -> Env {
+    let clock = Arc::new(HostClock(Arc::clone(&host.clock)));
+    let spawner = Arc::new(TaskSpawner(tasks.spawner()));
+    Env {
+        entropy,
+        ..Env::of_tokio(clock, spawner)
+    }
 }
 
 struct HostClock(Arc<dyn whimbrel_host::Clock>);

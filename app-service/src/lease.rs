@@ -22,6 +22,17 @@ const RENEWALS_PER_LEASE: u32 = 3;
 /// This role in the process's health.
 const COMPONENT: &str = "app-service";
 
+/// What a renewal came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewed {
+    /// The registry said who lives.
+    Heard,
+    /// It did not.
+    Unheard,
+    /// Another process has taken this node's name.
+    Superseded,
+}
+
 /// The task that keeps this node known.
 pub(crate) struct Lease {
     pub(crate) identity: Identity,
@@ -40,8 +51,18 @@ impl Lease {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let superseded = AtomicBool::new(false);
         let renewals = async {
+            let mut silences = 0;
             while !stop.is_cancelled() {
-                superseded.store(self.renew().await, Ordering::Relaxed);
+                let renewed = self.renew().await;
+                superseded.store(renewed == Renewed::Superseded, Ordering::Relaxed);
+                silences = if renewed == Renewed::Heard {
+                    0
+                } else {
+                    silences + 1
+                };
+                if silences >= RENEWALS_PER_LEASE {
+                    self.placement.doubt();
+                }
                 self.pause(self.renewal, &stop).await;
             }
         };
@@ -57,13 +78,14 @@ impl Lease {
     async fn pause(&self, pause: Duration, stop: &CancellationToken) {
         let pause = self.env.timers.sleep(pause);
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = pause => {}
         }
     }
 
-    /// Renews the lease and learns of the other nodes. Gives back whether another process has taken this node's name.
-    async fn renew(&self) -> bool {
+    /// Renews the lease and learns of the other nodes.
+    async fn renew(&self) -> Renewed {
         let ttl = self.renewal * RENEWALS_PER_LEASE;
         let lease = NodeLease {
             node: self.identity.node.as_str().to_owned(),
@@ -80,17 +102,20 @@ impl Lease {
             Ok(()) => {}
             Err(error @ RegistryError::Superseded { .. }) => {
                 tracing::error!(%error, "this node takes no more requests");
-                return true;
+                return Renewed::Superseded;
             }
             Err(error) => tracing::debug!(%error, "the lease was not renewed"),
         }
         match self.registry.nodes(Some(Role::AppService)).await {
-            Ok(leases) => self.placement.update(leases.iter().filter_map(peer)),
+            Ok(leases) => {
+                self.placement.update(leases.iter().filter_map(peer));
+                Renewed::Heard
+            }
             Err(error) => {
-                tracing::debug!(%error, "the other nodes are not known; going on with those of before")
+                tracing::debug!(%error, "the other nodes are not known; going on with those of before");
+                Renewed::Unheard
             }
         }
-        false
     }
 
     fn tell_readiness(&self, superseded: bool) {

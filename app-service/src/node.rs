@@ -74,6 +74,7 @@ impl Node {
             Arc::clone(&registry),
             Arc::clone(&caller),
             Arc::clone(&env.clock),
+            Arc::clone(&env.timers),
         );
         env.spawner.spawn("fanout", Box::pin(fanout_task.run()));
         let rooms = Rooms::new(Arc::clone(&registry), Arc::clone(&caller), env.clone());

@@ -63,7 +63,7 @@ impl Placement {
         Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the registry has said anything yet: before that, nobody can be taken for dead.
+    /// Whether the registry has said who lives, and not long ago: without that, nobody can be taken for dead.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.known.load(Ordering::Relaxed)
@@ -80,6 +80,12 @@ impl Placement {
         live.dedup_by(|a, b| a.node == b.node);
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = live.into();
         self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// The registry has been silent for long: others may have started that this node does not know of. A node that is cut off
+    /// from all but the store must not do the work of nodes that live, since it can tell nobody of it.
+    pub fn doubt(&self) {
+        self.known.store(false, Ordering::Relaxed);
     }
 
     /// Who owns this user's lane.

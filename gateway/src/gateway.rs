@@ -19,7 +19,7 @@ use whimbrel_registry::{Registry, RegistryAt};
 use crate::certificate::{CertificateError, Expiry};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::downward::Downward;
-use crate::engine::{Engine, EngineError, EngineParts, Order, Reach, Upstream};
+use crate::engine::{Engine, EngineError, EngineParts, Listeners, Order, Reach, Upstream};
 use crate::keys::{GatewayKeys, KeyMaker};
 use crate::lease::{COMPONENT, Lease};
 use crate::rooms::Desk;
@@ -60,6 +60,14 @@ pub struct DrainReport {
 /// The gateway role.
 pub struct Gateway;
 
+/// Where the shell's choices come from: chance, or a seed that replays.
+pub(crate) struct Choices {
+    /// Which router gets a request.
+    pub(crate) uplink_seed: u64,
+    /// Trace ids, and where requests without an affinity go.
+    pub(crate) random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
 impl Gateway {
     /// Starts a gateway. It is ready once a router is linked and the registry has its lease; `/readyz` says so.
     ///
@@ -75,12 +83,36 @@ impl Gateway {
         host: HostParts,
     ) -> Result<GatewayHandle, StartError> {
         config.check()?;
+        let listeners = Engine::listen(config.listen, config.reactor_count())?;
+        let choices = Choices {
+            uplink_seed: rand::random(),
+            random: Arc::new(rand::random),
+        };
+        Self::assemble(
+            (config, listeners),
+            keys,
+            (endpoint, events),
+            registry,
+            host,
+            choices,
+        )
+    }
+
+    /// Puts the parts together around an engine on `listeners`.
+    pub(crate) fn assemble(
+        (config, listeners): (GatewayConfig, Listeners),
+        keys: GatewayKeys,
+        (endpoint, events): (Endpoint, mpsc::Receiver<LinkEvent>),
+        registry: RegistryAt,
+        host: HostParts,
+        choices: Choices,
+    ) -> Result<GatewayHandle, StartError> {
         let identity = endpoint.identity().clone();
         keys.check(&identity.node, None, host.clock.now_ms())?;
         let expiry = Expiry::of(&keys.certificate)?;
         let downward = Arc::new(Downward::default());
         let handler: Arc<dyn Handler> = Arc::<Downward>::clone(&downward);
-        let uplink = Uplink::start(endpoint.clone(), events, handler);
+        let uplink = Uplink::start_seeded(endpoint.clone(), events, handler, choices.uplink_seed);
         let caller: Arc<dyn Caller> = Arc::new(uplink.clone());
         let registry = registry.reached_through(&caller);
         let tasks = Tasks::new();
@@ -91,11 +123,11 @@ impl Gateway {
             tasks: tasks.spawner(),
             runtime: tokio::runtime::Handle::current(),
             reach: OnceLock::new(),
+            random: choices.random,
             node: identity.node.as_str().to_owned(),
             desk: desk.clone(),
         });
         let now_ms = host.clock.now_ms();
-        let listeners = Engine::listen(config.listen, config.reactor_count())?;
         let endpoints = endpoints(&config, listeners.address());
         let mut maker = KeyMaker::new(keys, identity.node.clone(), endpoints);
         let keys = maker.rotate(now_ms, &mut SystemEntropy)?;
@@ -133,6 +165,7 @@ impl Gateway {
             expiry,
             rotated_at_ms: now_ms,
             renewed_at: None,
+            missed: false,
             draining: draining.clone(),
             stop: stop.clone(),
         };

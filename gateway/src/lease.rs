@@ -2,7 +2,8 @@
 //!
 //! One task: renews the lease with load and descriptor, makes new keys when they are due, and has every session announced
 //! again when the registry has lost them: all of them with its own life, ours with our lease when that had ended, as it
-//! does while this process is stopped or cut off.
+//! does while this process is stopped or cut off. After a renewal that failed they are announced as well: while the registry
+//! could not be reached, nobody could look up whom to push to, and the announced are told to sync.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) struct Lease {
     pub(crate) rotated_at_ms: u64,
     /// When the last renewal that the registry took was sent.
     pub(crate) renewed_at: Option<Instant>,
+    /// A renewal has failed since.
+    pub(crate) missed: bool,
     /// Cancelled when the gateway starts to leave.
     pub(crate) draining: CancellationToken,
     /// Cancelled when it is gone.
@@ -61,6 +64,8 @@ impl Lease {
         let mut drain_told = false;
         loop {
             tokio::select! {
+                // A fixed order, so that a simulation replays.
+                biased;
                 () = self.stop.cancelled() => return,
                 () = draining.cancelled(), if !drain_told => drain_told = true,
                 _ = renewals.tick() => {}
@@ -73,15 +78,15 @@ impl Lease {
                 self.rotated_at_ms = now_ms;
                 self.rotate(now_ms).await;
             }
-            let had_ended = self.renew().await;
+            let may_be_lost = self.renew().await;
             let seen = *life.borrow_and_update();
             let has_lost_all = matches!((known_life, seen), (Some(known), Some(seen)) if known != seen);
-            if has_lost_all || had_ended {
+            if has_lost_all || may_be_lost {
                 tracing::warn!(
                     sessions = self.reach.sessions(),
                     has_lost_all,
-                    had_ended,
-                    "the registry has lost our sessions; announcing again"
+                    may_be_lost,
+                    "the registry has lost our sessions, or pushes to them; announcing again"
                 );
                 self.desk.lost().await;
                 self.reach.order_all(&Order::Announce).await;
@@ -100,7 +105,8 @@ impl Lease {
         }
     }
 
-    /// Whether the lease may have ended before this renewal: then the registry has dropped our sessions.
+    /// Whether the lease may have ended before this renewal, and the registry has dropped our sessions, or the registry could
+    /// not be reached and pushes were lost.
     async fn renew(&mut self) -> bool {
         let sent_at = Instant::now();
         let draining = self.draining.is_cancelled();
@@ -124,11 +130,14 @@ impl Lease {
             tracing::error!(node = %self.identity.node, "another process has taken this gateway's name; end one of them");
         }
         let ttl = Duration::from_millis(u64::from(self.config.lease.ttl_ms));
-        let had_ended = put.is_ok()
-            && self
-                .renewed_at
-                .replace(sent_at)
-                .is_some_and(|before| before.elapsed() > ttl);
+        let may_be_lost = if put.is_ok() {
+            let before = self.renewed_at.replace(sent_at);
+            let missed = std::mem::take(&mut self.missed);
+            before.is_some_and(|before| missed || before.elapsed() > ttl)
+        } else {
+            self.missed = true;
+            false
+        };
         let expired = self.expiry.look(self.clock.now_ms());
         let reason = if draining {
             Some("draining".to_owned())
@@ -153,6 +162,6 @@ impl Lease {
             load_permille,
             draining,
         });
-        had_ended
+        may_be_lost
     }
 }

@@ -26,6 +26,8 @@ mod metrics;
 pub mod planted;
 mod rooms;
 mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod upward;
 
 pub use certificate::CertificateError;

@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) reach: OnceLock<Reach>,
     /// This gateway's name.
     pub(crate) node: String,
+    /// Where random numbers come from.
+    pub(crate) random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Where changes of rooms go.
     pub(crate) desk: Desk,
 }
@@ -55,6 +57,23 @@ impl Cluster {
     fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let _runtime = self.runtime.enter();
         self.tasks.spawn(name, future);
+    }
+
+    /// A request to any service node. Without an affinity of its own it is spread at random.
+    fn to_app_service(&self, kind: Kind, app_key: &str, body: Bytes) -> Envelope {
+        let trace_id = (self.random)();
+        #[expect(clippy::cast_possible_truncation, reason = "any 32 bits spread as well")]
+        let affinity = trace_id as u32;
+        Envelope {
+            kind: kind.into(),
+            priority: Priority::Control.into(),
+            to_role: Role::AppService.into(),
+            affinity,
+            trace_id,
+            app_key: app_key.to_owned(),
+            body,
+            ..Envelope::default()
+        }
     }
 
     fn submit<R>(
@@ -84,7 +103,8 @@ impl Cluster {
             platform: record.platform.clone(),
             session: record.session.clone(),
         };
-        let envelope = to_app_service(Kind::OpenSession, &record.app_key, request.encode_to_vec().into());
+        let envelope =
+            self.to_app_service(Kind::OpenSession, &record.app_key, request.encode_to_vec().into());
         let opened: OpenSessionResponse = decoded(self.uplink.call(envelope, OPEN_DEADLINE).await)?;
         if opened.code != 0 {
             return Err(Unanswered {
@@ -229,7 +249,9 @@ impl Upstream for Upward {
             login: login.into_bytes(),
             remote_address,
         };
-        let envelope = to_app_service(Kind::Authenticate, &app, request.encode_to_vec().into());
+        let envelope = self
+            .0
+            .to_app_service(Kind::Authenticate, &app, request.encode_to_vec().into());
         self.0
             .submit::<AuthenticateResponse>(envelope, deadline_ms, move |judged| {
                 asked.reply(if again {
@@ -274,7 +296,9 @@ impl Upstream for Upward {
         let envelope = Envelope {
             priority: priority_of(request.method).into(),
             affinity: request.affinity,
-            ..to_app_service(Kind::ClientRequest, from.app(), body.encode_to_vec().into())
+            ..self
+                .0
+                .to_app_service(Kind::ClientRequest, from.app(), body.encode_to_vec().into())
         };
         self.0
             .submit::<ClientResponse>(envelope, deadline_ms, move |answered| {
@@ -323,23 +347,6 @@ impl Upstream for Upward {
         counts: Vec<(Arc<RoomName>, u32)>,
     ) -> Result<(), Vec<(Arc<RoomName>, u32)>> {
         self.0.desk.counts(reactor, counts)
-    }
-}
-
-/// A request to any service node. Without an affinity of its own it is spread at random.
-fn to_app_service(kind: Kind, app_key: &str, body: Bytes) -> Envelope {
-    let trace_id = rand::random();
-    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits spread as well")]
-    let affinity = trace_id as u32;
-    Envelope {
-        kind: kind.into(),
-        priority: Priority::Control.into(),
-        to_role: Role::AppService.into(),
-        affinity,
-        trace_id,
-        app_key: app_key.to_owned(),
-        body,
-        ..Envelope::default()
     }
 }
 

@@ -107,15 +107,17 @@ impl Shell {
         loop {
             let due = self.core.next_timeout().map(|at| self.start + at);
             tokio::select! {
-                received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
-                () = sleep_until(due) => {}
-                _ = publish.tick() => meter.publish(self.now(), &self.core),
+                // What is rare first, so that a flood of events cannot starve it; a fixed order lets a simulation replay.
+                biased;
                 () = host.drain.started(), if drain_ends.is_none() => {
                     tracing::info!(pending = self.core.pending(), "router draining");
                     host.health.set_ready(COMPONENT, Readiness::NotReady("draining".to_owned()));
                     drain_ends = Some(DrainTimes::new(Instant::now(), &config));
                     self.core.handle_drain(&mut self.actions);
                 }
+                _ = publish.tick() => meter.publish(self.now(), &self.core),
+                received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
+                () = sleep_until(due) => {}
                 () = sleep_until(drain_ends.as_ref().map(|ends| ends.next(Instant::now()))) => {}
             }
             for event in batch.drain(..) {

@@ -37,6 +37,8 @@ mod driver;
 mod error;
 mod events;
 mod net;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod store;
 mod types;
 

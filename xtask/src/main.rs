@@ -10,6 +10,7 @@ mod checks;
 mod fuzz;
 mod proto;
 mod prove;
+mod sim;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -38,6 +39,12 @@ enum Command {
     Deny,
     /// Run the fuzz targets, keep their corpora small, and measure what they reach.
     Fuzz(fuzz::Arguments),
+    /// Run the simulated cluster through seeds: --seeds N [--from S] [--jobs N], or --seed S to replay one.
+    Sim {
+        /// What the simulator is told; `cargo xtask sim -- --help` lists it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Generate the Rust types of the `.proto` files into the crates that hold them.
     Proto {
         /// Change nothing; fail if what is checked in differs.
@@ -66,6 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Test { only, list: false } => checks::run(&only),
         Command::Deny => checks::deny(),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Sim { args } => sim::run(&args),
         Command::Prove(args) => prove::run(&root()?, &args),
         Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),

@@ -19,7 +19,7 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
     // Preloaded into the store's tests; nothing that ships may use it.
@@ -57,6 +57,22 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "whimbrel-router",
             "whimbrel-app-service",
             "whimbrel-lbs",
+            "whimbrel-sdk",
+        ],
+    ),
+    // The cluster in one thread: it plays the part of `whimbrel` and of the clients.
+    (
+        "whimbrel-sim",
+        &[
+            "whimbrel-protocol",
+            "whimbrel-host",
+            "whimbrel-link",
+            "whimbrel-registry",
+            "whimbrel-store",
+            "whimbrel-gateway",
+            "whimbrel-router",
+            "whimbrel-app-service",
+            "whimbrel-loadtest",
             "whimbrel-sdk",
         ],
     ),

@@ -20,12 +20,12 @@ use futures::stream::FuturesUnordered;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use whimbrel_link::Caller;
+use whimbrel_link::{CallError, Caller};
 use whimbrel_protocol::cluster::{PushResponse, SessionRecord, UserKey};
 use whimbrel_protocol::ids::{AppKey, UserId};
 use whimbrel_registry::Registry;
 
-use crate::env::Clock;
+use crate::env::{Clock, Timers};
 use gateways::{Full, Gateways};
 use plan::{GatewayPush, frames, stale};
 pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, priority_of};
@@ -35,6 +35,11 @@ pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, prior
 const JOBS_PER_LOOK_UP: usize = 128;
 /// Users in one look-up.
 const USERS_PER_LOOK_UP: usize = 1000;
+/// How often a frame is handed over that came to nothing on its way: a router or link that broke under it has been replaced by
+/// another within this many times the pause. More would hold places in flight for a gateway that is dead.
+const HAND_OVERS_MAX: u32 = 3;
+/// The pause between two of them.
+const HAND_OVER_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long a gateway may take to accept a frame. Beyond, the client has synced or is gone.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,6 +57,7 @@ pub struct FanoutTask {
     registry: Arc<dyn Registry>,
     caller: Arc<dyn Caller>,
     clock: Arc<dyn Clock>,
+    timers: Arc<dyn Timers>,
 }
 
 /// Pushes, and the sessions of their users.
@@ -65,6 +71,7 @@ impl Fanout {
         registry: Arc<dyn Registry>,
         caller: Arc<dyn Caller>,
         clock: Arc<dyn Clock>,
+        timers: Arc<dyn Timers>,
     ) -> (Self, FanoutTask) {
         let (sender, receiver) = mpsc::channel(queue_max.max(1));
         let closing = CancellationToken::new();
@@ -74,6 +81,7 @@ impl Fanout {
             registry,
             caller,
             clock,
+            timers,
         };
         (
             Self {
@@ -137,15 +145,28 @@ impl FanoutTask {
         }
     }
 
-    /// Hands a frame to its gateway, whose name comes back at the end. Another router is tried by the link below; then it
-    /// is given up.
+    /// Hands a frame to its gateway, whose name comes back at the end. The gateway may have the frame twice then: clients know
+    /// what they were shown. A last notice that nothing makes up for soon is worth that; what is given up is found by a
+    /// client's next sync.
     fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = String> + Send + 'static {
         let caller = Arc::clone(&self.caller);
         let registry = Arc::clone(&self.registry);
+        let timers = Arc::clone(&self.timers);
         async move {
             let GatewayPush { envelope, sessions } = frame;
             let gateway = envelope.to_node.clone();
-            let answer = match caller.call(envelope, ACCEPT_TIMEOUT).await {
+            let mut outcome = caller.call(envelope.clone(), ACCEPT_TIMEOUT).await;
+            for _ in 1..HAND_OVERS_MAX {
+                if !matches!(
+                    outcome,
+                    Err(CallError::Lost | CallError::UnknownNode | CallError::Unavailable { .. })
+                ) {
+                    break;
+                }
+                timers.sleep(HAND_OVER_AGAIN_AFTER).await;
+                outcome = caller.call(envelope.clone(), ACCEPT_TIMEOUT).await;
+            }
+            let answer = match outcome {
                 Ok(answer) => PushResponse::decode(answer.body).unwrap_or_default(),
                 Err(error) => {
                     count_dropped("gateway", 1);

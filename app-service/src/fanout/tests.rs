@@ -13,6 +13,7 @@ use whimbrel_protocol::ids::Incarnation;
 use whimbrel_registry::MemoryRegistry;
 
 use super::*;
+use crate::env::TokioTimers;
 
 const FROZEN: &str = "g1";
 const HEALTHY: &str = "g2";
@@ -95,7 +96,13 @@ async fn registry() -> Arc<MemoryRegistry> {
 async fn a_frozen_gateway_delays_no_push_to_another() {
     let gates = Arc::new(Gates::default());
     let clock = Arc::new(VirtualClock(Instant::now()));
-    let (fanout, task) = Fanout::new(16_384, registry().await, Arc::clone(&gates) as _, clock);
+    let (fanout, task) = Fanout::new(
+        16_384,
+        registry().await,
+        Arc::clone(&gates) as _,
+        clock,
+        Arc::new(TokioTimers),
+    );
     let task = tokio::spawn(task.run());
     for _ in 0..4_096 {
         fanout.push(job(1));
@@ -116,7 +123,13 @@ async fn a_frozen_gateway_delays_no_push_to_another() {
 async fn what_was_given_before_closing_is_sent() {
     let gates = Arc::new(Gates::default());
     let clock = Arc::new(VirtualClock(Instant::now()));
-    let (fanout, task) = Fanout::new(16_384, registry().await, Arc::clone(&gates) as _, clock);
+    let (fanout, task) = Fanout::new(
+        16_384,
+        registry().await,
+        Arc::clone(&gates) as _,
+        clock,
+        Arc::new(TokioTimers),
+    );
     for _ in 0..3_000 {
         fanout.push(job(2));
     }

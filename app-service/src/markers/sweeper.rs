@@ -114,6 +114,7 @@ impl Sweeper {
             let slept_at = self.now();
             let tick = self.parts.env.timers.sleep(TICK);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = tick => {}
             }

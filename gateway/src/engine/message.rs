@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use mio::net::TcpStream;
 use whimbrel_protocol::cluster::{
     AuthenticateResponse, OpenSessionResponse, PushResponse, PushTarget, SessionRecord,
 };
@@ -11,6 +10,7 @@ use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::RequestId;
 
 use super::addresses::HandshakeTicket;
+use super::net::Stream;
 use super::port::Port;
 use super::slots::Place;
 use crate::keys::KeyRing;
@@ -77,7 +77,7 @@ pub(super) fn lost() -> Unanswered {
 /// A connection that moves to the reactor of its user's bucket.
 #[derive(Debug)]
 pub(crate) struct Migrant {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) session: Session,
     pub(super) ticket: Box<HandshakeTicket>,
 }

@@ -15,12 +15,15 @@ mod connection;
 mod listener;
 mod making_room;
 mod message;
+mod net;
 mod orders;
 mod port;
 mod pushes;
 mod reactor;
 mod rooms;
 mod serve;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 mod slots;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -143,7 +146,7 @@ pub enum EngineError {
 
 /// Sockets that clients can connect to, though nobody accepts yet.
 pub(crate) struct Listeners {
-    listeners: Vec<mio::net::TcpListener>,
+    listeners: Vec<net::Listener>,
     address: SocketAddr,
 }
 
@@ -183,10 +186,22 @@ impl Engine {
     /// When the address is in use, or not this machine's.
     pub(crate) fn listen(address: SocketAddr, reactors: usize) -> Result<Listeners, EngineError> {
         let (listeners, address) = listener::listen(address, reactors)?;
+        let listeners = listeners.into_iter().map(net::Listener::Kernel).collect();
         Ok(Listeners { listeners, address })
     }
 
-    /// Starts a reactor for each listener.
+    /// The same on a simulated network; `address` is only what clients are told.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn listen_simulated(
+        network: &simulated::Network,
+        address: SocketAddr,
+        reactors: usize,
+    ) -> Listeners {
+        let listeners = network.listeners(reactors);
+        Listeners { listeners, address }
+    }
+
+    /// Starts a reactor for each listener: a thread each, on a simulated network a task of the current runtime.
     ///
     /// # Errors
     /// When the system has no threads or descriptors.
@@ -204,10 +219,10 @@ impl Engine {
         } = parts;
         let reactors = listeners.len();
         let mut inboxes = Vec::with_capacity(reactors);
-        for _ in 0..reactors {
-            let poll = mio::Poll::new()?;
-            let inbox = Inbox::new(&poll, reactor::WAKER, limits.connections_max)?;
-            inboxes.push((poll, inbox));
+        for listener in &listeners {
+            let poller = listener.poller()?;
+            let inbox = Inbox::new(&poller, reactor::WAKER, limits.connections_max)?;
+            inboxes.push((poller, inbox));
         }
         let ports: Arc<[Arc<Port>]> = inboxes.iter().map(|(_, inbox)| Arc::clone(&inbox.port)).collect();
         let shared = Arc::new(Shared {
@@ -225,6 +240,12 @@ impl Engine {
         for (index, (inbox, listener)) in (0..).zip(inboxes.into_iter().zip(listeners)) {
             let (shared, upstream) = (Arc::clone(&shared), Arc::clone(upstream));
             let (ports, keys) = (Arc::clone(&ports), Arc::clone(&keys));
+            #[cfg(feature = "simulation")]
+            if matches!(listener, net::Listener::Simulated(_)) {
+                let reactor = Reactor::new(index, shared, upstream, inbox, ports, listener, keys)?;
+                tokio::spawn(reactor.run_simulated());
+                continue;
+            }
             let reactor = Reactor::new(index, shared, upstream, inbox, ports, listener, keys)?;
             let thread = std::thread::Builder::new().name(format!("reactor-{index}"));
             threads.push(thread.spawn(move || run_or_abort(index, reactor))?);

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use super::message::{Migrant, Order, PushPart, Reply};
+use super::net::{Poller, Waker};
 use super::rooms::RoomWork;
 use super::slots::Place;
 
@@ -78,7 +79,7 @@ pub(crate) struct Port {
     orders: SyncSender<Order>,
     rooms: SyncSender<RoomWork>,
     missed: Missed,
-    waker: mio::Waker,
+    waker: Waker,
     /// A wake is on its way, or the reactor has not looked since the last.
     woken: AtomicBool,
 }
@@ -95,11 +96,11 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// The queues of a reactor that `poll` belongs to; wakes come as `token`.
+    /// The queues of a reactor that `poller` belongs to; wakes come as `token`.
     ///
     /// # Errors
     /// When the system has no descriptor for the wakes.
-    pub(crate) fn new(poll: &mio::Poll, token: mio::Token, slots_max: usize) -> io::Result<Self> {
+    pub(super) fn new(poller: &Poller, token: mio::Token, slots_max: usize) -> io::Result<Self> {
         let (replies_in, replies) = mpsc::sync_channel(REPLIES_MAX);
         let (pushes_in, pushes) = mpsc::sync_channel(PUSHES_MAX);
         let (moves_in, moves) = mpsc::sync_channel(MOVES_MAX);
@@ -112,7 +113,7 @@ impl Inbox {
             orders: orders_in,
             rooms: rooms_in,
             missed: Missed::new(slots_max),
-            waker: mio::Waker::new(poll.registry(), token)?,
+            waker: poller.waker(token)?,
             woken: AtomicBool::new(false),
         });
         Ok(Self {
@@ -241,8 +242,8 @@ mod tests {
 
     #[test]
     fn pushes_without_room_mark_their_sessions_and_count_as_accepted() {
-        let poll = mio::Poll::new().unwrap();
-        let inbox = Inbox::new(&poll, mio::Token(0), 1_000).unwrap();
+        let poller = Poller::Kernel(mio::Poll::new().unwrap());
+        let inbox = Inbox::new(&poller, mio::Token(0), 1_000).unwrap();
         (0..PUSHES_MAX).for_each(|_| push(&inbox.port, &[1], |_| {}));
         let (tell, told) = mpsc::channel();
         push(&inbox.port, &[5, 70], move |response| {
@@ -256,27 +257,32 @@ mod tests {
 
     #[test]
     fn many_arrivals_make_one_wake_and_none_is_overlooked() {
-        let mut poll = mio::Poll::new().unwrap();
-        let inbox = Inbox::new(&poll, mio::Token(9), 10).unwrap();
+        let mut poller = Poller::Kernel(mio::Poll::new().unwrap());
+        let inbox = Inbox::new(&poller, mio::Token(9), 10).unwrap();
         let mut events = mio::Events::with_capacity(8);
-        let mut wakes = |poll: &mut mio::Poll| {
+        let mut wakes = |poller: &mut Poller| {
+            #[cfg_attr(
+                not(feature = "simulation"),
+                expect(irrefutable_let_patterns, reason = "one variant")
+            )]
+            let Poller::Kernel(poll) = poller else { return 0 };
             poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
             events.iter().count()
         };
         (0..5).for_each(|_| assert!(inbox.port.order(Order::Announce)));
-        assert_eq!(wakes(&mut poll), 1);
+        assert_eq!(wakes(&mut poller), 1);
         assert!(inbox.port.order(Order::Announce));
-        assert_eq!(wakes(&mut poll), 0, "the reactor has not looked yet");
+        assert_eq!(wakes(&mut poller), 0, "the reactor has not looked yet");
         inbox.rearm();
         assert!(inbox.port.order(Order::Announce));
-        assert_eq!(wakes(&mut poll), 1);
+        assert_eq!(wakes(&mut poller), 1);
         assert_eq!(inbox.orders.try_iter().count(), 7);
     }
 
     #[test]
     fn an_order_without_room_is_refused_and_one_to_a_reactor_that_has_ended_is_not_given_for_ever() {
-        let poll = mio::Poll::new().unwrap();
-        let inbox = Inbox::new(&poll, mio::Token(0), 10).unwrap();
+        let poller = Poller::Kernel(mio::Poll::new().unwrap());
+        let inbox = Inbox::new(&poller, mio::Token(0), 10).unwrap();
         let port = Arc::clone(&inbox.port);
         (0..ORDERS_MAX).for_each(|_| assert!(port.order(Order::Announce)));
         assert!(!port.order(Order::Stop));

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Token};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::cluster::AuthenticateResponse;
 
 use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
 use super::making_room::Line;
+use super::net::{Change, Listener, Poller};
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
 use super::pushes::Bulks;
@@ -139,10 +139,10 @@ pub(super) struct Reactor {
     pub(super) index: u16,
     pub(super) shared: Arc<Shared>,
     pub(super) upstream: Arc<dyn Upstream>,
-    pub(super) poll: Poll,
+    pub(super) poll: Poller,
     pub(super) inbox: Inbox,
     pub(super) peers: Arc<[Arc<Port>]>,
-    pub(super) listener: Option<TcpListener>,
+    pub(super) listener: Option<Listener>,
     pub(super) accept_ready: bool,
     pub(super) accept_again_at_ms: Option<u64>,
     pub(super) slots: Slots<Connection>,
@@ -188,13 +188,12 @@ impl Reactor {
         index: u16,
         shared: Arc<Shared>,
         upstream: Arc<dyn Upstream>,
-        (poll, inbox): (Poll, Inbox),
+        (poll, inbox): (Poller, Inbox),
         peers: Arc<[Arc<Port>]>,
-        mut listener: TcpListener,
+        mut listener: Listener,
         keys: Arc<KeyRing>,
     ) -> io::Result<Self> {
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.listen(&mut listener, LISTENER)?;
         let now = shared.now();
         let share = |total: usize| total / peers.len().max(1);
         let tools = Tools {
@@ -271,21 +270,33 @@ impl Reactor {
         events: &mut Events,
         patience: Option<Duration>,
     ) -> io::Result<()> {
-        if let Err(error) = self.poll.poll(events, patience)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error);
+        match &mut self.poll {
+            Poller::Kernel(poll) => {
+                if let Err(error) = poll.poll(events, patience)
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    return Err(error);
+                }
+            }
+            #[cfg(feature = "simulation")]
+            Poller::Simulated(_) => return Err(io::Error::other("a simulated reactor is a task")),
         }
-        self.tools.now = self.shared.now();
-        let turns = self.slots.len() / READS_PER_TURN + TURNS_AFTER_THAW;
-        self.thaw
-            .handle_wake(self.tools.now.monotonic_ms, patience, turns);
-        self.note_events(events);
+        self.wake_up(patience);
+        for event in &*events {
+            self.note(Change::of(event));
+        }
         self.turn();
         Ok(())
     }
 
-    fn turn(&mut self) {
+    /// What time it is after waiting for `timeout` at most, and whether that is about when it should be.
+    pub(super) fn wake_up(&mut self, timeout: Option<Duration>) {
+        self.tools.now = self.shared.now();
+        let turns = self.slots.len() / READS_PER_TURN + TURNS_AFTER_THAW;
+        self.thaw.handle_wake(self.tools.now.monotonic_ms, timeout, turns);
+    }
+
+    pub(super) fn turn(&mut self) {
         self.tools.work = 0;
         self.inbox.rearm();
         self.take_orders();
@@ -319,7 +330,7 @@ impl Reactor {
     }
 
     /// How long to wait for events: not at all while there is work.
-    fn patience(&self) -> Option<Duration> {
+    pub(super) fn patience(&self) -> Option<Duration> {
         let busy = !self.ready.is_empty()
             || !self.greedy.is_empty()
             || self.thaw.holds_timers()
@@ -351,25 +362,23 @@ impl Reactor {
         wait_ms.map(Duration::from_millis)
     }
 
-    fn note_events(&mut self, events: &Events) {
-        for event in events {
-            match event.token() {
-                WAKER => {}
-                LISTENER => self.accept_ready = self.accept_again_at_ms.is_none(),
-                token => {
-                    let place = Place::of(token);
-                    let Some(connection) = self.slots.at(place) else {
-                        continue;
-                    };
-                    connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                    connection.read_closed |= event.is_read_closed() || event.is_error();
-                    connection.writable |= event.is_writable();
-                    if connection.writable && connection.session.has_output() && !connection.in_dirty {
-                        connection.in_dirty = true;
-                        self.dirty.push(place);
-                    }
-                    self.enqueue(place);
+    pub(super) fn note(&mut self, change: Change) {
+        match change.token {
+            WAKER => {}
+            LISTENER => self.accept_ready = self.accept_again_at_ms.is_none(),
+            token => {
+                let place = Place::of(token);
+                let Some(connection) = self.slots.at(place) else {
+                    return;
+                };
+                connection.readable |= change.readable;
+                connection.read_closed |= change.read_closed;
+                connection.writable |= change.writable;
+                if connection.writable && connection.session.has_output() && !connection.in_dirty {
+                    connection.in_dirty = true;
+                    self.dirty.push(place);
                 }
+                self.enqueue(place);
             }
         }
     }

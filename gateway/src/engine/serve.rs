@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use mio::Interest;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::cluster::{OpenSessionResponse, SessionRecord};
 use whimbrel_protocol::code::Code;
@@ -11,6 +10,7 @@ use super::addresses::{HandshakeTicket, TurnedAway};
 use super::connection::Connection;
 use super::listener::ACCEPT_RETRY_AFTER;
 use super::message::{Asked, Migrant, Reply, lost};
+use super::net::Stream;
 use super::port::REPLIES_MAX;
 use super::reactor::{HANDSHAKES_PER_TURN, Reactor};
 use super::slots::Place;
@@ -160,7 +160,7 @@ impl Reactor {
             .ticket
             .take()
             .expect("an unfinished handshake holds its ticket");
-        if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
+        if let Err(error) = self.poll.deregister(&mut connection.stream) {
             tracing::warn!(%error, "a connection that moves cannot be deregistered");
         }
         let migrant = Migrant {
@@ -190,12 +190,7 @@ impl Reactor {
     fn settle_in(&mut self, connection: Connection) -> Option<Place> {
         let place = self.slots.insert(connection);
         let connection = self.slots.at(place).expect("it was just put there");
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self
-            .poll
-            .registry()
-            .register(&mut connection.stream, place.token(), interest)
-        {
+        if let Err(error) = self.poll.register(&mut connection.stream, place.token()) {
             tracing::warn!(%error, "a connection cannot be registered for events");
             self.end(place, "not_registered");
             return None;
@@ -356,7 +351,7 @@ impl Reactor {
         }
     }
 
-    fn receive(&mut self, mut stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+    fn receive(&mut self, mut stream: Stream, peer: std::net::SocketAddr) {
         self.metrics.accepted.increment(1);
         let count = self.shared.connections.fetch_add(1, Relaxed);
         let mut admitted = self.admit(count, peer);
@@ -390,7 +385,7 @@ impl Reactor {
 }
 
 /// Says why, if the kernel takes six bytes at once, and hangs up.
-fn turn_away(stream: &mut mio::net::TcpStream, why: TurnedAway) {
+fn turn_away(stream: &mut Stream, why: TurnedAway) {
     let reason = match why {
         TurnedAway::AddressLimited => RejectReason::AddressLimited,
         TurnedAway::Overloaded => RejectReason::Overloaded,
@@ -402,9 +397,9 @@ fn turn_away(stream: &mut mio::net::TcpStream, why: TurnedAway) {
     });
     if reject.encode(&mut answer).is_ok() {
         // A hint: whether it arrives is the peer's luck.
-        let _hint = std::io::Write::write(stream, &answer);
-        let _end = stream.shutdown(std::net::Shutdown::Write);
+        let _hint = stream.write(&answer);
+        let _end = stream.finish();
     }
     // Closing over an unread hello resets the connection, and the reset overtakes the answer.
-    let _unread = std::io::Read::read(stream, &mut [0; 4096]);
+    let _unread = stream.read(&mut [0; 4096]);
 }

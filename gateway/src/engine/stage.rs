@@ -143,7 +143,8 @@ impl Stage {
             clock,
             ..
         } = parts(&keys);
-        let poll = mio::Poll::new().unwrap();
+        let listener = listeners.pop().unwrap();
+        let poll = listener.poller().unwrap();
         let inbox = Inbox::new(&poll, reactor::WAKER, limits.connections_max).unwrap();
         let ports: Arc<[Arc<Port>]> = Arc::new([Arc::clone(&inbox.port)]);
         let shared = Arc::new(Shared {
@@ -157,7 +158,6 @@ impl Stage {
             accept_errors: AtomicUsize::new(0),
             holdings: Box::new([Holdings::default()]),
         });
-        let listener = listeners.pop().unwrap();
         let upstream: Arc<dyn Upstream> = Arc::new(Yes);
         let reactor = Reactor::new(
             0,

@@ -170,6 +170,8 @@ impl DeskTask {
                 }
             };
             tokio::select! {
+                // A fixed order, so that a simulation replays.
+                biased;
                 () = stop.cancelled() => return,
                 told = told => {
                     telling = None;

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod carried;
 mod codec;
 mod endpoint;
 mod handshake;
@@ -29,6 +30,7 @@ mod tcp;
 mod tests;
 mod uplink;
 
+pub use carried::CarriedLink;
 pub use endpoint::Endpoint;
 pub use handshake::LinkError;
 pub use identity::{ClusterSecret, Identity, LinkId, SecretError};

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
-use whimbrel_protocol::cluster::{Envelope, Status};
+use whimbrel_protocol::cluster::Envelope;
 use whimbrel_protocol::ids::NodeId;
 
 use super::call::CallError;
@@ -143,13 +143,12 @@ impl<D> Core<D> {
             return None;
         }
         let pending = self.forget(response.id)?;
-        let nobody_there = response.status == i32::from(Status::Unavailable);
-        if nobody_there && pending.request.to_node.is_empty() {
-            let error = CallError::of(&response).expect("UNAVAILABLE is an error");
-            return self.send_again(now, pending, error, rng, outlet);
-        }
         let outcome = match CallError::of(&response) {
             None => Ok(response),
+            // A router that has just started knows nobody yet; another may know whom the request is for.
+            Some(error @ (CallError::Unavailable { .. } | CallError::UnknownNode)) => {
+                return self.send_again(now, pending, error, rng, outlet);
+            }
             Some(error) => Err(error),
         };
         Some((pending.done, outcome))
@@ -354,6 +353,7 @@ mod tests {
 
     use super::*;
     use rand::SeedableRng as _;
+    use whimbrel_protocol::cluster::Status;
 
     const WAIT: Duration = Duration::from_secs(3);
     const NOW: Duration = Duration::from_secs(100);
@@ -496,6 +496,21 @@ mod tests {
         };
         let settled = world.respond(NOW, second, answer).unwrap();
         assert_eq!(settled, ("a", Err(CallError::Unavailable { retry_after_ms: 9 })));
+    }
+
+    #[test]
+    fn a_router_that_does_not_know_the_addressed_node_is_doubted_once() {
+        let mut world = World::new(2);
+        world.submit("gateway-1", "a");
+        let (first, sent) = world.sent.pop().unwrap();
+        let unknown = world.respond(NOW, first, of(sent.id, Status::UnknownNode));
+        assert!(unknown.is_none(), "it may have started a moment ago");
+        let (second, again) = world.sent.pop().unwrap();
+        assert_ne!(second, first);
+        let settled = world
+            .respond(NOW, second, of(again.id, Status::UnknownNode))
+            .unwrap();
+        assert_eq!(settled, ("a", Err(CallError::UnknownNode)));
     }
 
     #[test]

@@ -231,7 +231,8 @@ async fn run(
             .next_deadline()
             .unwrap_or_else(|| shared.start.elapsed() + LONG_SLEEP);
         tokio::select! {
-            // Answers first: after a standstill they are there, and every deadline is over.
+            // Answers first: after a standstill they are there, and every deadline is over. And in a fixed order, so that a
+            // simulation replays.
             biased;
             received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
             () = shared.wake.notified() => {}
