@@ -42,6 +42,8 @@ pub(super) struct Outcome {
     /// The generator was content.
     load_passed: bool,
     server_panicked: bool,
+    /// How many faults were to happen: a run that had fewer proves nothing.
+    faults: usize,
     suffered: Vec<Suffered>,
     /// The generator's figures.
     load: Value,
@@ -64,6 +66,7 @@ impl Outcome {
             plant: args.plant.clone(),
             load_passed,
             server_panicked,
+            faults: args.faults as usize,
             suffered,
             load: serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?,
         })
@@ -72,9 +75,13 @@ impl Outcome {
     /// Whether what was to be shown was: no broken promise, or a planted fault found.
     fn passed(&self) -> bool {
         match self.plant {
-            None => self.load_passed && !self.server_panicked,
+            None => self.load_passed && !self.server_panicked && self.had_all_faults(),
             Some(_) => self.violations() > 0,
         }
+    }
+
+    fn had_all_faults(&self) -> bool {
+        self.suffered.len() == self.faults
     }
 
     fn violations(&self) -> u64 {
@@ -136,9 +143,16 @@ impl fmt::Display for Outcome {
         if self.server_panicked {
             writeln!(f, "the server panicked: see server.log")?;
         }
+        if !self.had_all_faults() {
+            let (had, wanted) = (self.suffered.len(), self.faults);
+            writeln!(
+                f,
+                "only {had} of {wanted} faults happened: the load was over before"
+            )?;
+        }
         let end = match (&self.plant, self.passed()) {
             (None, true) => "no promise was broken",
-            (None, false) => "FAILED: a promise was broken, or the load could not be made",
+            (None, false) => "FAILED: a promise was broken, or the run was not as it was to be",
             (Some(_), true) => "the planted fault was found",
             (Some(_), false) => "FAILED: the planted fault was not found",
         };
@@ -156,6 +170,7 @@ mod tests {
             plant: plant.map(ToOwned::to_owned),
             load_passed,
             server_panicked: false,
+            faults: 0,
             suffered: Vec::new(),
             load: json!({ "violations": violations }),
         }
@@ -172,5 +187,10 @@ mod tests {
             ..outcome(None, true, 0)
         };
         assert!(!panicked.passed());
+        let without_its_faults = Outcome {
+            faults: 4,
+            ..outcome(None, true, 0)
+        };
+        assert!(!without_its_faults.passed());
     }
 }
