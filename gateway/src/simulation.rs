@@ -1,5 +1,9 @@
 //! A gateway on a simulated network and virtual time, for the simulated cluster: the same engine, sessions, lease and shell
 //! as in production, with reactors as tasks of the current runtime and all choices drawn from one seed.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the shell's choices are drawn from one place; production draws them elsewhere"
+)]
 
 use std::sync::{Arc, Mutex, PoisonError};
 

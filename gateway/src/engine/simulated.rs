@@ -4,6 +4,10 @@
 //! A [`Network`] is what one life of a gateway listens on. Its owner connects ([`Network::connect`]), carries the bytes
 //! between clients and [`Wire`]s as late as it likes, and breaks wires. A wire takes a bounded number of bytes that nobody
 //! has carried away, as a kernel's socket does.
+#![expect(
+    clippy::disallowed_types,
+    reason = "a simulated network is shared with the one who carries its bytes; production has none of it"
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
