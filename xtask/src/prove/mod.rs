@@ -61,7 +61,7 @@ pub(crate) struct ProveArgs {
     /// Build for development: quicker to build, slower to run.
     #[arg(long)]
     dev: bool,
-    /// Where everything goes; it must not exist. Default: target/prove/<time>.
+    /// Where everything goes; it must not exist. Default: `target/prove/<time>`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Repeats a run's choices, though not its timing.

@@ -1,4 +1,4 @@
-//! `fuzz-seeds FOLDER`: writes every target's seeds into FOLDER/<target>/, each under the hash of its bytes.
+//! `fuzz-seeds FOLDER`: writes every target's seeds into `FOLDER/<target>/`, each under the hash of its bytes.
 #![forbid(unsafe_code)]
 
 use std::{fs, io, path::Path};
