@@ -267,7 +267,7 @@ async fn sessions_of_a_gateway_without_lease_last_a_grace(harness: &mut dyn Harn
     done(registry.register(session(G2, 2, 7, "tablet", 1)).await);
     assert_eq!(slots(&*registry, 7).await, [1, 2]);
     done(registry.put_node(lease("g1", Role::Gateway, 1, 60_000)).await);
-    pass_while_asked(harness, &*registry, LEASELESS_GRACE).await;
+    harness.pass(LEASELESS_GRACE).await;
     assert_eq!(slots(&*registry, 7).await, [1]);
 }
 
@@ -449,18 +449,8 @@ async fn counts_of_rooms_end_with_their_gateways_lease(harness: &mut dyn Harness
     // One whose lease is still to come is believed for a grace.
     done(registry.put_rooms(room_counts(("g3", 3), &[("hall", 1)])).await);
     assert_eq!(members(&*registry, "demo", "hall").await.len(), 1);
-    pass_while_asked(harness, &*registry, LEASELESS_GRACE).await;
+    harness.pass(LEASELESS_GRACE).await;
     assert!(members(&*registry, "demo", "hall").await.is_empty());
-}
-
-/// Time passes in small steps, with a question at each: a registry that nobody has asked for long may believe that it stood
-/// still.
-async fn pass_while_asked(harness: &mut dyn Harness, registry: &dyn Registry, time: Duration) {
-    const STEPS: u32 = 20;
-    for _ in 0..STEPS {
-        harness.pass(time / STEPS).await;
-        done(registry.nodes(None).await);
-    }
 }
 
 async fn rooms_of_apps_and_of_other_names_are_kept_apart(harness: &mut dyn Harness) {

@@ -246,7 +246,7 @@ impl Core {
     }
 
     pub(crate) fn put_rooms(&mut self, now: Duration, counts: RoomCounts) -> Result<(), RegistryError> {
-        self.expire(now);
+        let now = self.expire(now);
         bounded(
             "counts of rooms in one request",
             counts.counts.len(),
