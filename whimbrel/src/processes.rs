@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -32,6 +32,8 @@ pub(crate) const ROLES: [&str; 4] = ["router", "app-service", "gateway", "lbs"];
 const DRAIN_STEPS: [&[&str]; 3] = [&["lbs", "gateway"], &["app-service"], &["router"]];
 /// How long a role may drain before it is killed.
 const ROLE_DRAIN_GRACE: Duration = Duration::from_secs(15);
+/// How long the processes of a deployment that was killed may take to be gone: they have memory to give back.
+const PREDECESSORS_END_WITHIN: Duration = Duration::from_secs(3);
 /// Where each process shows its pages.
 type Pages = Vec<(Member, SocketAddr)>;
 /// How long the roles' own pages may take to answer.
@@ -76,6 +78,7 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     }
     drop(sender);
 
+    let started = Instant::now();
     let mut events = forward(events);
     let mut pids = BTreeMap::new();
     let mut told = false;
@@ -96,7 +99,9 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
                         }
                     }
                 }
-                Some(Event::Ended { member, status, was_up: false }) if !told => {
+                // It is tried again meanwhile: the processes of a deployment that was killed just now may hold their ports
+                // for a moment longer than the one that was waited for.
+                Some(Event::Ended { member, status, was_up: false }) if !told && started.elapsed() > PREDECESSORS_END_WITHIN => {
                     break Err(anyhow::anyhow!("the {member} process did not start ({status}): see its message above"));
                 }
                 Some(Event::Ended { member, status, .. }) => {
