@@ -48,19 +48,29 @@ fn run(command: Command) -> anyhow::Result<()> {
     #[cfg(feature = "planted-faults")]
     planted::plant()?;
     match command {
-        Command::Standalone(args) => on_runtime(standalone::run(args)),
-        Command::Gateway(args) => on_runtime(roles::run_gateway(args)),
-        Command::Router(args) => on_runtime(roles::run_router(args)),
-        Command::AppService(args) => on_runtime(roles::run_app_service(args)),
-        Command::Lbs(args) => on_runtime(roles::run_lbs(args)),
-        Command::Chat(args) => on_runtime(chat::run(args)),
+        Command::Standalone(args) => on_all_cores(standalone::run(args)),
+        Command::Gateway(args) => on_one_thread(roles::run_gateway(args)),
+        Command::Router(args) => on_one_thread(roles::run_router(args)),
+        Command::AppService(args) => on_all_cores(roles::run_app_service(args)),
+        Command::Lbs(args) => on_one_thread(roles::run_lbs(args)),
+        Command::Chat(args) => on_all_cores(chat::run(args)),
         Command::Keygen(command) => keygen::run(&command, token::now_ms()),
         Command::Token(args) => token::run(&args),
     }
 }
 
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// For what computes beside its links: a service node, a client, and all roles in one process.
+fn on_all_cores(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// For what only carries envelopes between links: a thread that hands work to another pays more for the wake than the work
+/// costs. A gateway's connections are on its reactors' own threads; a router switches in one task anyway.
+fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(work)
