@@ -76,36 +76,25 @@ impl Cluster {
         }
     }
 
-    fn submit<R>(
+    /// Asks; the question waits for the reactor's flush.
+    fn ask<R>(
         &self,
         request: Envelope,
-        deadline_ms: u32,
+        deadline: Duration,
         done: impl FnOnce(Result<R, Unanswered>) + Send + 'static,
     ) where
         R: prost::Message + Default,
     {
-        let deadline = Duration::from_millis(u64::from(deadline_ms));
         self.uplink
-            .submit(request, deadline, move |outcome| done(decoded(outcome)));
+            .queue(request, deadline, move |outcome| done(decoded(outcome)));
     }
 
-    /// Opens and registers a session; the sessions it displaces are still to be closed.
-    async fn open_session(
+    /// Registers a session that was opened; the sessions it displaces are still to be closed.
+    async fn register(
         &self,
+        opened: OpenSessionResponse,
         mut record: SessionRecord,
-        uid: String,
     ) -> Result<(OpenSessionResponse, SessionRecord, Vec<SessionRecord>), Unanswered> {
-        let request = OpenSessionRequest {
-            app_key: record.app_key.clone(),
-            uid,
-            device_id: record.device_id.clone(),
-            login_epoch: record.login_epoch,
-            platform: record.platform.clone(),
-            session: record.session.clone(),
-        };
-        let envelope =
-            self.to_app_service(Kind::OpenSession, &record.app_key, request.encode_to_vec().into());
-        let opened: OpenSessionResponse = decoded(self.uplink.call(envelope, OPEN_DEADLINE).await)?;
         if opened.code != 0 {
             return Err(Unanswered {
                 code: opened.code,
@@ -237,6 +226,10 @@ fn reason_of(newer: &[SessionRecord], displaced: &SessionRecord) -> CloseReason 
 pub(crate) struct Upward(pub(crate) Arc<Cluster>);
 
 impl Upstream for Upward {
+    fn flush(&self) {
+        self.0.uplink.flush();
+    }
+
     fn authenticate(&self, question: Authenticate, asked: Asked) {
         let Authenticate {
             login,
@@ -253,7 +246,7 @@ impl Upstream for Upward {
             .0
             .to_app_service(Kind::Authenticate, &app, request.encode_to_vec().into());
         self.0
-            .submit::<AuthenticateResponse>(envelope, deadline_ms, move |judged| {
+            .ask::<AuthenticateResponse>(envelope, millis(deadline_ms), move |judged| {
                 asked.reply(if again {
                     Reply::Reauthenticated(judged)
                 } else {
@@ -263,15 +256,32 @@ impl Upstream for Upward {
     }
 
     fn open(&self, record: SessionRecord, uid: &str, asked: Asked) {
-        let (cluster, uid) = (Arc::clone(&self.0), uid.to_owned());
-        self.0.spawn("open-session", async move {
-            match cluster.open_session(record, uid).await {
-                Ok((opened, record, displaced)) => {
-                    cluster.close_displaced(std::slice::from_ref(&record), displaced);
-                    asked.reply(Reply::Opened(Ok((opened, Box::new(record)))));
+        let request = OpenSessionRequest {
+            app_key: record.app_key.clone(),
+            uid: uid.to_owned(),
+            device_id: record.device_id.clone(),
+            login_epoch: record.login_epoch,
+            platform: record.platform.clone(),
+            session: record.session.clone(),
+        };
+        let body = request.encode_to_vec().into();
+        let envelope = self.0.to_app_service(Kind::OpenSession, &record.app_key, body);
+        let cluster = Arc::clone(&self.0);
+        self.0.ask(envelope, OPEN_DEADLINE, move |opened| {
+            let opened = match opened {
+                Ok(opened) => opened,
+                Err(unanswered) => return asked.reply(Reply::Opened(Err(unanswered))),
+            };
+            let registering = Arc::clone(&cluster);
+            cluster.spawn("register-session", async move {
+                match registering.register(opened, record).await {
+                    Ok((opened, record, displaced)) => {
+                        registering.close_displaced(std::slice::from_ref(&record), displaced);
+                        asked.reply(Reply::Opened(Ok((opened, Box::new(record)))));
+                    }
+                    Err(unanswered) => asked.reply(Reply::Opened(Err(unanswered))),
                 }
-                Err(unanswered) => asked.reply(Reply::Opened(Err(unanswered))),
-            }
+            });
         });
     }
 
@@ -301,7 +311,7 @@ impl Upstream for Upward {
                 .to_app_service(Kind::ClientRequest, from.app(), body.encode_to_vec().into())
         };
         self.0
-            .submit::<ClientResponse>(envelope, deadline_ms, move |answered| {
+            .ask::<ClientResponse>(envelope, millis(deadline_ms), move |answered| {
                 let answer = match answered {
                     Ok(response) => Answer::Passed(response.payload),
                     Err(unanswered) => Answer::Refused(unanswered),
@@ -348,6 +358,10 @@ impl Upstream for Upward {
     ) -> Result<(), Vec<(Arc<RoomName>, u32)>> {
         self.0.desk.counts(reactor, counts)
     }
+}
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
 }
 
 /// History waits behind everything else: nobody notices a page that comes a little later.

@@ -153,6 +153,8 @@ pub(super) struct Reactor {
     pub(super) metrics: ReactorMetrics,
     /// Questions without an answer yet.
     pub(super) questions: usize,
+    /// Whether some of them wait to be sent.
+    pub(super) asked: bool,
     ready: VecDeque<Place>,
     /// The same for those whose last turn took more than their share.
     greedy: VecDeque<Place>,
@@ -225,6 +227,7 @@ impl Reactor {
             thaw: Thaw::new(now.monotonic_ms),
             tools,
             questions: 0,
+            asked: false,
             ready: VecDeque::new(),
             greedy: VecDeque::new(),
             hellos: VecDeque::new(),
@@ -305,6 +308,7 @@ impl Reactor {
         self.take_missed();
         self.take_room_work();
         self.read_some();
+        self.send_questions();
         self.relieve_held();
         self.flush();
         self.serve_bulk();
@@ -318,6 +322,7 @@ impl Reactor {
         self.walk();
         self.flush();
         self.tell_rooms();
+        self.send_questions();
         let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
@@ -621,6 +626,13 @@ impl Reactor {
             self.handle_reply(place, reply);
         }
         self.inbox.call_again();
+    }
+
+    /// Sends what was asked of the cluster: at once for many, from this thread, for to wake another costs more than to send.
+    fn send_questions(&mut self) {
+        if std::mem::take(&mut self.asked) {
+            self.upstream.flush();
+        }
     }
 
     /// A judged login waits for its turn: sealing its answer costs elliptic curves.

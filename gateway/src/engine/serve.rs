@@ -85,6 +85,7 @@ impl Reactor {
             return None;
         }
         self.questions += 1;
+        self.asked = true;
         Some(Asked::new(&self.inbox.port, place, lost))
     }
 

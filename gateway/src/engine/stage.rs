@@ -19,6 +19,8 @@ use crate::client::{Client, Greeted, Greeting, login};
 struct Yes;
 
 impl Upstream for Yes {
+    fn flush(&self) {}
+
     fn authenticate(&self, _question: Authenticate, asked: Asked) {
         asked.reply(Reply::Authenticated(Ok(AuthenticateResponse {
             user_id: 7,
@@ -61,6 +63,8 @@ impl Upstream for Yes {
 struct Trap;
 
 impl Upstream for Trap {
+    fn flush(&self) {}
+
     fn authenticate(&self, _question: Authenticate, _asked: Asked) {
         panic!("a planted panic on a reactor's thread");
     }

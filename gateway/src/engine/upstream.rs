@@ -9,7 +9,12 @@ use crate::rooms::RoomName;
 use crate::session::{Identity, LoginMessage, UpRequest};
 
 /// The cluster, as reactors see it. Nothing here may block or wait: what cannot be handed on now is answered at once.
+///
+/// Questions may wait for [`flush`](Self::flush), which a reactor calls when it has asked several.
 pub(crate) trait Upstream: Send + Sync + 'static {
+    /// Sends what was asked.
+    fn flush(&self);
+
     /// Has a Login judged: [`super::Reply::Authenticated`] or [`super::Reply::Reauthenticated`].
     fn authenticate(&self, question: Authenticate, asked: Asked);
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -137,17 +138,23 @@ fn who_does_not_read_is_closed_before_others_are_refused_for_it() {
     config.reactors = 1;
     config.session.requests_max = 2_000;
     config.session.outbound_close_bytes = 64 << 20;
+    config.session.outbound_collapse_bytes = 1 << 20;
     config.memory.owed_bytes_max = 2 << 20;
     let (world, clock) = World::on_manual_clock(config);
     let (mut bob, mut hog) = (world.log_in("bob", 1), world.log_in("hog", 1));
-    // More than the kernel's buffers and half of the room together hold.
-    for _ in 0..4 {
-        let requests: Vec<_> = (0..50).map(|_| hog.client.request(LARGE, b"")).collect();
+    // More than the kernel's buffers and half of the room together hold: until it is read from no more. Few at a time, for what
+    // has no room when it comes is refused.
+    let is_half_taken = |world: &World| world.gateway().owed_bytes() >= 1 << 20;
+    let mut sent = 0;
+    while !is_half_taken(&world) {
+        assert!(sent < 1_000, "the kernel takes everything");
+        sent += 4;
+        let requests: Vec<_> = (0..4).map(|_| hog.client.request(LARGE, b"")).collect();
         hog.send(&requests);
+        world.until("they are served, or half of the room is taken", |world| {
+            world.asked.requests.load(SeqCst) >= sent || is_half_taken(world)
+        });
     }
-    world.until("half of the room is taken", |world| {
-        world.gateway().owed_bytes() >= 1 << 20
-    });
     assert_eq!(bob.ask(LARGE, b"").code, 0, "who reads is served");
     clock.advance(Duration::from_secs(6));
     world.until("the room is free again", |world| {

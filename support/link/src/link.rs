@@ -1,10 +1,12 @@
 //! One link as both its users and its tasks see it: a peer, an out-queue, and whether it is still up.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
 
 use prost::Message as _;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use whimbrel_protocol::cluster::{Envelope, Role};
 
@@ -12,6 +14,7 @@ use crate::identity::{Identity, LinkId};
 use crate::meter::Meter;
 use crate::options::{ENVELOPE_LEN_MAX, LinkOptions};
 use crate::queue::OutQueue;
+use crate::tcp::{BURST_BYTES, Writer, Written};
 
 /// What an endpoint tells its owner. For one link: `Up`, then frames in the order the peer's queue gave them, then
 /// `Down`, each once.
@@ -80,6 +83,8 @@ struct Shared {
     id: LinkId,
     peer: Identity,
     out: Mutex<Out>,
+    /// What writes to the peer's socket, while there is one. Taken before `out` where both are.
+    writer: Mutex<Option<Outlet>>,
     /// Wakes the task that empties the queue.
     filled: Notify,
     /// Ends the link's tasks.
@@ -90,6 +95,12 @@ struct Shared {
 struct Out {
     queue: OutQueue,
     open: bool,
+}
+
+/// A writer, and room for what it is given.
+struct Outlet {
+    writer: Writer,
+    burst: Vec<Envelope>,
 }
 
 impl Link {
@@ -107,6 +118,7 @@ impl Link {
             id,
             peer,
             out,
+            writer: Mutex::new(None),
             filled: Notify::new(),
             end,
             meter,
@@ -125,27 +137,107 @@ impl Link {
         &self.0.peer
     }
 
-    /// Queues an envelope, or gives it back at once. Never waits.
+    /// Queues an envelope and has it written soon, or gives it back at once. Never waits.
     ///
     /// # Errors
     /// When the link is down, its queue is full for the envelope's priority, or the envelope is over the bound.
     pub fn try_send(&self, envelope: Envelope) -> Result<(), SendError> {
+        self.queue(envelope)?;
+        self.0.filled.notify_one();
+        Ok(())
+    }
+
+    /// The same for a caller with several envelopes: they are written by its [`flush`](Self::flush), which must follow.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub(crate) fn queue(&self, envelope: Envelope) -> Result<(), SendError> {
         // Only a large body makes counting worth its while; texts are bounded by far less than the margin.
         if envelope.body.len() > ENVELOPE_LEN_MAX / 2 && envelope.encoded_len() > ENVELOPE_LEN_MAX {
             return Err(SendError::TooLarge(Box::new(envelope)));
         }
-        {
-            let mut out = self.out();
-            if !out.open {
-                return Err(SendError::Closed(Box::new(envelope)));
-            }
-            if let Err(envelope) = out.queue.push(envelope) {
-                self.0.meter.full();
-                return Err(SendError::Full(envelope));
-            }
+        let mut out = self.out();
+        if !out.open {
+            return Err(SendError::Closed(Box::new(envelope)));
         }
-        self.0.filled.notify_one();
-        Ok(())
+        out.queue.push(envelope).map_err(|envelope| {
+            self.0.meter.full();
+            SendError::Full(envelope)
+        })
+    }
+
+    /// Writes what is queued, from the caller's thread: waking another for it would cost more than the write. Never waits: what
+    /// the socket does not take now, and all of it when another thread is just writing, is left to the link's task.
+    pub(crate) fn flush(&self) {
+        if self.is_queue_empty() {
+            return;
+        }
+        let written = match self.0.writer.try_lock() {
+            Ok(mut outlet) => outlet.as_mut().map(|outlet| self.write_burst(outlet)),
+            Err(_) => None,
+        };
+        // An error is found by the task, too, which ends the link.
+        if !matches!(written, Some(Ok(Written::All | Written::Burst))) || !self.is_queue_empty() {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Writes a burst of what is queued.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub(crate) fn write(&self) -> io::Result<Written> {
+        match self.writer().as_mut() {
+            Some(outlet) => self.write_burst(outlet),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn write_burst(&self, outlet: &mut Outlet) -> io::Result<Written> {
+        let Outlet { writer, burst } = outlet;
+        if !writer.is_behind() {
+            self.take(BURST_BYTES, burst);
+        }
+        let written = writer.write_burst(burst);
+        burst.clear();
+        written
+    }
+
+    /// Says a sign of life, unless something was written within `interval`.
+    pub(crate) fn keep_alive(&self, interval: Duration) {
+        if let Some(outlet) = self.writer().as_mut()
+            && outlet.writer.last_write().elapsed() >= interval
+        {
+            outlet.writer.append_keepalive();
+        }
+    }
+
+    /// When something was last written; now, without a writer.
+    pub(crate) fn last_write(&self) -> Instant {
+        let writer = self.writer();
+        writer
+            .as_ref()
+            .map_or_else(Instant::now, |outlet| outlet.writer.last_write())
+    }
+
+    /// From now on this writes what is queued.
+    pub(crate) fn attach(&self, writer: Writer) {
+        let burst = Vec::new();
+        *self.writer() = Some(Outlet { writer, burst });
+    }
+
+    /// Lets go of the writer.
+    pub(crate) fn detach(&self) {
+        *self.writer() = None;
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Outlet>> {
+        // A writer that panicked amid a record has left a counter behind that the peer does not accept: the link ends.
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_queue_empty(&self) -> bool {
+        self.out().queue.is_empty()
     }
 
     /// Moves waiting envelopes out, most urgent first, until about `bytes` are taken.
@@ -162,8 +254,13 @@ impl Link {
         self.0.filled.notified().await;
     }
 
+    /// Whether nothing waits, neither to be taken nor to be written.
     pub(crate) fn is_drained(&self) -> bool {
-        self.out().queue.is_empty()
+        let is_behind = self
+            .writer()
+            .as_ref()
+            .is_some_and(|outlet| outlet.writer.is_behind());
+        !is_behind && self.is_queue_empty()
     }
 
     pub(crate) fn meter(&self) -> &Meter {

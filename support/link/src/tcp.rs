@@ -1,6 +1,7 @@
 //! A link over one TCP connection, from the first byte to the last: the shell around handshake, codec and queue.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -18,9 +19,10 @@ use crate::handshake::{
 };
 use crate::identity::Identity;
 use crate::link::{DownReason, Link, LinkEvent};
+use whimbrel_protocol::cluster::Envelope;
 
 /// Bytes of envelopes taken for one write: a few records. More only delays what is urgent.
-const BURST_BYTES: usize = 128 * 1024;
+pub(crate) const BURST_BYTES: usize = 128 * 1024;
 /// Scratch that has grown beyond this for one large envelope is given back.
 const SCRATCH_KEEP_BYTES: usize = 512 * 1024;
 
@@ -36,6 +38,8 @@ const LINGER_BYTES: u64 = 4_096;
 pub(crate) struct Connection {
     reader: Reader,
     writer: Writer,
+    /// The same half the writer writes to: to wait for room in its socket.
+    half: Arc<OwnedWriteHalf>,
 }
 
 /// Shakes hands on a connection this node made.
@@ -57,8 +61,10 @@ pub(crate) async fn dial(shared: &Shared, address: &str) -> Result<(Connection, 
         let (keys, peer) = dialer.finish(kind, &body, &shared.identity, address)?;
         let mut connection = Connection::new(read, write, keys);
         // The acceptor believes in us once this opens.
-        connection.writer.keepalive();
-        connection.writer.flush().await.map_err(io)?;
+        connection.writer.append_keepalive();
+        while connection.writer.write_burst(&[]).map_err(io)? == Written::Blocked {
+            connection.half.writable().await.map_err(io)?;
+        }
         Ok((connection, peer))
     };
     within(shared.options.handshake_timeout, address, handshake).await
@@ -121,18 +127,23 @@ pub(crate) async fn accept(
 pub(crate) async fn carry(shared: &Shared, connection: Connection, admission: Admission) {
     let Connection {
         mut reader,
-        mut writer,
+        writer,
+        half,
     } = connection;
     let link = admission.link().clone();
+    link.attach(writer);
     if shared.events.send(LinkEvent::Up(link.clone())).await.is_err() {
+        link.detach();
         return;
     }
     link.meter().up();
     let reason = tokio::select! {
         reason = read_all(shared, &link, &mut reader) => reason,
-        reason = write_all(shared, &link, &mut writer) => reason,
+        reason = write_all(shared, &link, half) => reason,
     };
     link.close();
+    // With the last of its halves the socket's direction ends, which tells the peer.
+    link.detach();
     link.meter().down();
     shared.tell_down(&link, reason).await;
     drop(admission);
@@ -173,32 +184,31 @@ async fn read_all(shared: &Shared, link: &Link, reader: &mut Reader) -> DownReas
     }
 }
 
-async fn write_all(shared: &Shared, link: &Link, writer: &mut Writer) -> DownReason {
+/// Writes what others leave: whoever flushes a link writes what the socket takes at once.
+async fn write_all(shared: &Shared, link: &Link, half: Arc<OwnedWriteHalf>) -> DownReason {
     let options = &shared.options;
-    let mut burst = Vec::new();
-    let mut last_write = Instant::now();
     loop {
-        link.take(BURST_BYTES, &mut burst);
-        if burst.is_empty() {
-            tokio::select! {
-                () = link.filled() => continue,
-                () = tokio::time::sleep_until(last_write + options.keepalive_interval) => writer.keepalive(),
-                () = link.end().cancelled() => {
-                    link.seal();
-                    if link.is_drained() {
-                        return writer.finish(options.flush_timeout).await;
-                    }
-                    continue;
+        match link.write() {
+            Ok(Written::All) => {}
+            Ok(Written::Burst) => continue,
+            Ok(Written::Blocked) => match awake_within(options.write_timeout, half.writable()).await {
+                Some(Ok(())) => continue,
+                Some(Err(error)) => return broken(&error),
+                None => return DownReason::Stalled(options.write_timeout.as_millis()),
+            },
+            Err(error) => return broken(&error),
+        }
+        tokio::select! {
+            () = link.filled() => {}
+            () = tokio::time::sleep_until(link.last_write() + options.keepalive_interval) => {
+                link.keep_alive(options.keepalive_interval);
+            }
+            () = link.end().cancelled() => {
+                link.seal();
+                if link.is_drained() {
+                    return DownReason::ShutDown;
                 }
             }
-        }
-        for envelope in burst.drain(..) {
-            codec::append(&envelope, &mut writer.plaintext);
-        }
-        match awake_within(options.write_timeout, writer.flush()).await {
-            Some(Ok(())) => last_write = Instant::now(),
-            Some(Err(error)) => return broken(&error),
-            None => return DownReason::Stalled(options.write_timeout.as_millis()),
         }
     }
 }
@@ -206,6 +216,7 @@ async fn write_all(shared: &Shared, link: &Link, writer: &mut Writer) -> DownRea
 impl Connection {
     fn new(read: OwnedReadHalf, write: OwnedWriteHalf, keys: SessionKeys) -> Self {
         let SessionKeys { suite, send, receive } = keys;
+        let half = Arc::new(write);
         Self {
             reader: Reader {
                 half: read,
@@ -215,12 +226,15 @@ impl Connection {
                 decoder: Decoder::default(),
             },
             writer: Writer {
-                half: write,
+                half: Arc::clone(&half),
                 suite,
                 key: send,
                 plaintext: Vec::new(),
                 sealed: Vec::new(),
+                written: 0,
+                last_write: Instant::now(),
             },
+            half,
         }
     }
 }
@@ -262,39 +276,73 @@ impl Reader {
     }
 }
 
-struct Writer {
-    half: OwnedWriteHalf,
+/// How far a write has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// There is nothing more to write.
+    All,
+    /// A burst is written; there may be another.
+    Burst,
+    /// The socket takes no more now.
+    Blocked,
+}
+
+/// The sealing, writing half. It never waits, so that any thread may use it for a moment.
+pub(crate) struct Writer {
+    half: Arc<OwnedWriteHalf>,
     suite: whimbrel_protocol::Suite,
     key: record::DirectionKey,
     plaintext: Vec<u8>,
     sealed: Vec<u8>,
+    /// So much of `sealed` is written.
+    written: usize,
+    last_write: Instant,
 }
 
 impl Writer {
-    fn keepalive(&mut self) {
+    /// Whether something sealed is not written yet: nothing more is to be taken from the queue.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.written < self.sealed.len()
+    }
+
+    /// When something was last written.
+    pub(crate) fn last_write(&self) -> Instant {
+        self.last_write
+    }
+
+    pub(crate) fn append_keepalive(&mut self) {
         codec::append_keepalive(&mut self.plaintext);
     }
 
-    /// Seals and writes all that was appended. When dropped while waiting, the connection must end.
-    async fn flush(&mut self) -> io::Result<()> {
-        self.key
-            .sealer(self.suite)
-            .seal(&self.plaintext, SERVER_PLAINTEXT_MAX, &mut self.sealed)
-            .map_err(io::Error::other)?;
-        self.half.write_all(&self.sealed).await?;
-        for scratch in [&mut self.plaintext, &mut self.sealed] {
-            scratch.clear();
-            scratch.shrink_to(SCRATCH_KEEP_BYTES);
+    /// Seals what was appended and `burst`, and writes what the socket takes. After an error the connection must end.
+    pub(crate) fn write_burst(&mut self, burst: &[Envelope]) -> io::Result<Written> {
+        for envelope in burst {
+            codec::append(envelope, &mut self.plaintext);
         }
-        Ok(())
-    }
-
-    /// Tells the peer that no more will come.
-    async fn finish(&mut self, bound: Duration) -> DownReason {
-        match timeout(bound, self.half.shutdown()).await {
-            Ok(Err(error)) => broken(&error),
-            Ok(Ok(())) | Err(_) => DownReason::ShutDown,
+        if !self.plaintext.is_empty() {
+            self.key
+                .sealer(self.suite)
+                .seal(&self.plaintext, SERVER_PLAINTEXT_MAX, &mut self.sealed)
+                .map_err(io::Error::other)?;
+            self.plaintext.clear();
+            self.plaintext.shrink_to(SCRATCH_KEEP_BYTES);
         }
+        if !self.is_behind() {
+            return Ok(Written::All);
+        }
+        while let Some(rest) = self.sealed.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match self.half.try_write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Written::Blocked),
+                Err(error) => return Err(error),
+            }
+        }
+        self.last_write = Instant::now();
+        self.written = 0;
+        self.sealed.clear();
+        self.sealed.shrink_to(SCRATCH_KEEP_BYTES);
+        Ok(Written::Burst)
     }
 }
 

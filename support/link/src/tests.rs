@@ -450,6 +450,54 @@ async fn a_peer_that_does_not_read_fills_the_queue_and_loses_nothing() {
     }
 }
 
+/// Two threads queue and flush at once, each more than a socket takes, while the peer reads slowly: `in_memory` or over TCP.
+async fn flushed_from_threads(in_memory: bool) {
+    const EACH: u64 = 600;
+    let (a, mut a_events) = endpoint("a");
+    let (b, mut b_events) = endpoint("b");
+    if in_memory {
+        Endpoint::connect_in_memory(&a, &b);
+    } else {
+        a.dial(listen(&b).await.to_string());
+    }
+    let link = up(&mut a_events).await;
+    up(&mut b_events).await;
+    let threads = [0, 1].map(|thread| {
+        let link = link.clone();
+        // No task, and no runtime around it.
+        std::thread::spawn(move || {
+            for nth in 0..EACH {
+                while link.queue(envelope(thread * EACH + nth + 1, 20_000)).is_err() {
+                    std::thread::yield_now();
+                }
+                if nth % 3 == 2 {
+                    link.flush();
+                }
+            }
+        })
+    });
+    let mut next_of = [1, EACH + 1];
+    for _ in 0..2 * EACH {
+        let id = frame(&mut b_events).await.id;
+        let thread = usize::from(id > EACH);
+        assert_eq!(id, next_of[thread], "in its thread's order, each once");
+        next_of[thread] += 1;
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_threads_queue_and_flush_comes_whole_and_in_order() {
+    flushed_from_threads(false).await;
+}
+
+#[tokio::test]
+async fn a_link_in_memory_is_flushed_like_any_other() {
+    flushed_from_threads(true).await;
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_named_with_its_cure() {
     let ((a, _at_a), (b, _at_b)) = (endpoint("a"), endpoint("b"));

@@ -20,7 +20,7 @@ pub use self::call::{CallError, Caller, Handler, Reply};
 use self::core::{Core, Settled};
 use crate::endpoint::Endpoint;
 use crate::identity::LinkId;
-use crate::link::{Link, LinkEvent};
+use crate::link::{Link, LinkEvent, SendError};
 use crate::task;
 
 /// Events handled under one lock.
@@ -90,7 +90,12 @@ struct State {
     settled: Vec<Settled<Done>>,
     readiness: Readiness,
     closed: bool,
+    /// When the task looks for deadlines by itself, since the start.
+    alarm: Duration,
 }
+
+/// How an envelope is given to a link.
+type Give = fn(&Link, Envelope) -> Result<(), SendError>;
 
 impl Uplink {
     /// Takes over an endpoint's events. The task ends when the endpoint does. Must be called within a tokio runtime.
@@ -114,6 +119,7 @@ impl Uplink {
             settled: Vec::new(),
             readiness: Readiness::default(),
             closed: false,
+            alarm: Duration::ZERO,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -137,6 +143,26 @@ impl Uplink {
         deadline: Duration,
         done: impl FnOnce(Result<Envelope, CallError>) + Send + 'static,
     ) {
+        self.ask(request, deadline, Box::new(done), Link::try_send);
+    }
+
+    /// The same for a thread that is no task: the request waits for [`flush`](Self::flush), which must follow soon.
+    pub fn queue(
+        &self,
+        request: Envelope,
+        deadline: Duration,
+        done: impl FnOnce(Result<Envelope, CallError>) + Send + 'static,
+    ) {
+        self.ask(request, deadline, Box::new(done), Link::queue);
+    }
+
+    /// Writes what was queued, from the caller's thread if that is possible at once.
+    pub fn flush(&self) {
+        let links: Vec<Link> = self.shared.state().links.values().cloned().collect();
+        links.iter().for_each(Link::flush);
+    }
+
+    fn ask(&self, request: Envelope, deadline: Duration, done: Done, give: Give) {
         let shared = &self.shared;
         let now = shared.start.elapsed();
         let mut guard = shared.state();
@@ -144,22 +170,21 @@ impl Uplink {
         let wake = if state.closed {
             state
                 .settled
-                .push((Box::new(done), Err(CallError::Unavailable { retry_after_ms: 0 })));
+                .push((done, Err(CallError::Unavailable { retry_after_ms: 0 })));
             true
         } else {
-            let due_before = state.core.next_deadline();
             let links = &state.links;
             let settled = state.core.submit(
                 now,
                 request,
                 deadline,
-                Box::new(done),
+                done,
                 &mut state.rng,
-                &mut |link, envelope| send(links, link, envelope),
+                &mut |link, envelope| send(links, link, envelope, give),
             );
             let is_settled = settled.is_some();
             state.settled.extend(settled);
-            is_settled || state.core.next_deadline() != due_before
+            is_settled || state.core.next_deadline().is_some_and(|at| at < state.alarm)
         };
         let orphaned = if state.closed {
             std::mem::take(&mut state.settled)
@@ -209,6 +234,18 @@ impl Caller for Uplink {
     }
 }
 
+impl State {
+    /// When the task is to look for deadlines. An alarm that is set for something settled meanwhile stays: to ring once in
+    /// vain costs less than being woken for each first request of many.
+    fn set_alarm(&mut self, now: Duration) -> Duration {
+        let next = self.core.next_deadline();
+        if self.alarm <= now || next.is_some_and(|next| next < self.alarm) {
+            self.alarm = next.unwrap_or(now + LONG_SLEEP);
+        }
+        self.alarm
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock calls foreign code, so a poisoned state is whole.
@@ -224,19 +261,19 @@ async fn run(
 ) {
     let mut batch = Vec::with_capacity(BATCH_LEN);
     let mut work = Work::default();
+    let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     loop {
-        let due = shared
-            .state()
-            .core
-            .next_deadline()
-            .unwrap_or_else(|| shared.start.elapsed() + LONG_SLEEP);
+        let at = shared.start + shared.state().set_alarm(shared.start.elapsed());
+        if alarm.deadline() != at {
+            alarm.as_mut().reset(at);
+        }
         tokio::select! {
             // Answers first: after a standstill they are there, and every deadline is over. And in a fixed order, so that a
             // simulation replays.
             biased;
             received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
             () = shared.wake.notified() => {}
-            () = tokio::time::sleep_until(shared.start + due) => {}
+            () = &mut alarm => {}
             () = endpoint.stopped(), if batch.is_empty() => break,
         }
         {
@@ -297,7 +334,7 @@ fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
                     now,
                     id,
                     &mut state.rng,
-                    &mut |link, envelope| send(links, link, envelope),
+                    &mut |link, envelope| send(links, link, envelope, Link::try_send),
                 ));
             }
         }
@@ -315,7 +352,7 @@ fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
                     id,
                     envelope,
                     &mut state.rng,
-                    &mut |link, envelope| send(links, link, envelope),
+                    &mut |link, envelope| send(links, link, envelope, Link::try_send),
                 ));
             } else if is_probe {
                 let body = Bytes::from(state.readiness.to_probe_response().encode_to_vec());
@@ -334,10 +371,15 @@ fn settle(settled: impl IntoIterator<Item = Settled<Done>>) {
     }
 }
 
-fn send(links: &BTreeMap<LinkId, Link>, link: LinkId, envelope: Envelope) -> Result<(), crate::SendError> {
+fn send(
+    links: &BTreeMap<LinkId, Link>,
+    link: LinkId,
+    envelope: Envelope,
+    give: Give,
+) -> Result<(), SendError> {
     match links.get(&link) {
-        Some(link) => link.try_send(envelope),
-        None => Err(crate::SendError::Closed(Box::new(envelope))),
+        Some(link) => give(link, envelope),
+        None => Err(SendError::Closed(Box::new(envelope))),
     }
 }
 
