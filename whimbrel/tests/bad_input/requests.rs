@@ -415,9 +415,11 @@ fn every_method(conversation: &Bytes) -> Vec<(Method, Vec<u8>)> {
     fn of(method: Method, message: &impl Message) -> (Method, Vec<u8>) {
         (method, message.encode_to_vec())
     }
-    let (conversation, operation_id) = (conversation.clone(), operation_id(now_ms()));
+    let conversation = conversation.clone();
+    // Each its own: what a member was refused is kept under its id.
+    let id = || operation_id(now_ms());
     let (mallory, alice) = ("mallory".to_owned(), "alice".to_owned());
-    let messages = vec![text(operation_id.clone(), "let me in")];
+    let messages = vec![text(id(), "let me in")];
     let send = SendRequest {
         conversation: conversation.clone(),
         messages,
@@ -436,7 +438,7 @@ fn every_method(conversation: &Bytes) -> Vec<(Method, Vec<u8>)> {
         read_seq: 1,
     };
     let recall = RecallRequest {
-        operation_id: operation_id.clone(),
+        operation_id: id(),
         conversation: conversation.clone(),
         seq: 1,
     };
@@ -448,32 +450,32 @@ fn every_method(conversation: &Bytes) -> Vec<(Method, Vec<u8>)> {
         ..ListMembersRequest::default()
     };
     let invite = InviteRequest {
-        operation_id: operation_id.clone(),
+        operation_id: id(),
         conversation: conversation.clone(),
         uids: vec![mallory.clone()],
     };
     let remove = RemoveMembersRequest {
-        operation_id: operation_id.clone(),
+        operation_id: id(),
         conversation: conversation.clone(),
         uids: vec![alice],
     };
     let leave = LeaveRequest {
-        operation_id: operation_id.clone(),
+        operation_id: id(),
         conversation: conversation.clone(),
     };
     let rename = RenameGroupRequest {
-        operation_id: operation_id.clone(),
+        operation_id: id(),
         conversation: conversation.clone(),
         name: "mine".to_owned(),
     };
     let set_role = SetRoleRequest {
-        operation_id: operation_id.clone(),
+        operation_id: id(),
         conversation: conversation.clone(),
         uid: mallory.clone(),
         role: Role::Admin.into(),
     };
     let transfer = TransferOwnershipRequest {
-        operation_id,
+        operation_id: id(),
         conversation,
         uid: mallory,
     };
