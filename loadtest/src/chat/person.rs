@@ -13,12 +13,17 @@ use crate::record::Device;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Sync,
-    Send,
+    Send {
+        /// What it says that its sender has seen.
+        seen_seq: u64,
+    },
     Pull {
         from_seq: u64,
     },
     /// A step on the way to a conversation.
     Prepare,
+    /// A change of a group's members.
+    Change,
 }
 
 /// See the module.
@@ -46,6 +51,8 @@ pub(super) struct Person {
     pub(super) last_acked: u64,
     /// Others' messages of this run, each once.
     pub(super) received: u64,
+    /// As a group's owner: when to ask for the change that is due.
+    pub(super) change_at: Option<Duration>,
 }
 
 impl Person {
@@ -67,6 +74,7 @@ impl Person {
             acked: 0,
             last_acked: 0,
             received: 0,
+            change_at: None,
         }
     }
 
@@ -94,6 +102,7 @@ impl Person {
             self.outbox.due(),
             self.inbox.due(),
             self.sync_at,
+            self.change_at,
             (!self.syncing).then_some(self.net_sync_at),
         ];
         moments.into_iter().flatten().min()
