@@ -136,7 +136,7 @@ impl fmt::Display for Outcome {
             "retries",
             "violations",
         ] {
-            writeln!(f, "{name:<18}{:>14}", self.load[name])?;
+            writeln!(f, "{name:<20}{:>14}", self.load[name])?;
         }
         let told = self.load["violations_told"].as_array();
         for violation in told.into_iter().flatten().take(TOLD_MAX) {
