@@ -1,6 +1,6 @@
 //! A user's device: the SDK's core over one connection at a time, and the account of all it was told and shown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,8 +36,6 @@ pub(crate) struct Device {
     pub(crate) answers: Vec<(u64, CallResult)>,
     /// The newest row of each conversation.
     pub(crate) rows: BTreeMap<ConversationId, Row>,
-    /// Conversations in which a message of its was refused.
-    pub(crate) refused: BTreeSet<ConversationId>,
     /// The newest entry shown of each conversation.
     pub(crate) shown: BTreeMap<ConversationId, u64>,
     connection: Option<Connection>,
@@ -86,7 +84,6 @@ impl Device {
             client: SimulatedClient::new(identity, token, dice.next()),
             answers: Vec::new(),
             rows: BTreeMap::new(),
-            refused: BTreeSet::new(),
             shown: BTreeMap::new(),
             connection: None,
             dialling: None,
@@ -365,7 +362,6 @@ impl Device {
                     }
                     SendState::Failed { error } => {
                         let code = error.code;
-                        self.refused.insert(id);
                         note!(scene.trace, scene.now_ms, "{} refused {id} {code}", self.name);
                         scene.history.apply(Happened::Refused { id, text, code });
                     }

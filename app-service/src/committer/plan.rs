@@ -108,19 +108,17 @@ impl Planner<'_> {
     }
 
     fn decide(&self, lane: &LaneWork, state: &mut State, job: &Job) -> Outcome {
-        let decision = job.mutation.decide(&Ask {
+        let (decided, changes) = job.mutation.decide(&Ask {
             conversation: lane.keys.conversation(),
             state,
             actor: &job.actor,
             now_ms: self.now_ms,
             read_point: job.read_point,
         });
-        match decision {
-            Ok(decision) => {
-                state.apply(decision.changes);
-                Outcome::Answer(decision.answer)
-            }
-            Err(Refusal::Failure(failure)) => Outcome::Failure(failure),
+        state.apply(changes);
+        match decided {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(Refusal::Failure(failure) | Refusal::Standing(failure)) => Outcome::Failure(failure),
             Err(Refusal::NeedsReadPoint(seq)) => Outcome::NeedsReadPoint(seq),
         }
     }
@@ -260,14 +258,16 @@ impl Planner<'_> {
         }
     }
 
-    /// Drops operations that nobody may ask about any more, a day's worth at a time.
+    /// Drops operations that nobody may ask about any more, a day's worth at a time. A commit that only remembers refusals does
+    /// it too: in a conversation where nothing else happens they would pile up.
     async fn drop_expired(
         &self,
         keys: &ConversationKeys,
         state: &mut State,
         batch: &mut Batch,
     ) -> Result<(), Failure> {
-        let Some(head) = state.head.as_mut().filter(|_| state.written.head) else {
+        let remembers = state.written.head || !state.written.operations.is_empty();
+        let Some(head) = state.head.as_mut().filter(|_| remembers) else {
             return Ok(());
         };
         let horizon_ms = self.age_now_ms.saturating_sub(OPERATION_HORIZON_MS);
@@ -290,6 +290,7 @@ impl Planner<'_> {
             Some(last_ms) => last_ms,
             None => horizon_ms - OPERATION_SLACK_MS / 2,
         };
+        state.written.head = true;
         for (key, _) in page.entries {
             batch.delete(key);
         }

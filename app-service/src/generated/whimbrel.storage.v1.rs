@@ -110,7 +110,7 @@ pub struct RosterItem {
     #[prost(uint64, tag = "4")]
     pub first_visible_seq: u64,
 }
-/// What an operation did, so that its retry gets the same answer.
+/// What an operation did, or why it was refused, so that every attempt at it gets the same answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Operation {
     /// The entry it wrote, 0 for none.
@@ -123,6 +123,17 @@ pub struct Operation {
     pub digest: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "4")]
     pub rev: u64,
+    /// Set when it was not carried out, and never will be; `time_ms` is then the time of the refusal.
+    #[prost(message, optional, tag = "5")]
+    pub refused: ::core::option::Option<Refused>,
+}
+/// As the asker was told.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refused {
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
 }
 /// At (conversation, rev): the entry that this rev changed last.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

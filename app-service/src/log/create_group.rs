@@ -2,9 +2,10 @@
 
 use whimbrel_protocol::client::{self, ChangeKind, Role};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::Seq;
+use whimbrel_protocol::ids::{OperationId, Seq};
 
 use super::decision::{Actor, Ask, Decide, Decision, GroupOperation, Named, Refusal};
+use super::digest::Digest;
 use super::state::ReadSet;
 use crate::failure::Failure;
 use crate::values::storage::{Head, Member};
@@ -20,6 +21,10 @@ pub(crate) struct CreateGroup {
 }
 
 impl Decide for CreateGroup {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
     }
@@ -29,14 +34,13 @@ impl Decide for CreateGroup {
             return Ok(done);
         }
         if ask.state.head.is_some() {
-            return Err(Failure::new(
+            return Err(Refusal::Failure(Failure::new(
                 Code::OperationMismatch,
                 format!(
                     "operation id {:?} has created a group before: make a new id",
                     self.operation.id
                 ),
-            )
-            .into());
+            )));
         }
         let member_count = 1 + u32::try_from(self.others.len()).expect("a request names at most 500");
         let mut draft = ask.draft(&Head {

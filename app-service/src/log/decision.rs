@@ -24,6 +24,9 @@ pub struct Actor {
 
 /// One kind of mutation. `reads` names what `decide` looks at; `decide` neither waits nor changes anything.
 pub(crate) trait Decide: Send + Sync {
+    /// The ids it is known by, each with what it is used for; none for what may be done any number of times. Asked for only
+    /// when it is refused.
+    fn operations(&self) -> Vec<(OperationId, Digest)>;
     /// Adds what must be loaded, besides the head.
     fn reads(&self, actor: &Actor, reads: &mut ReadSet);
     /// What becomes of it.
@@ -64,19 +67,15 @@ impl Decision {
     }
 }
 
-/// A mutation that cannot be carried out.
+/// A mutation that cannot be carried out. There is no way into it from a bare [`Failure`]: whoever refuses says which it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Not at all.
+    /// Whatever becomes of the conversation, or to a stranger, who leaves nothing behind in it.
     Failure(Failure),
+    /// As the conversation is now, to somebody who is or was a member. It stands: see [`super::refused`].
+    Standing(Failure),
     /// Not before somebody has found the [`ReadPoint`] at this seq, which may take many reads.
     NeedsReadPoint(Seq),
-}
-
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
 }
 
 /// What the asker is told.
@@ -93,8 +92,8 @@ impl<'a> Ask<'a> {
     /// What this operation did when it was carried out before; `None` when it is new.
     ///
     /// # Errors
-    /// When the id was used for something else, or is too old or too new to be remembered.
-    pub(crate) fn earlier(&self, id: OperationId, digest: &Digest) -> Result<Option<&'a Operation>, Failure> {
+    /// When it was refused before, or the id was used for something else, or is too old or too new to be remembered.
+    pub(crate) fn earlier(&self, id: OperationId, digest: &Digest) -> Result<Option<&'a Operation>, Refusal> {
         let key = OperationKey {
             id,
             user: self.actor.user,
@@ -105,24 +104,27 @@ impl<'a> Ask<'a> {
         }
         if let Some(operation) = self.state.operation(key) {
             if operation.digest[..] != digest.0 {
-                return Err(Failure::new(
+                return Err(Refusal::Failure(Failure::new(
                     Code::OperationMismatch,
                     format!(
                         "operation id {id:?} was used for something else: make a new id for each operation"
                     ),
-                ));
+                )));
+            }
+            if let Some(refused) = &operation.refused {
+                return Err(Refusal::Failure(refused.failure()));
             }
             return Ok(Some(operation));
         }
         let (time_ms, now_ms) = (id.time_ms(), self.now_ms);
         if time_ms + OPERATION_HORIZON_MS < now_ms || time_ms > now_ms + OPERATION_AHEAD_MAX_MS {
-            return Err(Failure::new(
+            return Err(Refusal::Failure(Failure::new(
                 Code::OperationExpired,
                 format!(
                     "operation id {id:?} was made at {time_ms} ms, it is {now_ms} ms now: it must not be older than 7 days nor \
                      5 minutes ahead; use the server's time"
                 ),
-            ));
+            )));
         }
         Ok(None)
     }
@@ -131,29 +133,30 @@ impl<'a> Ask<'a> {
     ///
     /// # Errors
     /// When there is none, or none any more.
-    pub(crate) fn membership(&self) -> Result<(&'a Head, &'a Member), Failure> {
+    pub(crate) fn membership(&self) -> Result<(&'a Head, &'a Member), Refusal> {
         let (head, member) = self.membership_now_or_before()?;
         if !member.current {
-            return Err(Failure::not_member());
+            return Err(Refusal::Standing(Failure::not_member()));
         }
         Ok((head, member))
     }
 
     /// The same for who may have left.
-    pub(crate) fn membership_now_or_before(&self) -> Result<(&'a Head, &'a Member), Failure> {
+    pub(crate) fn membership_now_or_before(&self) -> Result<(&'a Head, &'a Member), Refusal> {
         let head = self.state.head.as_ref();
         let member = self.state.member(self.actor.user);
-        head.zip(member).ok_or_else(Failure::unknown_conversation)
+        let place = head.zip(member);
+        place.ok_or_else(|| Refusal::Failure(Failure::unknown_conversation()))
     }
 
     /// The asker's place in a group.
-    pub(crate) fn group_membership(&self) -> Result<(&'a Head, &'a Member), Failure> {
+    pub(crate) fn group_membership(&self) -> Result<(&'a Head, &'a Member), Refusal> {
         let place = self.membership()?;
         if self.conversation.kind() == ConversationKind::Direct {
-            return Err(Failure::new(
+            return Err(Refusal::Failure(Failure::new(
                 Code::NotAllowed,
                 "a direct conversation has no name, roles or changing members: create a group",
-            ));
+            )));
         }
         Ok(place)
     }
@@ -288,17 +291,13 @@ impl Draft<'_> {
 
     /// Remembers what the operation did.
     pub(crate) fn remember(&mut self, id: OperationId, digest: &Digest, seq: Seq, rev: Rev) {
-        let oldest = &mut self.head.oldest_operation_ms;
-        *oldest = if *oldest == 0 {
-            id.time_ms()
-        } else {
-            (*oldest).min(id.time_ms())
-        };
+        self.head.oldest_operation_ms = oldest_with(self.head.oldest_operation_ms, id);
         let operation = Operation {
             seq: seq.0,
             time_ms: self.head.last_time_ms,
             digest: bytes::Bytes::copy_from_slice(&digest.0),
             rev: rev.0,
+            refused: None,
         };
         let key = OperationKey {
             id,
@@ -331,6 +330,15 @@ impl Draft<'_> {
     }
 }
 
+/// A head's `oldest_operation_ms` once `id` is remembered too.
+pub(crate) fn oldest_with(oldest_ms: u64, id: OperationId) -> u64 {
+    if oldest_ms == 0 {
+        id.time_ms()
+    } else {
+        oldest_ms.min(id.time_ms())
+    }
+}
+
 /// What every change of a group carries.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupOperation {
@@ -339,6 +347,11 @@ pub(crate) struct GroupOperation {
 }
 
 impl GroupOperation {
+    /// For [`Decide::operations`].
+    pub(crate) fn known_by(&self) -> Vec<(OperationId, Digest)> {
+        vec![(self.id, self.digest)]
+    }
+
     pub(crate) fn read(&self, actor: &Actor, reads: &mut ReadSet) {
         reads.members.insert(actor.user);
         reads.operations.insert(OperationKey {
@@ -348,7 +361,7 @@ impl GroupOperation {
     }
 
     /// The answer of the time before, if there was one.
-    pub(crate) fn earlier(&self, ask: &Ask<'_>) -> Result<Option<Decision>, Failure> {
+    pub(crate) fn earlier(&self, ask: &Ask<'_>) -> Result<Option<Decision>, Refusal> {
         let earlier = ask.earlier(self.id, &self.digest)?;
         Ok(earlier.map(|operation| {
             Decision::unchanged(Answer::GroupChanged {

@@ -2,9 +2,10 @@
 
 use whimbrel_protocol::client::{self, ChangeKind, Role};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::{Seq, UserId};
+use whimbrel_protocol::ids::{OperationId, Seq, UserId};
 
 use super::decision::{Actor, Ask, Decide, Decision, Draft, GroupOperation, Named, Refusal};
+use super::digest::Digest;
 use super::state::ReadSet;
 use crate::failure::Failure;
 use crate::values::storage::Member;
@@ -24,6 +25,10 @@ pub(crate) struct Leave {
 }
 
 impl Decide for RemoveMembers {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
         reads.members.extend(self.users.iter().map(|named| named.user));
@@ -45,14 +50,13 @@ impl Decide for RemoveMembers {
                 Role::Member | Role::Unspecified => false,
             };
             if !may_remove {
-                return Err(Failure::new(
+                return Err(Refusal::Standing(Failure::new(
                     Code::NotAllowed,
                     format!(
                         "you may not remove {:?}: the owner removes anybody, an admin ordinary members",
                         named.uid
                     ),
-                )
-                .into());
+                )));
             }
             leaving.push((named.user, member));
         }
@@ -66,6 +70,10 @@ impl Decide for RemoveMembers {
 }
 
 impl Decide for Leave {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
     }
@@ -76,14 +84,13 @@ impl Decide for Leave {
         }
         let (head, member) = ask.group_membership()?;
         if member.client_role() == Role::Owner && head.member_count > 1 {
-            return Err(Failure::new(
+            return Err(Refusal::Standing(Failure::new(
                 Code::NotAllowed,
                 format!(
                     "the owner of a group of {} may not leave: transfer the ownership first",
                     head.member_count
                 ),
-            )
-            .into());
+            )));
         }
         let mut draft = ask.draft(head);
         let seq = depart(

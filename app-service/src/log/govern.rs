@@ -2,9 +2,10 @@
 
 use whimbrel_protocol::client::{self, ChangeKind, Role};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::Seq;
+use whimbrel_protocol::ids::{OperationId, Seq};
 
 use super::decision::{Actor, Ask, Decide, Decision, GroupOperation, Named, Refusal};
+use super::digest::Digest;
 use super::state::ReadSet;
 use crate::failure::Failure;
 use crate::values::storage::Member;
@@ -33,6 +34,10 @@ pub(crate) struct TransferOwnership {
 }
 
 impl Decide for Rename {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
     }
@@ -43,9 +48,10 @@ impl Decide for Rename {
         }
         let (head, member) = ask.group_membership()?;
         if !matches!(member.client_role(), Role::Owner | Role::Admin) {
-            return Err(
-                Failure::new(Code::NotAllowed, "only the owner or an admin renames the group").into(),
-            );
+            return Err(Refusal::Standing(Failure::new(
+                Code::NotAllowed,
+                "only the owner or an admin renames the group",
+            )));
         }
         let mut draft = ask.draft(head);
         if head.name == self.name {
@@ -63,6 +69,10 @@ impl Decide for Rename {
 }
 
 impl Decide for SetRole {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
         reads.members.insert(self.named.user);
@@ -76,11 +86,10 @@ impl Decide for SetRole {
         require_owner(member)?;
         let target = target(ask, &self.named)?;
         if target.client_role() == Role::Owner {
-            return Err(Failure::new(
+            return Err(Refusal::Standing(Failure::new(
                 Code::NotAllowed,
                 "the owner's role does not change by setting it: transfer the ownership",
-            )
-            .into());
+            )));
         }
         let mut draft = ask.draft(head);
         if target.client_role() == self.role {
@@ -99,6 +108,10 @@ impl Decide for SetRole {
 }
 
 impl Decide for TransferOwnership {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
         reads.members.insert(self.named.user);
@@ -130,23 +143,23 @@ impl Decide for TransferOwnership {
     }
 }
 
-fn require_owner(member: &Member) -> Result<(), Failure> {
+fn require_owner(member: &Member) -> Result<(), Refusal> {
     if member.client_role() == Role::Owner {
         return Ok(());
     }
-    Err(Failure::new(
+    Err(Refusal::Standing(Failure::new(
         Code::NotAllowed,
         "only the owner of the group sets roles and transfers the ownership",
-    ))
+    )))
 }
 
-fn target<'a>(ask: &Ask<'a>, named: &Named) -> Result<&'a Member, Failure> {
+fn target<'a>(ask: &Ask<'a>, named: &Named) -> Result<&'a Member, Refusal> {
     let member = ask.state.member(named.user).filter(|member| member.current);
     member.ok_or_else(|| {
-        Failure::invalid(format!(
+        Refusal::Standing(Failure::invalid(format!(
             "{:?} is no member of the group: invite them first",
             named.uid
-        ))
+        )))
     })
 }
 

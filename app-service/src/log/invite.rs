@@ -2,9 +2,10 @@
 
 use whimbrel_protocol::client::{self, ChangeKind, Role};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::Seq;
+use whimbrel_protocol::ids::{OperationId, Seq};
 
 use super::decision::{Actor, Ask, Decide, Decision, GroupOperation, Named, Refusal};
+use super::digest::Digest;
 use super::limits::GROUP_MEMBERS_MAX;
 use super::state::ReadSet;
 use crate::failure::Failure;
@@ -19,6 +20,10 @@ pub(crate) struct Invite {
 }
 
 impl Decide for Invite {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        self.operation.known_by()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         self.operation.read(actor, reads);
         reads.members.extend(self.users.iter().map(|named| named.user));
@@ -38,15 +43,14 @@ impl Decide for Invite {
         let member_count =
             head.member_count + u32::try_from(newcomers.len()).expect("a request names at most 500");
         if member_count > GROUP_MEMBERS_MAX {
-            return Err(Failure::new(
+            return Err(Refusal::Standing(Failure::new(
                 Code::GroupFull,
                 format!(
                     "the group has {} members and {} would join: at most {GROUP_MEMBERS_MAX} fit",
                     head.member_count,
                     newcomers.len()
                 ),
-            )
-            .into());
+            )));
         }
         draft.head.member_count = member_count;
         let change = client::GroupChange {

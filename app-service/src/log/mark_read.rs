@@ -1,8 +1,9 @@
 //! MarkRead: moves the asker's read position forward. It carries no operation id: doing it again changes nothing.
 
-use whimbrel_protocol::ids::Seq;
+use whimbrel_protocol::ids::{OperationId, Seq};
 
 use super::decision::{Actor, Answer, Ask, Decide, Decision, Refusal};
+use super::digest::Digest;
 use super::send::read_up_to;
 use super::state::{Changes, MemberChange, ReadSet};
 use crate::committed::Changed;
@@ -14,6 +15,10 @@ pub(crate) struct MarkRead {
 }
 
 impl Decide for MarkRead {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        Vec::new()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         reads.members.insert(actor.user);
         if self.read_seq.0 > 0 {

@@ -20,12 +20,14 @@ pub(crate) mod mutation;
 pub(crate) mod open_direct;
 mod reading;
 mod recall;
+mod refused;
 mod request;
 mod send;
 pub(crate) mod state;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
+mod unknown_user;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,7 @@ use decision::{Answer, GroupOperation, Named};
 use digest::Digest;
 use mutation::Mutation;
 use request::OperationKind;
+use unknown_user::{NamesUnknownUser, UnknownUser};
 
 /// How often a mutation may learn that it needs a read point. One is enough unless the asker's own sends keep moving in
 /// between.
@@ -218,7 +221,7 @@ impl Log {
         }
         let peer = self
             .named(actor, vec![uid])
-            .await?
+            .await??
             .pop()
             .ok_or_else(|| Failure::invalid("nobody is named"))?;
         let conversation = direct_conversation(&actor.app, actor.user, peer.user);
@@ -251,7 +254,7 @@ impl Log {
             .chain(uid_parts(&uids));
         let operation = operation(&request.operation_id, OperationKind::CreateGroup, parts)?;
         let conversation = group_conversation(&actor.app, actor.user, operation.id);
-        let others = self.named(actor, uids).await?;
+        let others = self.named(actor, uids).await??;
         let create = create_group::CreateGroup {
             operation,
             name,
@@ -279,11 +282,13 @@ impl Log {
         let users = if self.is_member(actor, conversation).await? {
             self.named(actor, uids).await?
         } else {
-            self.found(actor, uids).await?
+            Ok(self.found(actor, uids).await?)
         };
-        let invite = invite::Invite { operation, users };
-        self.change_group(actor, conversation, Mutation::Invite(invite), deadline)
-            .await
+        let mutation = match users {
+            Ok(users) => Mutation::Invite(invite::Invite { operation, users }),
+            Err(unknown) => Mutation::NamesUnknownUser(NamesUnknownUser { operation, unknown }),
+        };
+        self.change_group(actor, conversation, mutation, deadline).await
     }
 
     /// Removes users from a group.
@@ -371,14 +376,15 @@ impl Log {
         let number = request.role.to_be_bytes();
         let parts = [request.uid.as_bytes(), &number[..]];
         let operation = operation(&request.operation_id, OperationKind::SetRole, parts)?;
-        let named = self.existing(actor, &request.uid).await?;
-        let set_role = govern::SetRole {
-            operation,
-            named,
-            role,
+        let mutation = match self.existing(actor, &request.uid).await? {
+            Ok(named) => Mutation::SetRole(govern::SetRole {
+                operation,
+                named,
+                role,
+            }),
+            Err(unknown) => Mutation::NamesUnknownUser(NamesUnknownUser { operation, unknown }),
         };
-        self.change_group(actor, conversation, Mutation::SetRole(set_role), deadline)
-            .await
+        self.change_group(actor, conversation, mutation, deadline).await
     }
 
     /// Makes another member the owner.
@@ -394,15 +400,11 @@ impl Log {
         let conversation = request::conversation(&request.conversation)?;
         let parts = [request.uid.as_bytes()];
         let operation = operation(&request.operation_id, OperationKind::TransferOwnership, parts)?;
-        let named = self.existing(actor, &request.uid).await?;
-        let transfer = govern::TransferOwnership { operation, named };
-        self.change_group(
-            actor,
-            conversation,
-            Mutation::TransferOwnership(transfer),
-            deadline,
-        )
-        .await
+        let mutation = match self.existing(actor, &request.uid).await? {
+            Ok(named) => Mutation::TransferOwnership(govern::TransferOwnership { operation, named }),
+            Err(unknown) => Mutation::NamesUnknownUser(NamesUnknownUser { operation, unknown }),
+        };
+        self.change_group(actor, conversation, mutation, deadline).await
     }
 
     /// Those of the named users who exist.
@@ -415,32 +417,30 @@ impl Log {
     }
 
     /// Users to be named, made where the app allows it.
-    async fn named(&self, actor: &Actor, uids: Vec<Uid>) -> Result<Vec<Named>, Failure> {
+    async fn named(&self, actor: &Actor, uids: Vec<Uid>) -> Result<Result<Vec<Named>, UnknownUser>, Failure> {
         let users = if (self.options_of)(&actor.app).create_users_on_reference {
             self.users.resolve_or_create(&actor.app, &uids).await?
         } else {
             let found = self.users.resolve(&actor.app, &uids).await?;
             let pairs = uids.iter().zip(found);
-            pairs
-                .map(|(uid, user)| user.ok_or_else(|| unknown_user(uid)))
-                .collect::<Result<_, _>>()?
+            let known = pairs.map(|(uid, user)| user.ok_or_else(|| UnknownUser(uid.clone())));
+            match known.collect::<Result<Vec<_>, _>>() {
+                Ok(users) => users,
+                Err(unknown) => return Ok(Err(unknown)),
+            }
         };
-        Ok(uids
-            .into_iter()
-            .zip(users)
-            .map(|(uid, user)| Named { user, uid })
-            .collect())
+        let pairs = uids.into_iter().zip(users);
+        Ok(Ok(pairs.map(|(uid, user)| Named { user, uid }).collect()))
     }
 
-    async fn existing(&self, actor: &Actor, uid: &str) -> Result<Named, Failure> {
+    /// A user who is named and must be there.
+    async fn existing(&self, actor: &Actor, uid: &str) -> Result<Result<Named, UnknownUser>, Failure> {
         let uid = Uid::new(uid)?;
         let found = self.users.resolve(&actor.app, std::slice::from_ref(&uid)).await?;
-        let user = found
-            .into_iter()
-            .next()
-            .flatten()
-            .ok_or_else(|| unknown_user(&uid))?;
-        Ok(Named { user, uid })
+        Ok(match found.into_iter().next().flatten() {
+            Some(user) => Ok(Named { user, uid }),
+            None => Err(UnknownUser(uid)),
+        })
     }
 
     async fn change_group(
@@ -508,13 +508,6 @@ fn operation<'a>(
     let id: OperationId = request::operation_id(id)?;
     let digest: Digest = request::digest(kind, parts);
     Ok(GroupOperation { id, digest })
-}
-
-fn unknown_user(uid: &Uid) -> Failure {
-    Failure::new(
-        Code::UnknownUser,
-        format!("there is no user {uid:?} yet: they log in first, or your server creates them"),
-    )
 }
 
 fn misfit(answer: &Answer) -> Failure {

@@ -3,15 +3,17 @@
 use prost::Message as _;
 
 use super::create_group::CreateGroup;
-use super::decision::{Actor, Ask, Decide, Decision, Refusal};
+use super::decision::{Actor, Answer, Ask, Decide, Refusal};
 use super::depart::{Leave, RemoveMembers};
 use super::govern::{Rename, SetRole, TransferOwnership};
 use super::invite::Invite;
 use super::mark_read::MarkRead;
 use super::open_direct::OpenDirect;
 use super::recall::Recall;
+use super::refused;
 use super::send::Send;
-use super::state::ReadSet;
+use super::state::{Changes, ReadSet};
+use super::unknown_user::NamesUnknownUser;
 
 /// A change of one conversation, checked but not yet decided.
 #[derive(Debug, Clone)]
@@ -27,6 +29,7 @@ pub(crate) enum Mutation {
     Rename(Rename),
     SetRole(SetRole),
     TransferOwnership(TransferOwnership),
+    NamesUnknownUser(NamesUnknownUser),
 }
 
 impl Mutation {
@@ -43,6 +46,7 @@ impl Mutation {
             Self::Rename(kind) => kind,
             Self::SetRole(kind) => kind,
             Self::TransferOwnership(kind) => kind,
+            Self::NamesUnknownUser(kind) => kind,
         }
     }
 
@@ -51,9 +55,16 @@ impl Mutation {
         self.kind().reads(actor, reads);
     }
 
-    /// What becomes of it.
-    pub(crate) fn decide(&self, ask: &Ask<'_>) -> Result<Decision, Refusal> {
-        self.kind().decide(ask)
+    /// What becomes of it, and what it changes, which may be something though it is refused.
+    pub(crate) fn decide(&self, ask: &Ask<'_>) -> (Result<Answer, Refusal>, Changes) {
+        match self.kind().decide(ask) {
+            Ok(decision) => (Ok(decision.answer), decision.changes),
+            Err(Refusal::Standing(failure)) => {
+                let changes = refused::remember(ask, &self.kind().operations(), &failure);
+                (Err(Refusal::Standing(failure)), changes)
+            }
+            Err(refusal) => (Err(refusal), Changes::default()),
+        }
     }
 
     /// About how many keys it writes, for the bounds of a group commit.

@@ -1,9 +1,10 @@
 //! OpenDirect: makes the conversation of two users, once. Its id follows from them, so no operation id is needed.
 
 use whimbrel_protocol::client;
-use whimbrel_protocol::ids::UserId;
+use whimbrel_protocol::ids::{OperationId, UserId};
 
 use super::decision::{Actor, Answer, Ask, Decide, Decision, Named, Refusal};
+use super::digest::Digest;
 use super::state::{Changes, MemberChange, ReadSet};
 use crate::reads::conversation_info;
 use crate::values::storage::{Head, Interval, Member, Peer};
@@ -15,6 +16,10 @@ pub(crate) struct OpenDirect {
 }
 
 impl Decide for OpenDirect {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        Vec::new()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         reads.members.extend([actor.user, self.peer.user]);
     }

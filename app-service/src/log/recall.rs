@@ -18,6 +18,10 @@ pub(crate) struct Recall {
 }
 
 impl Decide for Recall {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        vec![(self.id, self.digest)]
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         reads.members.insert(actor.user);
         reads.operations.insert(OperationKey {
@@ -36,43 +40,42 @@ impl Decide for Recall {
         let (head, member) = ask.membership()?;
         let visible = ask.state.entry(self.seq).filter(|entry| member.sees(entry.seq()));
         let old = visible.ok_or_else(|| {
-            Failure::new(
+            Refusal::Standing(Failure::new(
                 Code::UnknownEntry,
                 format!(
                     "there is no entry {} that you may see: the last is {}",
                     self.seq.0, head.seq
                 ),
-            )
+            ))
         })?;
         let is_moderator = ask.conversation.kind() == ConversationKind::Group
             && matches!(member.client_role(), client::Role::Admin | client::Role::Owner);
         match &old.entry.body {
             Some(Body::RecalledByUid(_)) => {
-                // A taken-back entry never changes again, so there is nothing to remember.
-                return Ok(Decision::unchanged(Answer::Recalled {
-                    rev: Rev(old.entry.rev),
-                }));
+                // Nothing changes, but a retry after the asker's removal must hear the same.
+                let rev = Rev(old.entry.rev);
+                let mut draft = ask.draft(head);
+                draft.remember(self.id, &self.digest, self.seq, rev);
+                return Ok(draft.decide(Answer::Recalled { rev }));
             }
             Some(Body::Message(_)) if old.sender == ask.actor.user || is_moderator => {}
             Some(Body::Message(_)) => {
-                return Err(Failure::new(
+                return Err(Refusal::Standing(Failure::new(
                     Code::NotAllowed,
                     format!(
                         "message {} is another's: its sender or an admin of the group takes it back",
                         self.seq.0
                     ),
-                )
-                .into());
+                )));
             }
             Some(Body::Change(_)) | None => {
-                return Err(Failure::new(
+                return Err(Refusal::Standing(Failure::new(
                     Code::NotAllowed,
                     format!(
                         "entry {} tells of a change of the group and stays: only messages are taken back",
                         self.seq.0
                     ),
-                )
-                .into());
+                )));
             }
         }
 

@@ -29,6 +29,11 @@ pub(crate) struct Message {
 }
 
 impl Decide for Send {
+    fn operations(&self) -> Vec<(OperationId, Digest)> {
+        let messages = self.messages.iter();
+        messages.map(|message| (message.id, message.digest)).collect()
+    }
+
     fn reads(&self, actor: &Actor, reads: &mut ReadSet) {
         reads.members.insert(actor.user);
         for message in &self.messages {
@@ -43,7 +48,8 @@ impl Decide for Send {
     }
 
     fn decide(&self, ask: &Ask<'_>) -> Result<Decision, Refusal> {
-        // Each message by itself: a retry may have been batched anew.
+        // Each message by itself: a retry may have been batched anew. One that was refused before refuses the batch, and
+        // leaves the others as new as they were: the asker sends each alone to learn its fate.
         let mut accepted = Vec::with_capacity(self.messages.len());
         for message in &self.messages {
             let earlier = ask.earlier(message.id, &message.digest)?;
@@ -96,13 +102,13 @@ pub(super) fn read_up_to(ask: &Ask<'_>, head: &Head, member: &mut Member, seq: S
         member.counted(head)
     } else {
         let entry = ask.state.entry(seq).ok_or_else(|| {
-            Failure::new(
+            Refusal::Failure(Failure::new(
                 Code::Internal,
                 format!(
                     "entry {} of {} is missing below its head",
                     seq.0, ask.conversation
                 ),
-            )
+            ))
         })?;
         entry.entry.counted
     };

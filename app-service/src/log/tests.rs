@@ -96,9 +96,14 @@ impl Group {
             now_ms: NOW_MS,
             read_point: self.read_point,
         };
-        let decision = mutation.decide(&ask)?;
-        self.state.apply(decision.changes);
-        Ok(decision.answer)
+        let (decided, changes) = mutation.decide(&ask);
+        self.state.apply(changes);
+        decided
+    }
+
+    /// What the next decisions write, apart from what was written before.
+    fn write_anew(&mut self) {
+        self.state.written = super::state::Written::default();
     }
 
     fn seqs(&mut self, actor: &Actor, mutation: &Mutation) -> Vec<u64> {
@@ -110,7 +115,7 @@ impl Group {
 
     fn code(&mut self, actor: &Actor, mutation: &Mutation) -> Code {
         match self.decide(actor, mutation).unwrap_err() {
-            Refusal::Failure(failure) => failure.code,
+            Refusal::Failure(failure) | Refusal::Standing(failure) => failure.code,
             Refusal::NeedsReadPoint(seq) => unreachable!("a read point at {seq:?} is not expected"),
         }
     }
@@ -165,7 +170,8 @@ fn a_removal_stops_the_sends_behind_it_in_the_same_group() {
     // What was done before is still answered.
     assert_eq!(group.seqs(&bob(), &send([1], 0)), [2]);
     group.decide(&ann(), &invite(4, &bob())).unwrap();
-    assert_eq!(group.seqs(&bob(), &send([3], 0)), [5]);
+    assert_eq!(group.code(&bob(), &send([3], 0)), Code::NotMember);
+    assert_eq!(group.seqs(&bob(), &send([5], 0)), [5]);
     let member = group.state.member(bob().user).unwrap();
     assert!(member.sees(Seq(3)) && member.sees(Seq(4)));
     assert_eq!(group.state.head.as_ref().unwrap().member_count, 2);
@@ -270,6 +276,99 @@ fn a_failed_batch_leaves_the_state_as_it_was() {
         (group.state.head.clone(), group.state.written.entries.clone()),
         before
     );
+}
+
+/// A group that bob was in.
+fn without_bob() -> Group {
+    let mut group = Group::of_two();
+    group.seqs(&bob(), &send([1], 0));
+    group.decide(&ann(), &remove(2, &bob())).unwrap();
+    group.write_anew();
+    group
+}
+
+#[test]
+fn of_a_refusal_nothing_is_written_but_what_is_remembered_under_its_ids() {
+    let mut group = without_bob();
+    let head = group.state.head.clone();
+    assert_eq!(group.code(&bob(), &send([7, 8], 0)), Code::NotMember);
+    let written = &group.state.written;
+    assert_eq!(written.operations.len(), 2);
+    assert!(!written.head && !written.for_everyone() && written.revs.is_empty());
+    assert!(written.members.is_empty() && written.roster.is_empty() && written.readers.is_empty());
+    assert_eq!(written.changed, crate::committed::Changed::default());
+    assert_eq!(group.state.head, head);
+    // Once.
+    group.write_anew();
+    assert_eq!(group.code(&bob(), &send([7, 8], 0)), Code::NotMember);
+    assert!(group.state.written.operations.is_empty());
+}
+
+#[test]
+fn a_batch_with_a_refused_message_is_refused_and_leaves_the_others_new() {
+    let mut group = without_bob();
+    assert_eq!(group.code(&bob(), &send([7], 0)), Code::NotMember);
+    group.decide(&ann(), &invite(4, &bob())).unwrap();
+    group.write_anew();
+    assert_eq!(group.code(&bob(), &send([6, 7, 8], 0)), Code::NotMember);
+    assert!(group.state.written.operations.is_empty());
+    assert_eq!(group.seqs(&bob(), &send([6, 8], 0)), [5, 6]);
+}
+
+#[test]
+fn what_was_carried_out_stays_so_in_a_batch_that_is_refused() {
+    let mut group = without_bob();
+    assert_eq!(group.code(&bob(), &send([1, 7], 0)), Code::NotMember);
+    assert_eq!(group.state.written.operations.len(), 1);
+    assert_eq!(group.seqs(&bob(), &send([1], 0)), [2]);
+    group.decide(&ann(), &invite(4, &bob())).unwrap();
+    assert_eq!(group.code(&bob(), &send([7], 0)), Code::NotMember);
+}
+
+#[test]
+fn a_refused_id_is_refused_for_something_else_as_any_used_id_is() {
+    let mut group = without_bob();
+    assert_eq!(group.code(&bob(), &send([7], 0)), Code::NotMember);
+    let Mutation::Send(mut other) = send([7], 0) else {
+        unreachable!("a send")
+    };
+    other.messages[0].digest = Digest([99; 16]);
+    assert_eq!(
+        group.code(&bob(), &Mutation::Send(other)),
+        Code::OperationMismatch
+    );
+}
+
+#[test]
+fn a_stranger_writes_nothing_by_being_refused() {
+    let mut group = without_bob();
+    let eve = actor("eve", 3);
+    assert_eq!(group.code(&eve, &send([7], 0)), Code::UnknownConversation);
+    assert_eq!(group.code(&eve, &invite(8, &eve)), Code::UnknownConversation);
+    assert!(group.state.written.operations.is_empty() && !group.state.written.head);
+    // Of what is not there, not even its creator.
+    let mut nothing = Group::empty(group_conversation(&ann().app, ann().user, id(9)));
+    assert_eq!(nothing.code(&ann(), &send([7], 0)), Code::UnknownConversation);
+    assert!(nothing.state.written.operations.is_empty());
+}
+
+#[test]
+fn the_head_knows_of_a_refused_id_that_is_older_than_all_others() {
+    let mut group = without_bob();
+    let before = group.state.head.clone().unwrap();
+    let Mutation::Send(mut old) = send([7], 0) else {
+        unreachable!("a send")
+    };
+    old.messages[0].id = OperationId::new(NOW_MS - 1_000, [7; 10]);
+    assert_eq!(group.code(&bob(), &Mutation::Send(old)), Code::NotMember);
+    assert!(group.state.written.head && !group.state.written.for_everyone());
+    let after = group.state.head.clone().unwrap();
+    assert_eq!(after.oldest_operation_ms, NOW_MS - 1_000);
+    let as_before = crate::values::storage::Head {
+        oldest_operation_ms: before.oldest_operation_ms,
+        ..after
+    };
+    assert_eq!(as_before, before);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod faulty;
 mod http;
 mod role;
 mod rooms;
+mod silence;
 mod switch;
 mod sync_laws;
 mod two_nodes;

@@ -7,6 +7,7 @@ mod faults;
 mod groups;
 mod membership;
 mod pages;
+mod refusals;
 mod sends;
 mod unread;
 mod users;

@@ -2,7 +2,8 @@
 //!
 //! The node is production's, whole: decoding, checks, lanes, decisions, group commit, reads, rows. What must hold: every
 //! request is answered, never by a fault of ours; a good answer is the method's own; the same request again, with the same
-//! operation id, gets the same answer; the seqs of a conversation only rise.
+//! operation id, gets the same answer; what was refused for good is so at the end, whatever has happened since; the seqs of a
+//! conversation only rise.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use whimbrel_app_service::auth::{TokenRole, mint};
 use whimbrel_app_service::service::Answer;
 use whimbrel_protocol::client::{self, content::Content as Kind};
 use whimbrel_protocol::cluster::{self, Envelope, Status};
-use whimbrel_protocol::code::Code;
+use whimbrel_protocol::code::{Code, Retry};
 use whimbrel_protocol::ids::{OperationId, Uid};
 use whimbrel_protocol::method::Method;
 
@@ -38,6 +39,16 @@ struct Run<'a> {
     cursors: Vec<Bytes>,
     heads: BTreeMap<Bytes, u64>,
     tokens: Vec<String>,
+    refused: Vec<Refused>,
+}
+
+/// A request that was refused for good.
+struct Refused {
+    who: usize,
+    user_id: u64,
+    method: u32,
+    payload: Bytes,
+    answer: client::Response,
 }
 
 /// A script of requests.
@@ -51,6 +62,7 @@ pub(crate) fn requests(data: &[u8]) {
         cursors: Vec::new(),
         heads: BTreeMap::new(),
         tokens: Vec::new(),
+        refused: Vec::new(),
     };
     for who in 0..3 {
         run.open(who, "phone".to_owned());
@@ -61,6 +73,7 @@ pub(crate) fn requests(data: &[u8]) {
         }
         run.step();
     }
+    run.ask_refused_again();
 }
 
 impl Run<'_> {
@@ -148,21 +161,7 @@ impl Run<'_> {
         // Flags of the input, so that a mutation may repeat any request.
         if self.source.u8() == 1 {
             let again = self.call_once(who, method, payload);
-            let is_mutation = matches!(
-                Method::from_number(method),
-                Some(
-                    Method::Send
-                        | Method::Recall
-                        | Method::CreateGroup
-                        | Method::Invite
-                        | Method::RemoveMembers
-                        | Method::Leave
-                        | Method::RenameGroup
-                        | Method::SetRole
-                        | Method::TransferOwnership
-                )
-            );
-            if is_mutation
+            if is_mutation(method)
                 && let (Some(first), Some(again)) = (first, again)
                 && first.code == 0
             {
@@ -175,10 +174,29 @@ impl Run<'_> {
     }
 
     fn call_once(&mut self, who: usize, method: u32, payload: Bytes) -> Option<client::Response> {
+        let user_id = self.users[who];
+        let answer = self.call_as(who, user_id, method, payload.clone())?;
+        let stands = matches!(
+            Code::from_number(answer.code),
+            Some(Code::NotMember | Code::NotAllowed | Code::GroupFull | Code::UnknownEntry)
+        );
+        if stands && is_mutation(method) {
+            self.refused.push(Refused {
+                who,
+                user_id,
+                method,
+                payload,
+                answer: answer.clone(),
+            });
+        }
+        Some(answer)
+    }
+
+    fn call_as(&mut self, who: usize, user_id: u64, method: u32, payload: Bytes) -> Option<client::Response> {
         let request = cluster::ClientRequest {
             app_key: "demo".to_owned(),
             uid: UIDS[who].to_owned(),
-            user_id: self.users[who],
+            user_id,
             device_id: "phone".to_owned(),
             session: None,
             method,
@@ -200,6 +218,25 @@ impl Run<'_> {
             assert!(!response.message.is_empty() && response.message.len() < 4_096);
         }
         Some(response)
+    }
+
+    /// Nothing that a member was told is refused is carried out, or refused otherwise, at the end. Their ids may have become too
+    /// old, or, in a batch that was refused for another of its messages, have been used since.
+    fn ask_refused_again(&mut self) {
+        for refused in std::mem::take(&mut self.refused) {
+            let Some(again) = self.call_as(refused.who, refused.user_id, refused.method, refused.payload)
+            else {
+                continue;
+            };
+            let code = Code::from_number(again.code);
+            let is_other = matches!(code, Some(Code::OperationExpired | Code::OperationMismatch))
+                || code.is_some_and(|code| code.retry() == Retry::Later);
+            assert!(
+                again == refused.answer || is_other,
+                "refused with {:?}, then answered {again:?}",
+                refused.answer
+            );
+        }
     }
 
     /// Keeps what later requests can name, and looks at what was said.
@@ -588,6 +625,24 @@ impl Run<'_> {
     }
 }
 
+/// Whether a method carries an operation id.
+fn is_mutation(method: u32) -> bool {
+    matches!(
+        Method::from_number(method),
+        Some(
+            Method::Send
+                | Method::Recall
+                | Method::CreateGroup
+                | Method::Invite
+                | Method::RemoveMembers
+                | Method::Leave
+                | Method::RenameGroup
+                | Method::SetRole
+                | Method::TransferOwnership
+        )
+    )
+}
+
 /// Inputs to begin with: the life of a direct chat, of a group, and each request alone.
 #[must_use]
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
@@ -729,6 +784,27 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             sync(1),
             vec![0, 0, 0, 1, 50, 0],
             vec![0, 1, 0, 0, 1, 0],
+        ]
+        .concat(),
+    );
+    // Refused, and then things change: asked again at the end.
+    seeds.push(
+        [
+            group(0, 0),
+            remove(0, 2),
+            send(2, b"refused", 1),
+            recall(1, 9),
+            rename(1),
+            leave(0),
+            invite(0, 2),
+            role(0, 1, 2),
+            send(2, b"a", 0),
+            send(2, b"b", 0),
+            send(2, b"c", 0),
+            send(2, b"d", 0),
+            send(1, b"e", 0),
+            send(1, b"f", 0),
+            transfer(0, 1),
         ]
         .concat(),
     );

@@ -1,7 +1,7 @@
 //! Pushes under load, tokens that run out, and a registry that forgets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -166,6 +166,8 @@ pub(crate) struct Forgetful {
     inner: watch::Sender<Arc<MemoryRegistry>>,
     life: watch::Sender<Option<Incarnation>>,
     takes_no_lease: AtomicBool,
+    /// Renewals that were refused.
+    refused: AtomicUsize,
 }
 
 impl Forgetful {
@@ -174,6 +176,7 @@ impl Forgetful {
             inner: watch::channel(Arc::new(MemoryRegistry::new(Incarnation(1)))).0,
             life: watch::channel(Some(Incarnation(1))).0,
             takes_no_lease: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
         }
     }
 
@@ -192,6 +195,7 @@ impl Forgetful {
 impl Registry for Forgetful {
     async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
         if self.takes_no_lease.load(Ordering::Relaxed) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(RegistryError::Unavailable {
                 reason: "cut off by the test".to_owned(),
                 retry_after_ms: 10,
@@ -262,6 +266,24 @@ fn a_gateway_whose_lease_had_ended_announces_its_sessions_again() {
         std::thread::yield_now();
     }
     registry.takes_no_lease.store(false, Ordering::Relaxed);
+    assert!(matches!(alice.next(), Some(Frame::SyncHint { .. })));
+    assert_eq!(world.sessions_of("alice").len(), 1);
+}
+
+#[test]
+fn a_gateway_that_could_not_renew_for_a_while_has_its_sessions_sync_though_its_lease_went_on() {
+    let registry = Arc::new(Forgetful::new());
+    let mut config = config();
+    config.lease.ttl_ms = 300_000;
+    let world = World::over(config, Arc::<Forgetful>::clone(&registry));
+    let mut alice = world.log_in("alice", 1);
+    registry.takes_no_lease.store(true, Ordering::Relaxed);
+    world.until("two renewals are refused", |_| {
+        registry.refused.load(Ordering::Relaxed) >= 2
+    });
+    assert_eq!(world.sessions_of("alice").len(), 1, "the lease goes on");
+    registry.takes_no_lease.store(false, Ordering::Relaxed);
+    // While the registry was out of reach, nobody could look up whom to push to.
     assert!(matches!(alice.next(), Some(Frame::SyncHint { .. })));
     assert_eq!(world.sessions_of("alice").len(), 1);
 }

@@ -190,7 +190,7 @@ impl Store {
     }
 
     /// Makes a batch of its own of every message of a refused batch, so that a bad one does not fail its neighbours.
-    /// Ids stay: the refusal says that none of them was used.
+    /// Ids stay: whatever was decided about one of them before holds, and the others go through.
     pub(crate) fn split_batch(&mut self, number: i64) -> Result<(), StoreError> {
         self.db
             .prepare_cached("UPDATE outbox SET batch = local_id WHERE batch = ?1 AND state = ?2")?
