@@ -1,7 +1,8 @@
 //! Members of groups come and go while everybody chats: owners remove somebody, and invite them back.
 //!
 //! One change of a group at a time, with one operation id over all its attempts, so that the log must tell of exactly the
-//! changes that were asked for. Whoever is out goes on sending, and is refused.
+//! changes that were asked for. Whoever is out goes on sending, and is refused; back in, their device sends what was refused
+//! last once more, with the same ids: it must be refused again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,15 +11,17 @@ use bytes::Bytes;
 use prost::Message as _;
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
-use whimbrel_protocol::client::{GroupChangeResponse, InviteRequest, RemoveMembersRequest};
+use whimbrel_protocol::client::{
+    ChangeKind, Entry, GroupChangeResponse, InviteRequest, RemoveMembersRequest, SendResponse, entry,
+};
 use whimbrel_protocol::client_session::{Failure, OutgoingRequest};
 use whimbrel_protocol::ids::OperationId;
 use whimbrel_protocol::method::Method;
 
-use super::person::Ask;
+use super::person::{Ask, Person};
 use super::{Chat, Conversation};
 use crate::engine::SeatId;
-use crate::record::{Membership, UserNumber};
+use crate::record::{Acked, Membership, UserNumber};
 use crate::wire::{Wire, final_code, request, retry_after};
 
 /// Times a member is invited back: of more absences the server forgets the oldest (it keeps 16 intervals).
@@ -284,4 +287,56 @@ impl Chat {
             }),
         }
     }
+
+    /// Sends what was refused last once more, if something was. Nothing waits for the answer.
+    pub(super) fn send_again(&mut self, seat: SeatId, now: Duration, wire: &mut dyn Wire) {
+        let Some(person) = self.people.get(seat.index()) else {
+            return;
+        };
+        let Some(id) = self.id_of(person).filter(|_| !person.refused.is_empty()) else {
+            return;
+        };
+        let made = self.send_request(id, person.device, &person.refused, 0);
+        if let Ok(asked) = wire.ask(seat, made, now)
+            && let Some(person) = self.people.get_mut(seat.index())
+        {
+            let batch = std::mem::take(&mut person.refused);
+            person.asks.push((asked, Ask::SendAgain(batch)));
+        }
+    }
+
+    pub(super) fn take_sent_again(
+        &mut self,
+        batch: &[super::Outgoing],
+        result: Result<Bytes, Failure>,
+        now: Duration,
+    ) {
+        match result.and_then(|body| SendResponse::decode(body).map_err(|_| Failure::Malformed)) {
+            Ok(answer) => {
+                for (outgoing, accepted) in batch.iter().zip(&answer.accepted) {
+                    self.recorder.send_acked(&Acked {
+                        operation: outgoing.operation,
+                        seq: accepted.seq,
+                        time_ms: accepted.time_ms,
+                        at: now,
+                    });
+                }
+            }
+            Err(failure) => {
+                for (outgoing, code) in batch.iter().zip(std::iter::repeat(final_code(&failure))) {
+                    if let Some(code) = code {
+                        self.recorder.send_refused(outgoing.operation, code, now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether an entry says that this person was invited.
+pub(super) fn invites(entry: &Entry, person: &Person) -> bool {
+    let Some(entry::Body::Change(change)) = &entry.body else {
+        return false;
+    };
+    change.kind == i32::from(ChangeKind::Invited) && change.uids.contains(&person.uid)
 }

@@ -443,6 +443,7 @@ impl Chat {
         };
         match ask {
             Ask::Send { seen_seq } => self.take_send(seat, seen_seq, result, now, wire),
+            Ask::SendAgain(batch) => self.take_sent_again(&batch, result, now),
             Ask::Sync => self.take_sync(seat, result, now, wire),
             Ask::Pull { from_seq } => self.take_page(seat, from_seq, result, now, wire),
             Ask::Prepare => self.take_prepared(seat, result, now),
@@ -503,10 +504,11 @@ impl Chat {
                 Some(code) => {
                     let batch = person.outbox.answered();
                     self.backlog -= batch.len();
-                    for outgoing in batch {
+                    for outgoing in &batch {
                         wire.counter().tally.refused += 1;
                         self.recorder.send_refused(outgoing.operation, code, now);
                     }
+                    person.refused = batch;
                 }
                 None => {
                     wire.counter().tally.retries += 1;
@@ -638,6 +640,7 @@ impl Chat {
             return;
         };
         let own = self.conversations.get(person.talk).and_then(|talk| talk.id) == Some(id);
+        let mut is_back = false;
         for entry in entries {
             self.recorder.delivered(person.device, id, entry, via, now);
             if !own {
@@ -647,6 +650,7 @@ impl Chat {
                 wire.counter().tally.duplicates += u64::from(via == Via::Push);
                 continue;
             }
+            is_back |= governing::invites(entry, person);
             if let Some(stamp) = stamp_of(entry).filter(|stamp| stamp.run == self.options.run)
                 && stamp.sender != person.device.user.0
             {
@@ -657,6 +661,9 @@ impl Chat {
                     wire.counter().delivered(stamp.scheduled, now);
                 }
             }
+        }
+        if is_back {
+            self.send_again(seat, now, wire);
         }
     }
 

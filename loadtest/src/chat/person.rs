@@ -6,17 +6,19 @@ use bytes::Bytes;
 use whimbrel_protocol::frame::RequestId;
 
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Outgoing};
 use crate::record::Device;
 
 /// What an unanswered request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
     Sync,
     Send {
         /// What it says that its sender has seen.
         seen_seq: u64,
     },
+    /// A batch that was refused once.
+    SendAgain(Vec<Outgoing>),
     Pull {
         from_seq: u64,
     },
@@ -53,6 +55,8 @@ pub(super) struct Person {
     pub(super) received: u64,
     /// As a group's owner: when to ask for the change that is due.
     pub(super) change_at: Option<Duration>,
+    /// The last batch refused for good, until it was sent again.
+    pub(super) refused: Vec<Outgoing>,
 }
 
 impl Person {
@@ -75,6 +79,7 @@ impl Person {
             last_acked: 0,
             received: 0,
             change_at: None,
+            refused: Vec::new(),
         }
     }
 

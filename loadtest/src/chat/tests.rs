@@ -451,3 +451,40 @@ fn a_change_refused_for_good_is_told() {
     assert!(told[0].what.contains("Removed"), "{told:?}");
     assert!(scene.chat.is_settled());
 }
+
+#[test]
+fn what_was_refused_in_absence_is_sent_once_more_after_the_return_with_the_same_ids() {
+    let mut scene = Scene::group();
+    scene.chat.change_members(ms(0), &mut scene.wire);
+    let payload = scene.answer(Method::RemoveMembers, 1, Ok(changed(2)));
+    let removed = RemoveMembersRequest::decode(payload).unwrap();
+    let out = if removed.uids[0].ends_with('2') { 1 } else { 2 };
+    let refused = loop {
+        scene.chat.send(ms(10), ms(10), &mut scene.wire);
+        let (sender, id, payload) = scene.asked(Method::Send);
+        let refusal = Refusal {
+            code: 302,
+            message: String::new(),
+            retry_after_ms: 0,
+        };
+        let result = Err(Failure::Refused(refusal));
+        scene.happen(sender.0, 11, What::Response { id, result });
+        if sender.0 == out {
+            break SendRequest::decode(payload).unwrap();
+        }
+    };
+    scene.push(
+        out,
+        20,
+        vec![change_entry(3, ChangeKind::Invited, &removed.uids[0])],
+    );
+    let (sender, _, payload) = scene.asked(Method::Send);
+    let again = SendRequest::decode(payload).unwrap();
+    assert_eq!((sender.0, &again.messages), (out, &refused.messages));
+    scene.push(
+        out,
+        30,
+        vec![change_entry(5, ChangeKind::Invited, &removed.uids[0])],
+    );
+    assert!(scene.wire.asked.is_empty(), "once");
+}
