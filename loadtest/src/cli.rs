@@ -3,19 +3,28 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::bail;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use humantime_serde::re::humantime;
 
 use crate::deployment::DeploymentArgs;
 use crate::engine::{Leave, SOURCES_MAX};
 use crate::schedule::Share;
-use crate::stamp::STAMP_LEN;
+use crate::stamp::{STAMP_IN_LEN, STAMP_LEN};
+use crate::typed;
 
 /// The longest text: what of a message's 24 KiB is left beside its envelope.
 const PAYLOAD_MAX: usize = 24_000;
 
 /// The longest text to a room: what of its 8 KiB is left.
 const ROOM_PAYLOAD_MAX: usize = 8_000;
+
+/// Changes of groups' members a second in a checked run, unless it says otherwise: an absence begins or ends often enough to
+/// fall together with every kind of fault, and hardly anybody is out at any moment.
+const MEMBERSHIP_CHANGES_PER_S: f64 = 2.0;
+
+/// People of the smallest group that stays one without a member.
+const GOVERNED_SIZE_MIN: u32 = 3;
 
 /// `whimbrel-loadtest`.
 #[derive(Parser, Debug, Clone)]
@@ -35,6 +44,9 @@ pub struct Cli {
     /// What all scenarios share.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// All of it as it was typed, the program's name first.
+    #[arg(skip)]
+    pub typed: Vec<String>,
 }
 
 /// What all scenarios share.
@@ -81,6 +93,25 @@ pub struct CommonArgs {
     /// The number that tells this run's messages from others'.
     #[arg(long, hide = true, global = true)]
     pub run: Option<u32>,
+}
+
+impl ChatArgs {
+    /// Changes of groups' members a second.
+    ///
+    /// # Errors
+    /// When some are asked for and there are no groups to change.
+    pub fn membership_changes(&self) -> anyhow::Result<f64> {
+        let has_groups = self.group_size >= GOVERNED_SIZE_MIN;
+        match self.membership_changes {
+            None if has_groups && self.check => Ok(MEMBERSHIP_CHANGES_PER_S),
+            None => Ok(0.0),
+            Some(per_s) if per_s > 0.0 && !has_groups => bail!(
+                "--membership-changes {per_s} with --group-size {}: expected groups of {GOVERNED_SIZE_MIN} or more, whose owner removes others and invites them back",
+                self.group_size
+            ),
+            Some(per_s) => Ok(per_s),
+        }
+    }
 }
 
 /// What clients do.
@@ -133,6 +164,10 @@ pub struct ChatArgs {
     /// People per group; 0 or 2: pairs that chat directly.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2_000))]
     pub group_size: u32,
+    /// How often a second the owner of some group removes a member or invites one back, over all groups; 0: never. Without it
+    /// 2 in a checked run with groups, else 0.
+    #[arg(long, value_name = "PER_S", value_parser = rate)]
+    pub membership_changes: Option<f64>,
     /// Keep a ledger of everything, read everything back at the end, and verify the invariants.
     #[arg(long)]
     pub check: bool,
@@ -231,18 +266,20 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn payload(text: &str) -> Result<usize, String> {
-    payload_within(text, PAYLOAD_MAX)
+    let what = "for which conversation it is, which message, and when it was due";
+    payload_within(text, STAMP_IN_LEN, PAYLOAD_MAX, what)
 }
 
 fn room_payload(text: &str) -> Result<usize, String> {
-    payload_within(text, ROOM_PAYLOAD_MAX)
+    let what = "which message it is and when it was due";
+    payload_within(text, STAMP_LEN, ROOM_PAYLOAD_MAX, what)
 }
 
-fn payload_within(text: &str, most: usize) -> Result<usize, String> {
+fn payload_within(text: &str, least: usize, most: usize, what: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(bytes) if (STAMP_LEN..=most).contains(&bytes) => Ok(bytes),
+        Ok(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
         _ => Err(format!(
-            "expected {STAMP_LEN} to {most} bytes; the first {STAMP_LEN} say which message it is and when it was due"
+            "expected {least} to {most} bytes; the first {least} say {what}"
         )),
     }
 }
@@ -258,6 +295,22 @@ fn share(text: &str) -> Result<Share, String> {
 }
 
 impl Cli {
+    /// Reads a command line, which begins with the program's name.
+    ///
+    /// # Errors
+    /// When it is wrong.
+    pub fn read(typed: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let typed: Vec<String> = typed.into_iter().collect();
+        let cli = Self::try_parse_from(&typed)?;
+        Ok(Self { typed, ..cli })
+    }
+
+    /// It again, for a report: of paths their last names.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        typed::without_folders(&self.typed, &Self::command())
+    }
+
     /// What users are called, before their six digits.
     #[must_use]
     pub fn user_prefix(&self) -> String {
@@ -355,12 +408,34 @@ mod tests {
     }
 
     #[test]
+    fn members_come_and_go_in_checked_groups_unless_it_is_said_otherwise() {
+        let changes = |line: &str| match parse(line).unwrap().command {
+            Command::Chat(args) => args.membership_changes(),
+            _ => panic!("chat"),
+        };
+        let line = "whimbrel-loadtest chat --users 40 --rate 5";
+        for (more, expected) in [
+            ("", 0.0),
+            ("--check", 0.0),
+            ("--group-size 5", 0.0),
+            ("--group-size 5 --check", MEMBERSHIP_CHANGES_PER_S),
+            ("--group-size 5 --check --membership-changes 0", 0.0),
+            ("--group-size 5 --membership-changes 7", 7.0),
+            ("--check --membership-changes 0", 0.0),
+        ] {
+            assert_eq!(changes(&format!("{line} {more}")).unwrap(), expected, "{more}");
+        }
+        let error = changes(&format!("{line} --membership-changes 7")).unwrap_err();
+        assert!(error.to_string().contains("--group-size 0"), "{error}");
+    }
+
+    #[test]
     fn what_is_out_of_bounds_is_named_with_what_was_expected() {
         for (line, expected) in [
             ("whimbrel-loadtest chat --users 10 --rate=-1", "per second"),
             (
                 "whimbrel-loadtest chat --users 10 --rate 5 --payload 3",
-                "expected 32",
+                "expected 58",
             ),
             (
                 "whimbrel-loadtest room --members 10 --rate 5 --payload 9000",

@@ -26,5 +26,6 @@ pub mod schedule;
 pub mod stamp;
 pub mod tally;
 pub mod token;
+pub mod typed;
 pub mod wire;
 pub mod workers;

@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use whimbrel_loadtest::cli::Cli;
 use whimbrel_loadtest::program;
 
@@ -13,7 +12,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[expect(clippy::print_stderr, reason = "the answer to whoever started the program")]
 fn main() -> ExitCode {
-    match program::main(&Cli::parse()) {
+    let cli = Cli::read(std::env::args()).unwrap_or_else(|error| error.exit());
+    match program::main(&cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("whimbrel-loadtest: {error:#}");

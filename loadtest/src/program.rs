@@ -24,7 +24,7 @@ use crate::record::{NoRecord, Recorder};
 use crate::report::{self, Facts, Report};
 use crate::run::{Scenario, run};
 use crate::scenario::{
-    ChatScenario, Common, ConnectScenario, Drop, ReconnectScenario, RoomOptions, RoomScenario,
+    ChatRates, ChatScenario, Common, ConnectScenario, Drop, ReconnectScenario, RoomOptions, RoomScenario,
 };
 use crate::schedule::Share;
 use crate::tally::Tally;
@@ -86,6 +86,9 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
     let deployment = Deployment::read(&cli.deployment)?;
     let mut cli = cli.clone();
     cli.common.run.get_or_insert_with(|| rand::rng().random());
+    if let Command::Chat(args) = &cli.command {
+        args.membership_changes()?;
+    }
     let started_unix_ms = clock::unix_ms();
     let ledger = Ledger::of(&cli);
     let (mut tally, conductor) = conduct(&cli, &deployment)?;
@@ -99,7 +102,7 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
         .transpose()?;
     let facts = Facts {
         scenario: cli.command.name(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: cli.shown(),
         started_unix_ms,
         processes: cli.common.workers,
         rounds: cli.command.rounds(),
@@ -148,7 +151,7 @@ fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conduct
 
 /// This process's command line, with a share.
 fn worker_arguments(cli: &Cli, share: Share) -> Vec<String> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments = cli.typed.get(1..).unwrap_or_default().to_vec();
     arguments.push(format!("--share={}/{}", share.index, share.of));
     arguments.push(format!("--run={}", cli.common.run.unwrap_or_default()));
     arguments
@@ -206,10 +209,15 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
             Box::new(RoomScenario::new(common, options))
         }
         Command::Chat(args) => {
+            let rates = ChatRates {
+                sends: args.rate,
+                changes: args.membership_changes()?,
+            };
             let options = ChatOptions {
                 run: common.run,
                 payload: args.payload,
                 group_size: args.group_size as usize,
+                governed: rates.changes > 0.0,
                 user_prefix: user_prefix.clone(),
                 seed: common.seed(),
             };
@@ -217,7 +225,7 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
                 Some(ledger) => Box::new(ledger.recorder(share)?),
                 None => Box::new(NoRecord),
             };
-            let mut chat = ChatScenario::new(common, options, args.rate, args.duration.into(), recorder);
+            let mut chat = ChatScenario::new(common, options, rates, args.duration.into(), recorder);
             let mut tally = run(&mut engine, &mut chat, lead)?;
             for violation in chat.into_recorder().finish()? {
                 tally.violate(violation.invariant, || violation.what);

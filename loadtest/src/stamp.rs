@@ -1,14 +1,21 @@
 //! What a message of a run says: which run and device it is from, its number, and when it was to be sent.
 //!
-//! Thirty-two characters, then filler up to the payload's length. The receiver takes latency from the moment the
-//! *schedule* meant, so that waiting in a generator that a stalled server holds up is seen. Pure.
+//! Thirty-two characters, then filler up to the payload's length. In a conversation its name stands before them, so that a
+//! message that turns up in another one is known for what it is. The receiver takes latency from the moment the *schedule*
+//! meant, so that waiting in a generator that a stalled server holds up is seen. Pure.
 
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
+use whimbrel_protocol::ids::ConversationId;
 
-/// Bytes of a stamp, and so the shortest payload.
+use crate::check::Text;
+
+/// Bytes of a stamp, and so the shortest payload to a room.
 pub const STAMP_LEN: usize = 32;
+
+/// Bytes of a stamp with its conversation before it, and so the shortest payload in one.
+pub const STAMP_IN_LEN: usize = 26 + STAMP_LEN;
 
 const FILLER: u8 = b'.';
 
@@ -44,6 +51,22 @@ impl Stamp {
         text
     }
 
+    /// The message for a conversation, `len` bytes long, or as long as its name and a stamp if that is more.
+    #[must_use]
+    pub fn to_text_in(self, conversation: ConversationId, len: usize) -> String {
+        let mut text = Text::begin(conversation);
+        let stamped = self.to_text(len.saturating_sub(text.len()));
+        text.push_str(&stamped);
+        text
+    }
+
+    /// Reads a message of a conversation back, whichever it names; `None` when it is not a run's.
+    #[must_use]
+    pub fn of_text_in(text: &str) -> Option<Self> {
+        let (_, stamped) = text.split_once(' ')?;
+        Self::of_text(stamped)
+    }
+
     /// Reads a message back; `None` when it is not a run's.
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
@@ -67,6 +90,8 @@ impl Stamp {
 
 #[cfg(test)]
 mod tests {
+    use whimbrel_protocol::ids::ConversationKind;
+
     use super::*;
 
     #[test]
@@ -81,6 +106,23 @@ mod tests {
             let text = stamp.to_text(len);
             assert_eq!(text.len(), expected);
             assert_eq!(Stamp::of_text(&text), Some(stamp));
+        }
+    }
+
+    #[test]
+    fn a_message_in_a_conversation_names_it() {
+        let stamp = Stamp {
+            run: 1,
+            sender: 2,
+            order: 3,
+            scheduled: Duration::from_millis(4),
+        };
+        let id = ConversationId::from_parts(ConversationKind::Group, [7; 15]);
+        for (len, expected) in [(0, STAMP_IN_LEN), (STAMP_IN_LEN, STAMP_IN_LEN), (100, 100)] {
+            let text = stamp.to_text_in(id, len);
+            assert_eq!(text.len(), expected);
+            assert_eq!(Text::conversation(&text), Some(id));
+            assert_eq!(Stamp::of_text_in(&text), Some(stamp));
         }
     }
 

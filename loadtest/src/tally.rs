@@ -41,6 +41,8 @@ pub struct Tally {
     pub duplicates: u64,
     /// Messages that members should have and do not, at the end.
     pub undelivered: u64,
+    /// Members of groups who were removed, or invited back, by the server's word.
+    pub membership_changes: u64,
     /// Members of the room.
     pub room_members: u64,
     /// Pulls: of holes, and of what came while a device was away.
@@ -88,6 +90,7 @@ impl Tally {
         self.deliveries += other.deliveries;
         self.duplicates += other.duplicates;
         self.undelivered += other.undelivered;
+        self.membership_changes += other.membership_changes;
         self.room_members += other.room_members;
         self.pulls += other.pulls;
         self.bytes_in += other.bytes_in;

@@ -20,7 +20,7 @@ fn a_command_line_that_is_wrong_ends_with_2_and_says_what_was_expected() {
         (&["connect"][..], "--connections"),
         (
             &["chat", "--users", "4", "--rate", "5", "--payload", "1"],
-            "expected 32",
+            "expected 58",
         ),
         (&["room", "--members", "0", "--rate", "5"], "1.."),
     ] {

@@ -2,8 +2,11 @@
 //!
 //! Every person has one device and one conversation. They behave as docs/protocol.md says a client should: sync after
 //! READY, apply notices or sync, pull holes after 300 ms, one batch on its way, retried with the same operation ids until
-//! it is answered. Pure: time is an argument, requests go to a [`Wire`].
+//! it is answered. Where a run asks for it, owners of groups remove members and invite them back meanwhile. Pure: time is
+//! an argument, requests go to a [`Wire`].
 
+mod closing;
+mod governing;
 mod inbox;
 mod outbox;
 mod person;
@@ -18,14 +21,15 @@ use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::client::{
-    Content, Entry, MessagesPush, NoticePush, OutgoingMessage, PullRequest, PullResponse, SendRequest,
-    SendResponse, SyncRequest, SyncResponse, Text, content, entry,
+    Content, ConversationRow, Entry, MessagesPush, NoticePush, OutgoingMessage, PullRequest, PullResponse,
+    SendRequest, SendResponse, SyncRequest, SyncResponse, Text, content, entry,
 };
-use whimbrel_protocol::client_session::Failure;
+use whimbrel_protocol::client_session::{Failure, OutgoingRequest};
 use whimbrel_protocol::frame::RequestId;
 use whimbrel_protocol::ids::{ConversationId, OperationId};
 use whimbrel_protocol::method::{Method, PushMethod};
 
+use self::governing::Governing;
 use self::inbox::Inbox;
 pub(crate) use self::outbox::{Outbox, Outgoing};
 use self::person::{Ask, Person};
@@ -33,7 +37,6 @@ pub use self::preparing::Unprepared;
 use crate::engine::{Happening, SeatId, Timers, What};
 use crate::record::{Acked, Begun, Device, Recorder, Synced, Talk, UserNumber, Via};
 use crate::stamp::Stamp;
-use crate::tally::Tally;
 use crate::wire::{Wire, final_code, request, retry_after};
 
 /// Rows asked for at once.
@@ -60,6 +63,8 @@ pub struct ChatOptions {
     pub payload: usize,
     /// People per conversation, at least 2; two chat directly.
     pub group_size: usize,
+    /// Members of groups come and go.
+    pub governed: bool,
     /// Before user numbers in uids.
     pub user_prefix: String,
     /// Of everything drawn.
@@ -77,6 +82,8 @@ struct Conversation {
     /// The highest acknowledged.
     head: u64,
     preparing: preparing::Step,
+    /// Of a group whose members come and go.
+    governing: Option<Governing>,
 }
 
 /// See the module.
@@ -100,6 +107,13 @@ impl std::fmt::Debug for Chat {
     }
 }
 
+impl Conversation {
+    /// Whether newcomers read what was before them: in every other group of those whose members come and go.
+    const fn has_open_history(&self, talk: usize) -> bool {
+        self.governing.is_some() && !talk.is_multiple_of(2)
+    }
+}
+
 impl Chat {
     /// People of the user numbers from `first` on, whose seats are counted from 0 in the same order. If they do not fill the
     /// last conversation it is smaller, and one person alone joins the one before.
@@ -115,6 +129,7 @@ impl Chat {
                 acked: 0,
                 head: 0,
                 preparing: preparing::Step::default(),
+                governing: (options.governed && size > 2).then(Governing::default),
             })
             .collect();
         if let Some(last) = conversations.pop_if(|last| last.members.len() < 2)
@@ -195,8 +210,8 @@ impl Chat {
         person.outbox.push(outgoing);
         self.backlog += 1;
         let device = person.device;
-        let text = self.text(device, outgoing);
         if let Some(conversation) = self.people.get(who).and_then(|person| self.id_of(person)) {
+            let text = self.text(conversation, device, outgoing);
             self.recorder.send_begun(&Begun {
                 operation,
                 conversation,
@@ -223,6 +238,7 @@ impl Chat {
                 self.recorder.login(person.device, epoch, now);
                 person.net_sync_at = now + Duration::from_millis(self.rng.random_range(NET_SYNC_MS));
                 self.pump(seat, now, wire);
+                self.pursue_change(seat, now, wire);
                 if person_syncs_not(&self.people, seat) {
                     self.sync(seat, now, wire);
                 }
@@ -245,6 +261,7 @@ impl Chat {
                         .preparing
                         .lost(seat == conversation.members.first().copied().unwrap_or(seat));
                 }
+                self.lose_change(seat, now);
                 self.preparing.wake();
             }
             What::Response { id, result } => self.handle_response(seat, id, result, now, wire),
@@ -280,6 +297,7 @@ impl Chat {
                 }
                 self.pull(seat, now, wire);
                 self.pump(seat, now, wire);
+                self.pursue_change(seat, now, wire);
             }
             self.arm(seat);
         }
@@ -295,14 +313,39 @@ impl Chat {
         self.conversations.get(person.talk)?.id
     }
 
-    fn text(&self, device: Device, outgoing: Outgoing) -> String {
+    fn text(&self, conversation: ConversationId, device: Device, outgoing: Outgoing) -> String {
         let stamp = Stamp {
             run: self.options.run,
             sender: device.user.0,
             order: outgoing.order,
             scheduled: outgoing.scheduled,
         };
-        stamp.to_text(self.options.payload)
+        stamp.to_text_in(conversation, self.options.payload)
+    }
+
+    /// The request that sends these, the same each time.
+    fn send_request(
+        &self,
+        conversation: ConversationId,
+        device: Device,
+        batch: &[Outgoing],
+        seen_seq: u64,
+    ) -> OutgoingRequest {
+        let messages = batch.iter().map(|outgoing| OutgoingMessage {
+            client_msg_id: Bytes::copy_from_slice(outgoing.operation.as_bytes()),
+            content: Some(Content {
+                content: Some(content::Content::Text(Text {
+                    text: self.text(conversation, device, *outgoing),
+                })),
+            }),
+            options: None,
+        });
+        let message = SendRequest {
+            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
+            messages: messages.collect(),
+            seen_seq,
+        };
+        request(Method::Send, Some(&conversation), &message)
     }
 
     /// Sends a person's next batch, if one may go.
@@ -323,31 +366,13 @@ impl Chat {
             return;
         };
         let device = person.device;
-        let messages = batch.iter().map(|outgoing| OutgoingMessage {
-            client_msg_id: Bytes::copy_from_slice(outgoing.operation.as_bytes()),
-            content: Some(Content {
-                content: Some(content::Content::Text(Text {
-                    text: self.text(device, *outgoing),
-                })),
-            }),
-            options: None,
-        });
-        let message = SendRequest {
-            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
-            messages: messages.collect(),
-            seen_seq,
-        };
-        let asked = wire.ask(seat, request(Method::Send, Some(&conversation), &message), now);
+        let made = self.send_request(conversation, device, &batch, seen_seq);
+        let asked = wire.ask(seat, made, now);
         let Some(person) = self.people.get_mut(seat.index()) else {
             return;
         };
         match asked {
-            Ok(id) => {
-                person.asks.push((id, Ask::Send));
-                if seen_seq > 0 {
-                    self.recorder.read(device, conversation, seen_seq, now);
-                }
-            }
+            Ok(id) => person.asks.push((id, Ask::Send { seen_seq })),
             Err(_) => person
                 .outbox
                 .failed(Duration::ZERO, self.rng.random_range(0.0..1.0), now),
@@ -417,16 +442,19 @@ impl Chat {
             return;
         };
         match ask {
-            Ask::Send => self.take_send(seat, result, now, wire),
+            Ask::Send { seen_seq } => self.take_send(seat, seen_seq, result, now, wire),
+            Ask::SendAgain(batch) => self.take_sent_again(&batch, result, now),
             Ask::Sync => self.take_sync(seat, result, now, wire),
             Ask::Pull { from_seq } => self.take_page(seat, from_seq, result, now, wire),
             Ask::Prepare => self.take_prepared(seat, result, now),
+            Ask::Change => self.take_changed(seat, result, now, wire),
         }
     }
 
     fn take_send(
         &mut self,
         seat: SeatId,
+        seen_seq: u64,
         result: Result<Bytes, Failure>,
         now: Duration,
         wire: &mut dyn Wire,
@@ -444,6 +472,11 @@ impl Chat {
                     wire.counter().tally.violate(1, || {
                         format!("{uid} sent a batch of {asked} messages and {got} are acknowledged")
                     });
+                }
+                // What a refused send says of reading counts for nothing.
+                let talk = self.conversations.get(person.talk).and_then(|talk| talk.id);
+                if let Some(id) = talk.filter(|_| seen_seq > 0) {
+                    self.recorder.read(person.device, id, seen_seq, now);
                 }
                 for (outgoing, accepted) in batch.iter().zip(&answer.accepted) {
                     wire.counter().acked(outgoing.scheduled, now);
@@ -471,10 +504,11 @@ impl Chat {
                 Some(code) => {
                     let batch = person.outbox.answered();
                     self.backlog -= batch.len();
-                    for outgoing in batch {
+                    for outgoing in &batch {
                         wire.counter().tally.refused += 1;
                         self.recorder.send_refused(outgoing.operation, code, now);
                     }
+                    person.refused = batch;
                 }
                 None => {
                     wire.counter().tally.retries += 1;
@@ -542,13 +576,7 @@ impl Chat {
         self.learn_heads(seat, &notice.rows, false, now);
     }
 
-    fn learn_heads(
-        &mut self,
-        seat: SeatId,
-        rows: &[whimbrel_protocol::client::ConversationRow],
-        at_once: bool,
-        now: Duration,
-    ) {
+    fn learn_heads(&mut self, seat: SeatId, rows: &[ConversationRow], at_once: bool, now: Duration) {
         let Some(person) = self.people.get_mut(seat.index()) else {
             return;
         };
@@ -612,6 +640,7 @@ impl Chat {
             return;
         };
         let own = self.conversations.get(person.talk).and_then(|talk| talk.id) == Some(id);
+        let mut is_back = false;
         for entry in entries {
             self.recorder.delivered(person.device, id, entry, via, now);
             if !own {
@@ -621,66 +650,21 @@ impl Chat {
                 wire.counter().tally.duplicates += u64::from(via == Via::Push);
                 continue;
             }
+            is_back |= governing::invites(entry, person);
             if let Some(stamp) = stamp_of(entry).filter(|stamp| stamp.run == self.options.run)
                 && stamp.sender != person.device.user.0
             {
                 person.received += 1;
-                wire.counter().delivered(stamp.scheduled, now);
+                let talk = self.conversations.get(person.talk);
+                let governing = talk.and_then(|talk| talk.governing.as_ref());
+                if governing.is_none_or(|group| !group.was_out(person.device.user, entry.seq)) {
+                    wire.counter().delivered(stamp.scheduled, now);
+                }
             }
         }
-    }
-
-    /// What a person should have received and has not.
-    fn missing(&self, person: &Person) -> u64 {
-        let acked = self.conversations.get(person.talk).map_or(0, |talk| talk.acked);
-        acked.saturating_sub(person.acked).saturating_sub(person.received)
-    }
-
-    /// Whether every message is answered and everybody has received what they should.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.backlog == 0 && self.people.iter().all(|person| self.missing(person) == 0)
-    }
-
-    /// Counts what is left open at the end.
-    pub fn close(&self, tally: &mut Tally) {
-        tally.unresolved += self.backlog as u64 + tally.backlog_dropped;
-        for person in &self.people {
-            let missing = self.missing(person);
-            if missing > 0 {
-                tally.undelivered += missing;
-                tally.violate(6, || {
-                    format!(
-                        "{} lacks {missing} acknowledged messages; it has everything up to seq {}, the highest acknowledged is {}",
-                        person.uid,
-                        person.inbox.have(),
-                        self.conversations.get(person.talk).map_or(0, |talk| talk.head),
-                    )
-                });
-            }
-            // What is not acknowledged may have been committed all the same.
-            let acked = self.conversations.get(person.talk).map_or(0, |talk| talk.acked);
-            let open: usize = self.open_sends(person.talk);
-            let most = acked.saturating_sub(person.acked) + open as u64;
-            if person.received > most {
-                let received = person.received;
-                tally.violate(1, || {
-                    format!(
-                        "{} received {received} messages, of at most {most} that others sent",
-                        person.uid
-                    )
-                });
-            }
+        if is_back {
+            self.send_again(seat, now, wire);
         }
-    }
-
-    fn open_sends(&self, talk: usize) -> usize {
-        let members = self.conversations.get(talk).map(|talk| talk.members.as_slice());
-        let people = members.unwrap_or_default().iter();
-        people
-            .filter_map(|seat| self.people.get(seat.index()))
-            .map(|person| person.outbox.len())
-            .sum()
     }
 
     /// A conversation exists, and everybody is at `head_seq`.
@@ -701,7 +685,7 @@ impl Chat {
             [one, two] if self.options.group_size <= 2 => Talk::Direct([one, two]),
             _ => Talk::Group {
                 members: numbers,
-                open_history: false,
+                open_history: conversation.has_open_history(talk),
             },
         };
         self.recorder.conversation(id, &told, head_seq);
@@ -720,5 +704,5 @@ fn stamp_of(entry: &Entry) -> Option<Stamp> {
     else {
         return None;
     };
-    Stamp::of_text(text)
+    Stamp::of_text_in(text)
 }

@@ -6,19 +6,26 @@ use bytes::Bytes;
 use whimbrel_protocol::frame::RequestId;
 
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Outgoing};
 use crate::record::Device;
 
 /// What an unanswered request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
     Sync,
-    Send,
+    Send {
+        /// What it says that its sender has seen.
+        seen_seq: u64,
+    },
+    /// A batch that was refused once.
+    SendAgain(Vec<Outgoing>),
     Pull {
         from_seq: u64,
     },
     /// A step on the way to a conversation.
     Prepare,
+    /// A change of a group's members.
+    Change,
 }
 
 /// See the module.
@@ -46,6 +53,10 @@ pub(super) struct Person {
     pub(super) last_acked: u64,
     /// Others' messages of this run, each once.
     pub(super) received: u64,
+    /// As a group's owner: when to ask for the change that is due.
+    pub(super) change_at: Option<Duration>,
+    /// The last batch refused for good, until it was sent again.
+    pub(super) refused: Vec<Outgoing>,
 }
 
 impl Person {
@@ -67,6 +78,8 @@ impl Person {
             acked: 0,
             last_acked: 0,
             received: 0,
+            change_at: None,
+            refused: Vec::new(),
         }
     }
 
@@ -94,6 +107,7 @@ impl Person {
             self.outbox.due(),
             self.inbox.due(),
             self.sync_at,
+            self.change_at,
             (!self.syncing).then_some(self.net_sync_at),
         ];
         moments.into_iter().flatten().min()

@@ -124,6 +124,7 @@ impl Chat {
         let Some(conversation) = self.conversations.get_mut(talk) else {
             return;
         };
+        let open_history = conversation.has_open_history(talk);
         let step = &mut conversation.preparing;
         let Some(maker) = conversation.members.first().copied() else {
             step.done = true;
@@ -159,7 +160,7 @@ impl Chat {
                             operation_id,
                             name: format!("load {:08x}", self.options.run),
                             member_uids: uids,
-                            history_for_newcomers: false,
+                            history_for_newcomers: open_history,
                         };
                         request(Method::CreateGroup, None, &message)
                     }

@@ -3,13 +3,16 @@
 
 use std::collections::VecDeque;
 
-use whimbrel_protocol::client::{Accepted, Conversation as Opened, ConversationRow};
-use whimbrel_protocol::client_session::{OutgoingRequest, Refusal, RequestError};
+use whimbrel_protocol::client::{
+    Accepted, ChangeKind, Conversation as Opened, ConversationRow, GroupChange, GroupChangeResponse,
+    InviteRequest, RemoveMembersRequest,
+};
+use whimbrel_protocol::client_session::{Refusal, RequestError};
 use whimbrel_protocol::ids::ConversationKind;
 
 use super::*;
 use crate::record::NoRecord;
-use crate::tally::Counter;
+use crate::tally::{Counter, Tally};
 
 /// Takes requests, and has the answers that a test gives.
 #[derive(Default)]
@@ -63,6 +66,7 @@ impl Scene {
             run: 1,
             payload: 40,
             group_size: 0,
+            governed: false,
             user_prefix: "load-".into(),
             seed: 1,
         };
@@ -82,6 +86,31 @@ impl Scene {
             ..Opened::default()
         };
         scene.answer(Method::OpenDirect, 0, Ok(opened.encode_to_vec()));
+        assert!(scene.chat.prepare(ms(0), &mut scene.wire));
+        scene
+    }
+
+    /// Three people in a group whose members come and go.
+    fn group() -> Self {
+        let options = ChatOptions {
+            run: 1,
+            payload: 60,
+            group_size: 3,
+            governed: true,
+            user_prefix: "load-".into(),
+            seed: 1,
+        };
+        let mut scene = Self {
+            chat: Chat::new(options, 1, 3, Box::new(NoRecord)),
+            wire: Imitation::default(),
+        };
+        for seat in 0..3 {
+            scene.happen(seat, 0, What::Hello);
+            scene.happen(seat, 0, What::Ready { epoch: 1 });
+            scene.answer(Method::Sync, 0, Ok(SyncResponse::default().encode_to_vec()));
+        }
+        assert!(!scene.chat.prepare(ms(0), &mut scene.wire));
+        scene.answer(Method::CreateGroup, 0, Ok(changed(1)));
         assert!(scene.chat.prepare(ms(0), &mut scene.wire));
         scene
     }
@@ -133,6 +162,25 @@ impl Scene {
 fn accepted(seq: u64) -> Vec<u8> {
     let accepted = vec![Accepted { seq, time_ms: 1 }];
     SendResponse { accepted }.encode_to_vec()
+}
+
+fn changed(seq: u64) -> Vec<u8> {
+    let conversation = Bytes::copy_from_slice(conversation_id().as_bytes());
+    GroupChangeResponse { conversation, seq }.encode_to_vec()
+}
+
+/// The entry that tells of a change.
+fn change_entry(seq: u64, kind: ChangeKind, uid: &str) -> Entry {
+    let change = GroupChange {
+        kind: kind.into(),
+        uids: vec![uid.to_owned()],
+        ..GroupChange::default()
+    };
+    Entry {
+        seq,
+        body: Some(entry::Body::Change(change)),
+        ..Entry::default()
+    }
 }
 
 /// The entry that a send of one message becomes.
@@ -276,4 +324,167 @@ fn a_seq_that_goes_back_is_a_violation() {
             .iter()
             .any(|told| told.invariant == 5)
     );
+}
+
+#[test]
+fn a_member_is_removed_and_invited_back_by_one_operation_over_all_attempts() {
+    let mut scene = Scene::group();
+    scene.chat.change_members(ms(0), &mut scene.wire);
+    let (owner, _, first) = scene.asked(Method::RemoveMembers);
+    assert_eq!(owner, SeatId(0));
+    scene.chat.change_members(ms(1), &mut scene.wire);
+    assert!(scene.wire.asked.is_empty(), "one change of a group at a time");
+    assert!(!scene.chat.is_settled());
+    let lost = What::Lost {
+        epoch: 1,
+        was_ready: true,
+        why: "cut".into(),
+    };
+    scene.happen(0, 10, lost);
+    scene.happen(0, 20, What::Hello);
+    scene.asked(Method::Sync);
+    scene.happen(0, 30, What::Ready { epoch: 2 });
+    let again = scene.answer(Method::RemoveMembers, 40, Ok(changed(2)));
+    assert_eq!(again, first, "it is the same operation");
+    let removed = RemoveMembersRequest::decode(first).unwrap();
+    let uid = &removed.uids[0];
+    for seat in 0..3 {
+        assert!(!scene.chat.is_settled());
+        scene.push(seat, 50, vec![change_entry(2, ChangeKind::Removed, uid)]);
+    }
+    assert!(scene.chat.is_settled());
+
+    // Half of the others are out: the next change has somebody come back.
+    scene.chat.change_members(ms(60), &mut scene.wire);
+    let payload = scene.answer(Method::Invite, 70, Ok(changed(3)));
+    let invited = InviteRequest::decode(payload).unwrap();
+    assert_eq!(invited.uids, removed.uids);
+    assert_ne!(invited.operation_id, removed.operation_id);
+    assert_eq!(scene.wire.counter.tally.membership_changes, 2);
+}
+
+#[test]
+fn what_was_said_in_somebodys_absence_is_no_delivery_when_they_are_back() {
+    let mut scene = Scene::group();
+    scene.chat.change_members(ms(0), &mut scene.wire);
+    let payload = scene.answer(Method::RemoveMembers, 1, Ok(changed(2)));
+    let removed = RemoveMembersRequest::decode(payload).unwrap();
+    let out = if removed.uids[0].ends_with('2') { 1 } else { 2 };
+    let sent = loop {
+        scene.chat.send(ms(10), ms(10), &mut scene.wire);
+        let (sender, id, payload) = scene.asked(Method::Send);
+        if sender.0 != out {
+            let result = Ok(accepted(3).into());
+            scene.happen(sender.0, 11, What::Response { id, result });
+            break entry_of(payload, 3);
+        }
+    };
+    scene.chat.change_members(ms(20), &mut scene.wire);
+    scene.answer(Method::Invite, 21, Ok(changed(4)));
+    let back = change_entry(4, ChangeKind::Invited, &removed.uids[0]);
+    let gone = change_entry(2, ChangeKind::Removed, &removed.uids[0]);
+    scene.push(out, 5_000, vec![gone, sent.clone(), back]);
+    assert_eq!(scene.wire.counter.tally.deliveries, 0);
+    let other = 3 - out;
+    scene.push(other, 5_001, vec![sent.clone()]);
+    scene.push(0, 5_002, vec![sent]);
+    assert_eq!(scene.wire.counter.tally.deliveries, 1, "the sender's own is none");
+}
+
+#[test]
+fn whoever_is_out_is_to_have_what_was_before_their_removal_and_nothing_after_it() {
+    let mut scene = Scene::group();
+    scene.chat.change_members(ms(0), &mut scene.wire);
+    let payload = scene.answer(Method::RemoveMembers, 1, Ok(changed(2)));
+    let removed = RemoveMembersRequest::decode(payload).unwrap();
+    let out = if removed.uids[0].ends_with('2') { 1 } else { 2 };
+    for seat in 0..3 {
+        scene.push(
+            seat,
+            2,
+            vec![change_entry(2, ChangeKind::Removed, &removed.uids[0])],
+        );
+    }
+    // Somebody sends until it is a member who does.
+    let mut at = 10;
+    let (sender, entry) = loop {
+        scene.chat.send(ms(at), ms(at), &mut scene.wire);
+        let (sender, id, payload) = scene.asked(Method::Send);
+        let result = if sender.0 == out {
+            Err(Failure::Refused(Refusal {
+                code: 302,
+                message: String::new(),
+                retry_after_ms: 0,
+            }))
+        } else {
+            Ok(accepted(3).into())
+        };
+        let is_in = result.is_ok();
+        scene.happen(sender.0, at + 1, What::Response { id, result });
+        if is_in {
+            break (sender, entry_of(payload, 3));
+        }
+        at += 10;
+    };
+    for seat in (0..3).filter(|seat| *seat != out) {
+        assert!(!scene.chat.is_settled());
+        scene.push(seat, at + 2, vec![entry.clone()]);
+    }
+    assert!(scene.chat.is_settled(), "the one who is out waits for nothing");
+    assert_ne!(sender.0, out);
+    let mut tally = Tally::default();
+    scene.chat.close(&mut tally);
+    assert_eq!((tally.unresolved, tally.violations), (0, 0));
+}
+
+#[test]
+fn a_change_refused_for_good_is_told() {
+    let mut scene = Scene::group();
+    scene.chat.change_members(ms(0), &mut scene.wire);
+    let refusal = Refusal {
+        code: 303,
+        message: "no".into(),
+        retry_after_ms: 0,
+    };
+    scene.answer(Method::RemoveMembers, 10, Err(Failure::Refused(refusal)));
+    let told = &scene.wire.counter.tally.told;
+    assert!(told[0].what.contains("Removed"), "{told:?}");
+    assert!(scene.chat.is_settled());
+}
+
+#[test]
+fn what_was_refused_in_absence_is_sent_once_more_after_the_return_with_the_same_ids() {
+    let mut scene = Scene::group();
+    scene.chat.change_members(ms(0), &mut scene.wire);
+    let payload = scene.answer(Method::RemoveMembers, 1, Ok(changed(2)));
+    let removed = RemoveMembersRequest::decode(payload).unwrap();
+    let out = if removed.uids[0].ends_with('2') { 1 } else { 2 };
+    let refused = loop {
+        scene.chat.send(ms(10), ms(10), &mut scene.wire);
+        let (sender, id, payload) = scene.asked(Method::Send);
+        let refusal = Refusal {
+            code: 302,
+            message: String::new(),
+            retry_after_ms: 0,
+        };
+        let result = Err(Failure::Refused(refusal));
+        scene.happen(sender.0, 11, What::Response { id, result });
+        if sender.0 == out {
+            break SendRequest::decode(payload).unwrap();
+        }
+    };
+    scene.push(
+        out,
+        20,
+        vec![change_entry(3, ChangeKind::Invited, &removed.uids[0])],
+    );
+    let (sender, _, payload) = scene.asked(Method::Send);
+    let again = SendRequest::decode(payload).unwrap();
+    assert_eq!((sender.0, &again.messages), (out, &refused.messages));
+    scene.push(
+        out,
+        30,
+        vec![change_entry(5, ChangeKind::Invited, &removed.uids[0])],
+    );
+    assert!(scene.wire.asked.is_empty(), "once");
 }

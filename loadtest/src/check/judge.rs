@@ -7,7 +7,7 @@ use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::ConversationId;
 
-use super::history::{Answer, Body, Conversation, Entry, History, Row, Sent, Showing, Shown, Talk};
+use super::history::{Answer, Body, Conversation, Entry, History, Row, Sent, Showing, Shown};
 use super::invariant::{Invariant, Violation};
 use super::log::{Log, Membership};
 use super::names::{Device, Text, User};
@@ -155,11 +155,11 @@ impl Judge<'_> {
         }
         for sent in &self.conversation.sent {
             let places = places.get(&sent.text).map_or(&[][..], Vec::as_slice);
-            self.check_answer(sent, places);
+            self.check_answer(log, sent, places);
         }
     }
 
-    fn check_answer(&mut self, sent: &Sent, places: &[&Entry]) {
+    fn check_answer(&mut self, log: &Log, sent: &Sent, places: &[&Entry]) {
         // Put together only for what is wrong: most messages are right.
         let (text, at, device) = (sent.text.0, sent.begun_at, sent.device);
         let history = self.history;
@@ -172,10 +172,9 @@ impl Judge<'_> {
             self.wrong(Invariant::PresentOnce, what);
         }
         let Some(first) = sent.answers.first() else {
-            let is_group = matches!(self.conversation.talk, Some(Talk::Group { .. }));
             match sent.refused {
                 None => self.wrong(Invariant::Answered, format!("{} was never answered", name())),
-                Some(code) if code == Code::NotMember.number() && is_group => {}
+                Some(code) if code == Code::NotMember.number() && log.was_ever_out(sent.user) => {}
                 Some(code) => {
                     let what = format!("{} was refused with code {code}", name());
                     self.wrong(Invariant::Answered, what);
@@ -270,7 +269,7 @@ impl Judge<'_> {
                 let name = self.name(*device);
                 let showing = self.history.devices.get(device).map(|facts| facts.showing);
                 self.check_entries(&name, log, &membership, (shown, showing));
-                self.check_rows(&name, log, &membership, (user, &shown.rows));
+                self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
             }
         }
         for (device, shown) in &self.conversation.shown {
@@ -337,7 +336,13 @@ impl Judge<'_> {
         }
     }
 
-    fn check_rows(&mut self, name: &str, log: &Log, membership: &Membership, (user, rows): (User, &[Row])) {
+    fn check_rows(
+        &mut self,
+        name: &str,
+        log: &Log,
+        membership: &Membership,
+        (user, rows, showing): (User, &[Row], Option<Showing>),
+    ) {
         for pair in rows.windows(2) {
             if let [before, after] = pair
                 && (after.head_seq < before.head_seq || after.read_seq < before.read_seq)
@@ -345,6 +350,17 @@ impl Judge<'_> {
                 let what = format!("{name}: {before:?} went back to {after:?}");
                 self.wrong(Invariant::Cursors, what);
             }
+        }
+        // A device of a user shows its own marks before the server has them, with what it guesses is unread.
+        let exact = match showing {
+            Some(Showing::AsItComes) => rows,
+            _ => rows.last_chunk::<1>().map_or(&[][..], |last| last),
+        };
+        self.check_unread(name, log, (user, exact));
+        let is_foreign = |row: &&Row| row.head_seq > 0 && !membership.sees(row.head_seq);
+        if let Some(row) = rows.iter().find(is_foreign) {
+            let what = format!("{name}: {row:?} of an entry that is not the user's to see: {membership:?}");
+            self.wrong(Invariant::Removal, what);
         }
         let Some(row) = rows.last() else {
             if membership.end_seq > 0 {
@@ -366,9 +382,19 @@ impl Judge<'_> {
                 format!("{name}: {row:?}, but read up to {read_seq} (marked {marked}, {membership:?})");
             self.wrong(Invariant::Cursors, what);
         }
-        let unread = log.unread(user, row.read_seq, membership.end_seq);
-        if (row.unread, row.first_visible_seq) != (unread, membership.first_visible_seq()) {
-            let what = format!("{name}: {row:?}, but {unread} unread of {membership:?}");
+        if row.first_visible_seq != membership.first_visible_seq() {
+            let what = format!("{name}: {row:?} of {membership:?}");
+            self.wrong(Invariant::Cursors, what);
+        }
+    }
+
+    /// Whatever a row says is unread it says of its head and its read mark.
+    fn check_unread(&mut self, name: &str, log: &Log, (user, rows): (User, &[Row])) {
+        let unread = |row: &Row| log.unread(user, row.read_seq, row.head_seq);
+        let mut miscounted = rows.iter().filter(|row| row.unread != unread(row));
+        if let Some(row) = miscounted.next() {
+            let (unread, more) = (unread(row), miscounted.count());
+            let what = format!("{name}: {row:?}, but {unread} are unread; and {more} more such rows");
             self.wrong(Invariant::Cursors, what);
         }
     }

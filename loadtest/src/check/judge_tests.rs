@@ -58,6 +58,17 @@ fn sent(seq: u64, text: &str) -> Sent {
     }
 }
 
+/// What a user sent and was no member for.
+fn refused(uid: &str) -> Sent {
+    Sent {
+        device: phone(uid),
+        user: User::named(uid),
+        answers: Vec::new(),
+        refused: Some(302),
+        ..sent(7, "too late")
+    }
+}
+
 fn asked(kind: ChangeKind) -> ChangeAsked {
     ChangeAsked {
         kind,
@@ -191,11 +202,7 @@ fn open_history_shows_newcomers_what_was_before() {
 #[test]
 fn a_refused_send_of_a_removed_member_is_no_fault() {
     let mut history = sound();
-    of(&mut history, group()).push_sent(Sent {
-        answers: Vec::new(),
-        refused: Some(302),
-        ..sent(7, "too late")
-    });
+    of(&mut history, group()).push_sent(refused("bob"));
     assert_eq!(check(&history), []);
 }
 
@@ -207,6 +214,13 @@ fn a_device_that_shows_entries_as_they_come_may_show_them_out_of_order() {
     for facts in history.devices.values_mut() {
         facts.showing = Showing::AsItComes;
     }
+    assert_eq!(check(&history), []);
+}
+
+#[test]
+fn a_users_device_may_guess_what_is_unread_after_its_own_mark_until_the_server_has_it() {
+    let mut history = sound();
+    bobs(&mut history, direct()).rows.insert(1, row(4, 1, 2));
     assert_eq!(check(&history), []);
 }
 
@@ -224,6 +238,11 @@ const FAULTS: &[Fault] = &[
             ..sent(5, "d5")
         });
     }),
+    (
+        "a send refused to who always was a member",
+        Invariant::Answered,
+        |history| of(history, group()).push_sent(refused("ann")),
+    ),
     ("a change without an answer", Invariant::Answered, |history| {
         of(history, group()).changes[0].acknowledged = false
     }),
@@ -295,8 +314,11 @@ const FAULTS: &[Fault] = &[
     }),
     ("a refused message in the log", Invariant::OneAnswer, |history| {
         let sent = &mut of(history, group()).sent[1];
-        sent.answers.clear();
-        sent.refused = Some(302);
+        let text = sent.text;
+        *sent = Sent {
+            text,
+            ..refused("bob")
+        };
     }),
     (
         "an acknowledged message after a later one",
@@ -318,7 +340,7 @@ const FAULTS: &[Fault] = &[
         bobs(history, direct()).entries.pop();
     }),
     ("a row behind the head", Invariant::ReachesHead, |history| {
-        last_row(history, group()).head_seq = 5
+        *last_row(history, group()) = row(5, 5, 0);
     }),
     (
         "a row that does not know of the return",
@@ -348,6 +370,24 @@ const FAULTS: &[Fault] = &[
         Invariant::Cursors,
         |history| {
             bobs(history, direct()).rows.insert(1, row(4, 3, 1));
+        },
+    ),
+    (
+        "a wrong unread that was put right",
+        Invariant::Cursors,
+        |history| {
+            for facts in history.devices.values_mut() {
+                facts.showing = Showing::AsItComes;
+            }
+            bobs(history, direct()).rows[0].unread = 2;
+        },
+    ),
+    (
+        "a row of what is said in absence",
+        Invariant::Removal,
+        |history| {
+            let away = row(4, 1, 2);
+            bobs(history, group()).rows.insert(0, away);
         },
     ),
     ("an entry served after removal", Invariant::Removal, |history| {

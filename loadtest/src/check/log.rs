@@ -94,6 +94,23 @@ impl Log {
         members
     }
 
+    /// Whether there was a time at which this user was no member of a group: before they were invited, or after they left or
+    /// were removed.
+    #[must_use]
+    pub fn was_ever_out(&self, user: User) -> bool {
+        self.changes().any(|entry| match &entry.body {
+            Body::Change {
+                kind: ChangeKind::Invited | ChangeKind::Removed,
+                users,
+            } => users.contains(&user),
+            Body::Change {
+                kind: ChangeKind::Left,
+                ..
+            } => entry.sender == user,
+            _ => false,
+        })
+    }
+
     /// `None` for who never was a member.
     #[must_use]
     pub fn membership(&self, talk: Option<&Talk>, user: User) -> Option<Membership> {

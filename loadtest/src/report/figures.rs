@@ -1,10 +1,11 @@
 //! The figures of a run, in the form of its JSON.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::latency::Latency;
 use crate::lead::{Phase, Sample};
@@ -16,7 +17,7 @@ use crate::tally::{Second, Tally};
 pub struct Facts {
     /// Which scenario.
     pub scenario: &'static str,
-    /// What was typed, without secrets: paths and numbers only.
+    /// What was typed; of paths their last names.
     pub command: String,
     /// When it was started, unix milliseconds.
     pub started_unix_ms: u64,
@@ -162,6 +163,8 @@ pub struct Report {
     pub logins: u64,
     pub attempts_failed: u64,
     pub disconnects: u64,
+    /// Members of groups who were removed, or invited back.
+    pub membership_changes: u64,
     /// Members of the room; `null` in other scenarios.
     pub room_members: Option<u64>,
     /// Acknowledged messages that members never saw: what the server dropped, as it may.
@@ -174,7 +177,9 @@ pub struct Report {
     pub roles: BTreeMap<String, RoleFigures>,
     pub raw_write_us: Option<f64>,
     pub last_setback: Option<String>,
-    /// Where the ledger of a checked run was kept; `null` when it is not needed any more.
+    /// Where the ledger of a checked run was kept, in the JSON without the folders above it; `null` when it is not needed any
+    /// more.
+    #[serde(serialize_with = "last_name")]
     pub ledger: Option<PathBuf>,
     pub violations_told: Vec<Violation>,
     pub seconds: Vec<SecondFigures>,
@@ -231,6 +236,7 @@ impl Report {
             logins: tally.logins,
             attempts_failed: tally.attempts_failed,
             disconnects: tally.disconnects,
+            membership_changes: tally.membership_changes,
             room_members: is_room.then_some(tally.room_members),
             room_drops: is_room.then(|| told_to_all.saturating_sub(tally.deliveries)),
             rounds_ms: tally.rounds_ms.clone(),
@@ -257,6 +263,11 @@ impl Report {
     pub const fn is_failure(&self) -> bool {
         self.violations > 0 || self.unresolved > 0 || self.failed > 0
     }
+}
+
+fn last_name<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    let name = path.as_deref().and_then(Path::file_name);
+    name.map(OsStr::to_string_lossy).serialize(serializer)
 }
 
 fn span(from: Option<Duration>, to: Option<Duration>) -> Duration {
@@ -429,6 +440,16 @@ mod tests {
         assert_eq!(gateway.bytes_per_connection, Some(1_000.0));
         assert_eq!(gateway.cpu_percent, Some(1.0));
         assert!(!gateway.restarted);
+    }
+
+    #[test]
+    fn the_json_names_no_folder_of_this_machine() {
+        let facts = Facts {
+            ledger: Some("/home/ann/ledger".into()),
+            ..facts()
+        };
+        let json = serde_json::to_value(Report::new(facts, &tally(), &samples(3), &[])).unwrap();
+        assert_eq!(json["ledger"], "ledger");
     }
 
     #[test]

@@ -53,6 +53,15 @@ pub fn summary(report: &Report) -> String {
             ),
         );
     }
+    if report.refused > 0 {
+        line("refused for good", report.refused.to_string());
+    }
+    if report.membership_changes > 0 {
+        line(
+            "members came and went",
+            format!("{} times", report.membership_changes),
+        );
+    }
     if let Some(drops) = report.room_drops {
         line("dropped on the way", drops.to_string());
     }

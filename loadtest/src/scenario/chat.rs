@@ -23,17 +23,26 @@ enum State {
     Connected,
     Preparing { deadline: Duration },
     Prepared,
-    Sending { schedule: Schedule },
+    Sending { sends: Schedule, changes: Schedule },
     Settling { deadline: Duration, look_at: Duration },
     Settled,
     Reading { reading: Reading, deadline: Duration },
+}
+
+/// What happens how often, a second, over all processes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChatRates {
+    /// Messages.
+    pub sends: f64,
+    /// Changes of groups' members.
+    pub changes: f64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct ChatScenario {
     common: Common,
-    per_s: f64,
+    rates: ChatRates,
     lasting: Duration,
     chat: Chat,
     state: State,
@@ -41,12 +50,12 @@ pub struct ChatScenario {
 }
 
 impl ChatScenario {
-    /// `per_s` messages a second over all processes, for so long, told to `recorder`.
+    /// A chat at these rates, for so long, told to `recorder`.
     #[must_use]
     pub fn new(
         common: Common,
         options: ChatOptions,
-        per_s: f64,
+        rates: ChatRates,
         lasting: Duration,
         recorder: Box<dyn Recorder>,
     ) -> Self {
@@ -54,7 +63,7 @@ impl ChatScenario {
         Self {
             chat: Chat::new(options, first, count, recorder),
             common,
-            per_s,
+            rates,
             lasting,
             state: State::New,
             reading_failed: None,
@@ -69,12 +78,6 @@ impl ChatScenario {
 
     fn step(&self, at: Duration) -> Step {
         Step::Until(self.chat.due().map_or(at, |due| due.min(at)))
-    }
-
-    fn send_what_is_due(schedule: &mut Schedule, chat: &mut Chat, now: Duration, engine: &mut Engine) {
-        while let Some(due) = schedule.take(now) {
-            chat.send(due, now, engine);
-        }
     }
 }
 
@@ -126,17 +129,25 @@ impl Scenario for ChatScenario {
             }
             State::Prepared => {
                 if let Some(start) = lead.pass(Phase::Prepared) {
-                    let schedule =
-                        Schedule::new(start + HEAD_START, self.lasting, self.per_s, self.common.share);
-                    engine.counter.tally.began = start + HEAD_START;
-                    self.state = State::Sending { schedule };
+                    let start = start + HEAD_START;
+                    let at = |per_s| Schedule::new(start, self.lasting, per_s, self.common.share);
+                    engine.counter.tally.began = start;
+                    self.state = State::Sending {
+                        sends: at(self.rates.sends),
+                        changes: at(self.rates.changes),
+                    };
                     return Ok(Step::Until(now));
                 }
                 Ok(self.step(now + WAIT_STEP))
             }
-            State::Sending { schedule } => {
-                Self::send_what_is_due(schedule, &mut self.chat, now, engine);
-                if let Some(due) = schedule.due() {
+            State::Sending { sends, changes } => {
+                while let Some(due) = sends.take(now) {
+                    self.chat.send(due, now, engine);
+                }
+                while changes.take(now).is_some() {
+                    self.chat.change_members(now, engine);
+                }
+                if let Some(due) = sends.due().into_iter().chain(changes.due()).min() {
                     return Ok(self.step(due));
                 }
                 self.state = State::Settling {

@@ -8,7 +8,7 @@ mod room;
 
 use std::time::Duration;
 
-pub use self::chat::ChatScenario;
+pub use self::chat::{ChatRates, ChatScenario};
 pub use self::connect::ConnectScenario;
 pub use self::reconnect::{Drop, ReconnectScenario};
 pub use self::room::{RoomOptions, RoomScenario};

@@ -52,6 +52,9 @@ pub(crate) struct ProveArgs {
     /// People per group; 0: pairs.
     #[arg(long, default_value_t = 0)]
     group_size: u64,
+    /// How often a second somebody is removed from a group or invited back; 0: never. Default: the generator's.
+    #[arg(long)]
+    membership_changes: Option<f64>,
     /// How often something is killed or cut.
     #[arg(long, default_value_t = 10)]
     faults: u32,
@@ -216,6 +219,9 @@ fn generate(binaries: &Binaries, out: &Path, ready_file: &Path, args: &ProveArgs
     command.arg("--users").arg(args.users.to_string());
     command.arg("--rate").arg(args.rate.to_string());
     command.arg("--group-size").arg(args.group_size.to_string());
+    if let Some(per_s) = args.membership_changes {
+        command.arg("--membership-changes").arg(per_s.to_string());
+    }
     command
         .arg("--duration")
         .arg(format!("{}s", args.lasting().as_secs()));

@@ -128,13 +128,15 @@ impl fmt::Display for Outcome {
         for name in [
             "sends",
             "sends_acked",
+            "refused",
             "unresolved",
+            "membership_changes",
             "deliveries",
             "disconnects",
             "retries",
             "violations",
         ] {
-            writeln!(f, "{name:<14}{:>14}", self.load[name])?;
+            writeln!(f, "{name:<20}{:>14}", self.load[name])?;
         }
         let told = self.load["violations_told"].as_array();
         for violation in told.into_iter().flatten().take(TOLD_MAX) {

@@ -1,97 +1,16 @@
 //! The load generator against the real binary: each scenario small, what it writes, and that it says so when something is
 //! lost.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod server;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clap::Parser as _;
-use serde_json::Value;
+use server::{Server, read_json};
 use whimbrel_loadtest::cli::Cli;
 use whimbrel_loadtest::program;
-use whimbrel_loadtest::report::Report;
-
-/// A start takes a second or two; a machine that is busy with other tests may take ten times that.
-const START_WITHIN: Duration = Duration::from_secs(60);
-
-/// `whimbrel standalone --ephemeral`, running. Killed when dropped.
-struct Server {
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let ready_file = folder.path().join("ready.json");
-        let log = || {
-            fs::File::options()
-                .create(true)
-                .append(true)
-                .open(folder.path().join("log"))
-                .unwrap()
-        };
-        let child = Command::new(env!("CARGO_BIN_EXE_whimbrel"))
-            .args(["standalone", "--ephemeral", "--port-base", "0", "--ready-file"])
-            .arg(&ready_file)
-            .stdin(Stdio::null())
-            .stdout(log())
-            .stderr(log())
-            .spawn()
-            .unwrap();
-        let mut server = Self { child, folder };
-        let started = Instant::now();
-        while !ready_file.exists() {
-            assert_eq!(
-                server.child.try_wait().unwrap(),
-                None,
-                "standalone ended at its start"
-            );
-            assert!(
-                started.elapsed() < START_WITHIN,
-                "standalone is not ready after {START_WITHIN:?}"
-            );
-            thread::sleep(Duration::from_millis(10));
-        }
-        server
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command_line(&self, scenario: &str) -> Vec<String> {
-        let mut arguments = vec!["whimbrel-loadtest".to_owned()];
-        arguments.extend(scenario.split_ascii_whitespace().map(str::to_owned));
-        arguments.push("--quiet".to_owned());
-        for (flag, name) in [("--ready-file", "ready.json"), ("--json", "out.json")] {
-            arguments.extend([flag.to_owned(), self.path(name).display().to_string()]);
-        }
-        arguments
-    }
-
-    /// Runs a scenario in this process: its report, and the JSON it wrote.
-    fn load(&self, scenario: &str) -> (Report, Value) {
-        let cli = Cli::try_parse_from(self.command_line(scenario)).unwrap();
-        let report = program::measure(&cli).unwrap_or_else(|error| panic!("{scenario}: {error:#}"));
-        (report, read_json(&self.path("out.json")))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
 
 #[test]
 fn clients_log_in_at_a_rate_and_stay() {
@@ -156,6 +75,35 @@ fn groups_are_made_and_everybody_else_in_them_gets_each_message() {
 }
 
 #[test]
+fn members_come_and_go_meanwhile_and_see_what_is_theirs() {
+    let server = Server::start();
+    let (report, json) = server.load(
+        "chat --users 24 --group-size 6 --rate 100 --duration 3s --check --membership-changes 10 --grace 10s",
+    );
+    assert!(!report.is_failure(), "{json}");
+    assert!(
+        json["membership_changes"].as_u64().unwrap() > 10,
+        "they hardly came and went: {json}"
+    );
+    let resolved = json["sends_acked"].as_u64().unwrap() + json["refused"].as_u64().unwrap();
+    assert_eq!(resolved, 300, "{json}");
+    assert!(
+        json["refused"].as_u64().unwrap() > 0,
+        "nobody who was out sent anything: {json}"
+    );
+}
+
+#[test]
+fn a_report_repeats_the_command_without_the_paths_of_this_machine() {
+    let server = Server::start();
+    let (_, json) = server.load("connect --connections 2 --rate 10 --hold 0s");
+    assert_eq!(
+        json["command"],
+        "whimbrel-loadtest connect --connections 2 --rate 10 --hold 0s --quiet --ready-file ready.json --json out.json"
+    );
+}
+
+#[test]
 fn everybody_in_a_room_hears_what_is_sent_to_it() {
     let server = Server::start();
     let (report, json) = server.load("room --members 30 --senders 3 --rate 20 --duration 1500ms");
@@ -185,8 +133,7 @@ fn all_drop_come_back_and_sync() {
 #[test]
 fn a_server_that_dies_leaves_sends_unresolved_and_the_run_fails() {
     let mut server = Server::start();
-    let cli = Cli::try_parse_from(server.command_line("chat --users 10 --rate 50 --duration 3s --grace 1s"))
-        .unwrap();
+    let cli = Cli::read(server.command_line("chat --users 10 --rate 50 --duration 3s --grace 1s")).unwrap();
     let run = thread::spawn(move || program::measure(&cli));
     // Its sends are on their way once the server has made users of its clients; a second of them is enough.
     thread::sleep(Duration::from_millis(1_500));
@@ -210,7 +157,7 @@ fn a_wrong_root_key_is_named() {
     let other = whimbrel_protocol::descriptor::RootKey::from_seed(&[9; 32]).public();
     assert_ne!(ready["root_key"], other.to_string());
     let line = format!("connect --connections 2 --hold 1s --root-key {other}");
-    let cli = Cli::try_parse_from(server.command_line(&line)).unwrap();
+    let cli = Cli::read(server.command_line(&line)).unwrap();
     let error = format!("{:#}", program::measure(&cli).unwrap_err());
     assert!(error.contains("no pinned root signed"), "{error}");
 }

@@ -1,0 +1,79 @@
+//! What is still open of a chat, and what its end says of it.
+
+use super::Chat;
+use super::person::Person;
+use crate::tally::Tally;
+
+impl Chat {
+    /// What a person should have received and has not.
+    fn missing(&self, person: &Person) -> u64 {
+        let Some(talk) = self.conversations.get(person.talk) else {
+            return 0;
+        };
+        match &talk.governing {
+            None => talk.acked.saturating_sub(person.acked + person.received),
+            // Which of them were for whoever came and went is the checker's to say.
+            Some(governing) => {
+                let end = governing.end(person.device.user, talk.head);
+                end.saturating_sub(person.inbox.have())
+            }
+        }
+    }
+
+    /// Whether every message and every change is answered, and everybody has received what they should.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.backlog == 0
+            && self.open_changes() == 0
+            && self.people.iter().all(|person| self.missing(person) == 0)
+    }
+
+    /// Counts what is left open at the end.
+    pub fn close(&self, tally: &mut Tally) {
+        tally.unresolved += (self.backlog + self.open_changes()) as u64 + tally.backlog_dropped;
+        for person in &self.people {
+            let missing = self.missing(person);
+            if missing > 0 {
+                tally.undelivered += missing;
+                tally.violate(6, || {
+                    format!(
+                        "{} lacks {missing} acknowledged messages; it has everything up to seq {}, the highest acknowledged is {}",
+                        person.uid,
+                        person.inbox.have(),
+                        self.conversations.get(person.talk).map_or(0, |talk| talk.head),
+                    )
+                });
+            }
+            // What is not acknowledged may have been committed all the same.
+            let acked = self.conversations.get(person.talk).map_or(0, |talk| talk.acked);
+            let open: usize = self.open_sends(person.talk);
+            let most = acked.saturating_sub(person.acked) + open as u64;
+            if person.received > most {
+                let received = person.received;
+                tally.violate(1, || {
+                    format!(
+                        "{} received {received} messages, of at most {most} that others sent",
+                        person.uid
+                    )
+                });
+            }
+        }
+    }
+
+    fn open_changes(&self) -> usize {
+        let groups = self
+            .conversations
+            .iter()
+            .filter_map(|talk| talk.governing.as_ref());
+        groups.filter(|governing| governing.is_changing()).count()
+    }
+
+    fn open_sends(&self, talk: usize) -> usize {
+        let members = self.conversations.get(talk).map(|talk| talk.members.as_slice());
+        let people = members.unwrap_or_default().iter();
+        people
+            .filter_map(|seat| self.people.get(seat.index()))
+            .map(|person| person.outbox.len())
+            .sum()
+    }
+}
