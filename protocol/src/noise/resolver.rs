@@ -3,7 +3,7 @@
 //! Measured on the reference machine, X25519 takes 20 us here against 41 us in snow's default resolver. Ciphers keep
 //! raw keys and expand them on use: a handshake uses each key once or twice, and a waiting responder stays small.
 
-use aws_lc_rs::{aead, agreement, digest, hmac};
+use aws_lc_rs::{aead, agreement, digest, hkdf, hmac};
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -12,6 +12,12 @@ use zeroize::Zeroizing;
 use super::{Secret, TAG_LEN};
 use crate::keys::{self, KEY_LEN, StaticKey};
 use crate::suite::Suite;
+
+/// Bytes of a SHA-256.
+const HASH_LEN: usize = 32;
+
+/// Keys that Noise derives at once, at most.
+const OUTPUTS_MAX: usize = 3;
 
 pub(super) struct Resolver {
     suite: Suite,
@@ -182,7 +188,7 @@ impl Hash for Sha256 {
     }
 
     fn hash_len(&self) -> usize {
-        32
+        HASH_LEN
     }
 
     fn reset(&mut self) {
@@ -204,6 +210,38 @@ impl Hash for Sha256 {
     fn hmac(&mut self, key: &[u8], data: &[u8], out: &mut [u8]) {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
         out[..tag.as_ref().len()].copy_from_slice(tag.as_ref());
+    }
+
+    /// The provider's own in one call: without info its expansion is Noise's. The three HMACs one by one would copy their states
+    /// of 1.2 KiB a dozen times.
+    fn hkdf(
+        &mut self,
+        chaining_key: &[u8],
+        input_key_material: &[u8],
+        outputs: usize,
+        out1: &mut [u8],
+        out2: &mut [u8],
+        out3: &mut [u8],
+    ) {
+        let mut outs = Zeroizing::new([0; OUTPUTS_MAX * HASH_LEN]);
+        let wanted = &mut outs[..outputs * HASH_LEN];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, chaining_key)
+            .extract(input_key_material)
+            .expand(&[], OutputLen(wanted.len()))
+            .and_then(|expanded| expanded.fill(wanted))
+            .expect("three hashes are far from the 255 that HKDF gives");
+        for (out, wanted) in [out1, out2, out3].into_iter().zip(wanted.chunks(HASH_LEN)) {
+            out[..HASH_LEN].copy_from_slice(wanted);
+        }
+    }
+}
+
+/// Bytes to derive.
+struct OutputLen(usize);
+
+impl hkdf::KeyType for OutputLen {
+    fn len(&self) -> usize {
+        self.0
     }
 }
 
