@@ -174,6 +174,7 @@ impl Disk {
                 }
             }
             Record::Write { handle, offset, data } => self.write(self.node_of(*handle)?, *offset, data),
+            Record::Begin => {}
             Record::Sync { handle } => {
                 let node = self.node_of(*handle)?;
                 self.nodes[node].sync();

@@ -63,6 +63,8 @@ pub enum Record {
         /// Which.
         path: String,
     },
+    /// A call begins: its record follows, unless it fails or the process ends within it.
+    Begin,
 }
 
 /// Bytes of a record before its own bytes.
@@ -136,6 +138,7 @@ impl Records {
             6 => Record::RemoveFile { path: text(data)? },
             7 => Record::MakeFolder { path: text(data)? },
             8 => Record::RemoveFolder { path: text(data)? },
+            9 => Record::Begin,
             _ => return Err(bad("a record of an unknown kind")),
         };
         self.at += HEAD_LEN as u64 + u64::from(len);

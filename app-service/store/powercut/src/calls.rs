@@ -10,10 +10,11 @@
 #![expect(unreachable_pub, reason = "C callers reach them by name")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::sync::MutexGuard;
 
 use libc::{AT_FDCWD, AT_REMOVEDIR, O_CREAT, O_TRUNC, iovec, mode_t, off_t, size_t, ssize_t};
 
-use crate::recorder::{self, MAKE_FOLDER, REMOVE_FILE, REMOVE_FOLDER, SET_LEN, SYNC, WRITE};
+use crate::recorder::{self, MAKE_FOLDER, REMOVE_FILE, REMOVE_FOLDER, Recorder, SET_LEN, SYNC, WRITE};
 
 /// Appends `record` to the log at `path`, opened on first use into `log`, without any recorded call.
 pub(crate) fn append(log: &mut Option<c_int>, path: &[u8], mut record: &[u8]) -> bool {
@@ -52,9 +53,28 @@ unsafe fn bytes<'a>(path: *const c_char) -> &'a [u8] {
     unsafe { CStr::from_ptr(path) }.to_bytes()
 }
 
+/// The recorder, told that a call on an open file begins.
+fn begin_on_file(fd: c_int) -> Option<MutexGuard<'static, Recorder>> {
+    let mut recorder = recorder::lock()?;
+    recorder.begin_on_file(fd);
+    Some(recorder)
+}
+
+/// The recorder, told that a call on a path begins.
+///
+/// SAFETY (of callers): `path` is null or a C string.
+unsafe fn begin_on_path(at: c_int, path: *const c_char) -> Option<MutexGuard<'static, Recorder>> {
+    let mut recorder = recorder::lock()?;
+    // SAFETY: the caller's promise.
+    let path = recorder.absolute(at, unsafe { bytes(path) });
+    recorder.begin_on_path(path.as_deref());
+    Some(recorder)
+}
+
 /// SAFETY (of callers): as `openat(2)`.
 unsafe fn open_recorded(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    let mut recorder = recorder::lock();
+    // SAFETY: the caller passes a C string.
+    let mut recorder = unsafe { begin_on_path(at, path) };
     // SAFETY: the arguments are the caller's own.
     let fd = unsafe { libc::syscall(libc::SYS_openat, at, path, flags, mode) } as c_int;
     if fd >= 0
@@ -107,7 +127,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(fd: c_int, data: *const c_void, len: size_t) -> ssize_t {
-    let recorder = recorder::lock();
+    let recorder = begin_on_file(fd);
     // SAFETY: as the caller's call.
     let written = unsafe { libc::syscall(libc::SYS_write, fd, data, len) } as ssize_t;
     if let (Some(mut recorder), Ok(count @ 1..)) = (recorder, usize::try_from(written))
@@ -141,7 +161,7 @@ pub unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) ->
 
 /// SAFETY (of callers): as `pwrite(2)`.
 unsafe fn pwrite_recorded(fd: c_int, data: *const c_void, len: size_t, at: off_t) -> ssize_t {
-    let recorder = recorder::lock();
+    let recorder = begin_on_file(fd);
     // SAFETY: as the caller's call.
     let written = unsafe { libc::syscall(libc::SYS_pwrite64, fd, data, len, at) } as ssize_t;
     if let (Some(mut recorder), Ok(count @ 1..)) = (recorder, usize::try_from(written)) {
@@ -166,7 +186,7 @@ pub unsafe extern "C" fn pwrite64(fd: c_int, data: *const c_void, len: size_t, a
 
 /// SAFETY (of callers): `call` is the number of `fsync` or `fdatasync`.
 unsafe fn sync_recorded(call: libc::c_long, fd: c_int) -> c_int {
-    let recorder = recorder::lock();
+    let recorder = begin_on_file(fd);
     // SAFETY: takes a descriptor and nothing else.
     let result = unsafe { libc::syscall(call, fd) } as c_int;
     if result == 0
@@ -190,7 +210,7 @@ pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
 }
 
 fn set_len_recorded(fd: c_int, len: off_t) -> c_int {
-    let recorder = recorder::lock();
+    let recorder = begin_on_file(fd);
     // SAFETY: takes two numbers.
     let result = unsafe { libc::syscall(libc::SYS_ftruncate, fd, len) } as c_int;
     if result == 0
@@ -218,7 +238,8 @@ pub unsafe extern "C" fn renameat(
     to_at: c_int,
     to: *const c_char,
 ) -> c_int {
-    let recorder = recorder::lock();
+    // SAFETY: the caller passes C strings.
+    let recorder = unsafe { begin_on_path(from_at, from) };
     // SAFETY: as the caller's call.
     let result = unsafe { libc::syscall(libc::SYS_renameat2, from_at, from, to_at, to, 0) } as c_int;
     if result == 0
@@ -240,7 +261,8 @@ pub unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn unlinkat(at: c_int, path: *const c_char, flags: c_int) -> c_int {
-    let recorder = recorder::lock();
+    // SAFETY: the caller passes a C string.
+    let recorder = unsafe { begin_on_path(at, path) };
     // SAFETY: as the caller's call.
     let result = unsafe { libc::syscall(libc::SYS_unlinkat, at, path, flags) } as c_int;
     if result == 0
@@ -272,7 +294,8 @@ pub unsafe extern "C" fn rmdir(path: *const c_char) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
-    let recorder = recorder::lock();
+    // SAFETY: the caller passes a C string.
+    let recorder = unsafe { begin_on_path(AT_FDCWD, path) };
     // SAFETY: as the caller's call.
     let result = unsafe { libc::syscall(libc::SYS_mkdirat, AT_FDCWD, path, c_uint::from(mode)) } as c_int;
     if result == 0

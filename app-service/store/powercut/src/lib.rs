@@ -5,6 +5,9 @@
 //! held over the call and its record, so the log's order is the order in which things happened. A test then replays any
 //! beginning of the log into a model of a disk and asks what a power cut at that point could have left.
 //!
+//! Before each such call stands a record that it begins: a process that is killed between a call and its record leaves that
+//! one last, and its files may hold what the log does not.
+//!
 //! What a process does past libc's symbols (raw system calls, `mmap`) is not seen. The test notices: replaying
 //! the whole log must give exactly the files that are there.
 //!
@@ -20,6 +23,7 @@
 //! | 6 remove file | | | path |
 //! | 7 make folder | | | path |
 //! | 8 remove folder | | | path |
+//! | 9 a call begins | | | |
 //!
 //! Paths are relative to the root. This crate is part of tests only.
 

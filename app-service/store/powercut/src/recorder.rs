@@ -15,6 +15,7 @@ pub(crate) const RENAME: u8 = 5;
 pub(crate) const REMOVE_FILE: u8 = 6;
 pub(crate) const MAKE_FOLDER: u8 = 7;
 pub(crate) const REMOVE_FOLDER: u8 = 8;
+const BEGIN: u8 = 9;
 
 static RECORDER: LazyLock<Option<Mutex<Recorder>>> = LazyLock::new(|| Recorder::from_env().map(Mutex::new));
 
@@ -91,6 +92,20 @@ impl Recorder {
 
     pub(crate) fn is_recorded(&self, fd: c_int) -> bool {
         self.open.contains_key(&fd)
+    }
+
+    /// A call on an open file begins.
+    pub(crate) fn begin_on_file(&mut self, fd: c_int) {
+        if self.is_recorded(fd) {
+            self.record(BEGIN, 0, 0, b"");
+        }
+    }
+
+    /// A call on a path begins.
+    pub(crate) fn begin_on_path(&mut self, path: Option<&[u8]>) {
+        if path.is_some_and(|path| self.relative(path).is_some()) {
+            self.record(BEGIN, 0, 0, b"");
+        }
     }
 
     /// A call on an open file.
