@@ -93,7 +93,8 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
                             ready.write(&data.ready_file())?;
                             args.ready_file.as_ref().map_or(Ok(()), |path| ready.write(path))?;
                         } else {
-                            standalone::wait_until(|| all_ready(&listed)).await;
+                            let gateways = members.iter().filter(|member| member.role == "gateway").count();
+                            standalone::wait_until(|| is_complete(&listed, ports.lbs(), gateways)).await;
                             standalone::say_ready(args, data, &ready)?;
                             told = true;
                         }
@@ -264,15 +265,23 @@ fn page_routes(members: Pages) -> anyhow::Result<Router> {
         .route("/healthz", get(|| async { "ok\n" })))
 }
 
-/// Whether every process says that it is ready.
-async fn all_ready(members: &Pages) -> bool {
+/// Whether every process says that it is ready, and the LBS lists all `gateways`: whoever asked it sooner would crowd those
+/// that it knows for minutes.
+async fn is_complete(members: &Pages, lbs: SocketAddr, gateways: usize) -> bool {
     let Ok(client) = http_client() else { return false };
     for (_, address) in members {
         if !matches!(page(&client, *address, "readyz").await, Ok((200, _))) {
             return false;
         }
     }
-    true
+    let question = format!("v1/gateways?app_key={}&limit={gateways}", data_dir::APP_KEY);
+    let listed = page(&client, lbs, &question).await.ok();
+    let listed = listed.and_then(|(_, answer)| serde_json::from_str::<Value>(&answer).ok());
+    listed.is_some_and(|answer| {
+        answer["gateways"]
+            .as_array()
+            .is_some_and(|list| list.len() >= gateways)
+    })
 }
 
 fn http_client() -> reqwest::Result<reqwest::Client> {
