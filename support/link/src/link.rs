@@ -1,4 +1,4 @@
-//! One link as both its users and its tasks see it: a peer, an out-queue, and whether it is still up.
+//! One link as both its users and its tasks see it: a peer, an out-queue, what writes it out, and whether it is still up.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -84,7 +84,7 @@ struct Shared {
     peer: Identity,
     out: Mutex<Out>,
     /// What writes to the peer's socket, while there is one. Taken before `out` where both are.
-    writer: Mutex<Option<Outlet>>,
+    writer: Mutex<Option<Attached>>,
     /// Wakes the task that empties the queue.
     filled: Notify,
     /// Ends the link's tasks.
@@ -98,7 +98,7 @@ struct Out {
 }
 
 /// A writer, and room for what it is given.
-struct Outlet {
+struct Attached {
     writer: Writer,
     burst: Vec<Envelope>,
 }
@@ -173,7 +173,7 @@ impl Link {
             return;
         }
         let written = match self.0.writer.try_lock() {
-            Ok(mut outlet) => outlet.as_mut().map(|outlet| self.write_burst(outlet)),
+            Ok(mut attached) => attached.as_mut().map(|attached| self.write_burst(attached)),
             Err(_) => None,
         };
         // An error is found by the task, too, which ends the link.
@@ -188,13 +188,13 @@ impl Link {
     /// When the connection is broken.
     pub(crate) fn write(&self) -> io::Result<Written> {
         match self.writer().as_mut() {
-            Some(outlet) => self.write_burst(outlet),
+            Some(attached) => self.write_burst(attached),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    fn write_burst(&self, outlet: &mut Outlet) -> io::Result<Written> {
-        let Outlet { writer, burst } = outlet;
+    fn write_burst(&self, attached: &mut Attached) -> io::Result<Written> {
+        let Attached { writer, burst } = attached;
         if !writer.is_behind() {
             self.take(BURST_BYTES, burst);
         }
@@ -205,10 +205,10 @@ impl Link {
 
     /// Says a sign of life, unless something was written within `interval`.
     pub(crate) fn keep_alive(&self, interval: Duration) {
-        if let Some(outlet) = self.writer().as_mut()
-            && outlet.writer.last_write().elapsed() >= interval
+        if let Some(attached) = self.writer().as_mut()
+            && attached.writer.last_write().elapsed() >= interval
         {
-            outlet.writer.append_keepalive();
+            attached.writer.append_keepalive();
         }
     }
 
@@ -217,13 +217,13 @@ impl Link {
         let writer = self.writer();
         writer
             .as_ref()
-            .map_or_else(Instant::now, |outlet| outlet.writer.last_write())
+            .map_or_else(Instant::now, |attached| attached.writer.last_write())
     }
 
     /// From now on this writes what is queued.
     pub(crate) fn attach(&self, writer: Writer) {
         let burst = Vec::new();
-        *self.writer() = Some(Outlet { writer, burst });
+        *self.writer() = Some(Attached { writer, burst });
     }
 
     /// Lets go of the writer.
@@ -231,7 +231,7 @@ impl Link {
         *self.writer() = None;
     }
 
-    fn writer(&self) -> MutexGuard<'_, Option<Outlet>> {
+    fn writer(&self) -> MutexGuard<'_, Option<Attached>> {
         // A writer that panicked amid a record has left a counter behind that the peer does not accept: the link ends.
         self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -259,7 +259,7 @@ impl Link {
         let is_behind = self
             .writer()
             .as_ref()
-            .is_some_and(|outlet| outlet.writer.is_behind());
+            .is_some_and(|attached| attached.writer.is_behind());
         !is_behind && self.is_queue_empty()
     }
 

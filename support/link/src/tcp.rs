@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout};
+use whimbrel_protocol::cluster::Envelope;
 use whimbrel_protocol::record::{self, RECORD_LEN_MAX, RecordStep, SERVER_PLAINTEXT_MAX};
 use whimbrel_protocol::{SessionKeys, Side, SystemEntropy};
 
@@ -19,7 +20,6 @@ use crate::handshake::{
 };
 use crate::identity::Identity;
 use crate::link::{DownReason, Link, LinkEvent};
-use whimbrel_protocol::cluster::Envelope;
 
 /// Bytes of envelopes taken for one write: a few records. More only delays what is urgent.
 pub(crate) const BURST_BYTES: usize = 128 * 1024;
@@ -38,8 +38,6 @@ const LINGER_BYTES: u64 = 4_096;
 pub(crate) struct Connection {
     reader: Reader,
     writer: Writer,
-    /// The same half the writer writes to: to wait for room in its socket.
-    half: Arc<OwnedWriteHalf>,
 }
 
 /// Shakes hands on a connection this node made.
@@ -63,7 +61,7 @@ pub(crate) async fn dial(shared: &Shared, address: &str) -> Result<(Connection, 
         // The acceptor believes in us once this opens.
         connection.writer.append_keepalive();
         while connection.writer.write_burst(&[]).map_err(io)? == Written::Blocked {
-            connection.half.writable().await.map_err(io)?;
+            connection.writer.half.writable().await.map_err(io)?;
         }
         Ok((connection, peer))
     };
@@ -125,12 +123,10 @@ pub(crate) async fn accept(
 
 /// Carries a link until it ends; tells the owner when it comes up and when it goes down.
 pub(crate) async fn carry(shared: &Shared, connection: Connection, admission: Admission) {
-    let Connection {
-        mut reader,
-        writer,
-        half,
-    } = connection;
+    let Connection { mut reader, writer } = connection;
     let link = admission.link().clone();
+    // To wait for room in the socket, while any thread may be writing.
+    let half = Arc::clone(&writer.half);
     link.attach(writer);
     if shared.events.send(LinkEvent::Up(link.clone())).await.is_err() {
         link.detach();
@@ -216,7 +212,6 @@ async fn write_all(shared: &Shared, link: &Link, half: Arc<OwnedWriteHalf>) -> D
 impl Connection {
     fn new(read: OwnedReadHalf, write: OwnedWriteHalf, keys: SessionKeys) -> Self {
         let SessionKeys { suite, send, receive } = keys;
-        let half = Arc::new(write);
         Self {
             reader: Reader {
                 half: read,
@@ -226,7 +221,7 @@ impl Connection {
                 decoder: Decoder::default(),
             },
             writer: Writer {
-                half: Arc::clone(&half),
+                half: Arc::new(write),
                 suite,
                 key: send,
                 plaintext: Vec::new(),
@@ -234,7 +229,6 @@ impl Connection {
                 written: 0,
                 last_write: Instant::now(),
             },
-            half,
         }
     }
 }
