@@ -50,6 +50,7 @@ impl CommitSink for Delivery {
             Some(user) => vec![user],
             None => recipients.list.iter().map(|recipient| recipient.user).collect(),
         };
+        metrics::counter!("whimbrel_markers_written_total").increment(1);
         let markers = self.markers.clone();
         let tickets = Ticket::issue(users.len(), move |outcome| markers.ended(marker, 0, outcome));
         for (user, ticket) in users.into_iter().zip(tickets) {

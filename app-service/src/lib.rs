@@ -30,6 +30,7 @@
 //! | `whimbrel_rows_taken_back_total` | rows whose owner did not answer, written here |
 //! | `whimbrel_marker_work_lost_total` | markers whose work is to be taken up again |
 //! | `whimbrel_node_lives_unreadable_total` | looks at a node's life that could not be read |
+//! | `whimbrel_markers_written_total` | markers of durable commits whose work was begun |
 //! | `whimbrel_markers_deleted_total`, `whimbrel_markers_left_total` | markers done; markers left to the slow look at this node's own |
 //!
 //! What it never does: hold a client's connection, or keep in memory what must survive.

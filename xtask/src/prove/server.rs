@@ -53,13 +53,16 @@ impl Binaries {
             ensure!(status.success(), "cargo build {} failed", arguments.join(" "));
             Ok(())
         };
-        cargo(&["--package", "whimbrel-loadtest", "--package", "whimbrel-powercut"])?;
+        // One build for all that is of the same kind: apart, the crates they share would be built for each.
+        let of_the_load = ["--package", "whimbrel-loadtest", "--package", "whimbrel-powercut"];
+        let of_the_server = ["--package", "whimbrel"];
         let server = if planted {
             let features = ["--features", "planted-faults", "--target-dir", PLANTED_TARGET];
-            cargo(&[&["--package", "whimbrel"], &features[..]].concat())?;
+            cargo(&of_the_load)?;
+            cargo(&[&of_the_server[..], &features].concat())?;
             root.join(PLANTED_TARGET).join(folder)
         } else {
-            cargo(&["--package", "whimbrel"])?;
+            cargo(&[&of_the_server[..], &of_the_load].concat())?;
             built.clone()
         };
         Ok(Self {
