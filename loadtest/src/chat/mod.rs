@@ -284,9 +284,11 @@ impl Chat {
         self.arm(seat);
     }
 
-    /// Does what has become due.
+    /// Does what has become due, for everybody once: what is due again at once waits for the next call, so that sockets are read
+    /// in between.
     pub fn tick(&mut self, now: Duration, wire: &mut dyn Wire) {
-        while let Some(seat) = self.timers.take(now) {
+        let due: Vec<u32> = std::iter::from_fn(|| self.timers.take(now)).collect();
+        for seat in due {
             let seat = SeatId(seat);
             let Some(person) = self.people.get(seat.index()) else {
                 continue;
@@ -384,11 +386,11 @@ impl Chat {
         let Some(person) = self.people.get_mut(seat.index()) else {
             return;
         };
+        person.sync_at = None;
         if person.syncing {
             person.sync_again = true;
             return;
         }
-        person.sync_at = None;
         person.net_sync_at = now + Duration::from_millis(self.rng.random_range(NET_SYNC_MS));
         let message = SyncRequest {
             cursor: person.cursor.clone(),

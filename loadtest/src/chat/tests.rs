@@ -263,6 +263,22 @@ fn a_send_refused_for_good_is_resolved_and_counted() {
 }
 
 #[test]
+fn a_hint_while_a_sync_is_on_its_way_syncs_once_more_and_does_not_keep_the_clock_busy() {
+    let mut scene = Scene::new();
+    scene.happen(0, 1, What::SyncHint { spread_ms: 0 });
+    scene.chat.tick(ms(1), &mut scene.wire);
+    let (_, first, _) = scene.asked(Method::Sync);
+    scene.happen(0, 2, What::SyncHint { spread_ms: 0 });
+    scene.chat.tick(ms(2), &mut scene.wire);
+    assert!(scene.wire.asked.is_empty(), "one at a time");
+    let result = Ok(SyncResponse::default().encode_to_vec().into());
+    scene.happen(0, 3, What::Response { id: first, result });
+    scene.chat.tick(ms(3), &mut scene.wire);
+    assert_eq!(scene.asked(Method::Sync).0, SeatId(0));
+    assert!(scene.wire.asked.is_empty());
+}
+
+#[test]
 fn what_was_pushed_while_a_device_was_away_is_pulled_after_its_sync() {
     let mut scene = Scene::new();
     scene.chat.send(ms(0), ms(0), &mut scene.wire);
