@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use whimbrel_host::config::OutOfBounds;
 
 /// Everything an operator can set of this role. The store, the links and the registry have sections of their own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -126,5 +127,76 @@ impl Default for SweepConfig {
             own_age_s: 60,
             late_hours: 24,
         }
+    }
+}
+
+impl AppServiceConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// With the first value that cannot work.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let Self {
+            apps: _,
+            http,
+            service,
+            rows,
+            sweep,
+        } = self;
+        let within = OutOfBounds::unless_within::<u64>;
+        let sized = OutOfBounds::unless_within::<usize>;
+        sized(
+            "app-service.http.body_len_max",
+            http.body_len_max,
+            1_024..=64 * 1_024 * 1_024,
+        )?;
+        within("app-service.http.timeout_ms", http.timeout_ms, 100..=600_000)?;
+        // Each priority has a share of it, so that few would leave some of them none.
+        sized(
+            "app-service.service.requests_in_progress_max",
+            service.requests_in_progress_max,
+            16..=1_048_576,
+        )?;
+        within(
+            "app-service.service.default_deadline_ms",
+            service.default_deadline_ms.into(),
+            100..=600_000,
+        )?;
+        within(
+            "app-service.service.lease_renewal_s",
+            service.lease_renewal_s,
+            1..=60,
+        )?;
+        sized("app-service.rows.lanes", rows.lanes, 1..=256)?;
+        sized(
+            "app-service.rows.commit_rows_max",
+            rows.commit_rows_max,
+            1..=4_096,
+        )?;
+        sized("app-service.rows.queue_max", rows.queue_max, 1_024..=100_000_000)?;
+        sized(
+            "app-service.rows.push_queue_max",
+            rows.push_queue_max,
+            64..=16_777_216,
+        )?;
+        within("app-service.sweep.interval_s", sweep.interval_s, 1..=3_600)?;
+        within("app-service.sweep.own_age_s", sweep.own_age_s, 1..=86_400)?;
+        within("app-service.sweep.late_hours", sweep.late_hours, 1..=720)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let mut config = AppServiceConfig::default();
+        assert_eq!(config.check(), Ok(()));
+        config.rows.lanes = 0;
+        assert_eq!(
+            config.check().map_err(|error| error.key),
+            Err("app-service.rows.lanes")
+        );
     }
 }

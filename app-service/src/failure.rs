@@ -76,18 +76,32 @@ impl From<IdError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let message = error.to_string();
+        // Folders, addresses and bytes of the store are the operator's business, not an asker's.
         match error {
-            StoreError::OutOfSpace { .. } => Self::later(Code::StoreReadOnly, message, STORE_RETRY_AFTER_MS),
-            _ if error.is_transient() => Self::later(Code::Unavailable, message, STORE_RETRY_AFTER_MS),
-            StoreError::Closed => Self::later(Code::Unavailable, message, STORE_RETRY_AFTER_MS),
-            _ => Self::new(Code::Internal, message),
+            StoreError::OutOfSpace { .. } => Self::later(
+                Code::StoreReadOnly,
+                "nothing can be written now, reads go on: try again later",
+                STORE_RETRY_AFTER_MS,
+            ),
+            _ if error.is_transient() || matches!(error, StoreError::Closed) => {
+                tracing::debug!(%error, "the store does not serve this now");
+                Self::later(
+                    Code::Unavailable,
+                    "the store cannot be reached now: try again later",
+                    STORE_RETRY_AFTER_MS,
+                )
+            }
+            _ => {
+                tracing::error!(%error, "the store refused what it never should have been asked, or is damaged");
+                Self::new(Code::Internal, "a fault of the server; its log says more")
+            }
         }
     }
 }
 
 impl From<ValueError> for Failure {
     fn from(error: ValueError) -> Self {
-        Self::new(Code::Internal, error.to_string())
+        tracing::error!(%error, "a stored value cannot be read");
+        Self::new(Code::Internal, "a fault of the server; its log says more")
     }
 }

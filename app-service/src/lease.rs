@@ -124,6 +124,7 @@ impl Lease {
         } else {
             self.service.not_ready()
         };
+        metrics::gauge!("whimbrel_store_serves").set(self.service.store_serves());
         self.uplink.set_readiness(Readiness {
             ready: reason.is_none(),
             reason: reason.clone().unwrap_or_default(),

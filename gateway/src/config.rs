@@ -79,7 +79,7 @@ pub struct HandshakeConfig {
     pub unfinished_max: usize,
     /// Unfinished handshakes of one address (of one /64 for IPv6) at once. Whole cities can sit behind one address.
     pub unfinished_per_address_max: u32,
-    /// Failed handshakes of one address; half of them are forgiven every minute.
+    /// Failed handshakes of one address; half of them are forgiven every minute. Beyond, it may begin 8 a second.
     pub failed_per_address_max: u32,
 }
 
@@ -214,6 +214,13 @@ impl GatewayConfig {
                 })
             }
         };
+        if let Some(address) = self.advertise.iter().find(|address| !is_host_and_port(address)) {
+            return Err(ConfigError {
+                key: "advertise",
+                value: format!("{address:?}"),
+                expected: "\"host:port\", such as \"chat.example.com:7100\"".to_owned(),
+            });
+        }
         let session = &self.session;
         unless(
             session.heartbeat_ms >= 1_000,
@@ -305,6 +312,13 @@ impl GatewayConfig {
             owed_bytes_max: self.memory.owed_bytes_max,
         }
     }
+}
+
+/// Whether a client can dial it.
+fn is_host_and_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 #[cfg(test)]

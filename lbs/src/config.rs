@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use whimbrel_host::http::HttpLimits;
+use whimbrel_host::{config::OutOfBounds, http::HttpLimits};
 
 /// How the LBS is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,32 @@ impl Default for LbsConfig {
 }
 
 impl LbsConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// With the first value that cannot work.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let (hour, milliseconds) = (Duration::from_secs(3_600), Duration::from_millis);
+        // Read more often than this it would be nothing but reading.
+        OutOfBounds::unless_lasting(
+            "lbs.refresh_interval",
+            self.refresh_interval,
+            milliseconds(50)..=hour,
+        )?;
+        OutOfBounds::unless_lasting(
+            "lbs.registry_timeout",
+            self.registry_timeout,
+            milliseconds(50)..=hour,
+        )?;
+        OutOfBounds::unless_lasting(
+            "lbs.refresh_after",
+            self.refresh_after,
+            Duration::from_secs(1)..=24 * hour,
+        )?;
+        OutOfBounds::unless_within("lbs.gateways_default", self.gateways_default, 1..=64)?;
+        OutOfBounds::unless_within("lbs.connections_max", self.connections_max, 1..=1_000_000)
+    }
+
     /// A request is one line and a few headers, and has no body; an answer takes microseconds.
     pub(crate) fn http_limits(&self) -> HttpLimits {
         HttpLimits {
@@ -72,6 +98,17 @@ mod tests {
     #[serde(default)]
     struct File {
         lbs: LbsConfig,
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        assert_eq!(LbsConfig::default().check(), Ok(()));
+        let config = LbsConfig {
+            refresh_interval: std::time::Duration::ZERO,
+            ..LbsConfig::default()
+        };
+        let error = config.check().map_err(|error| error.key);
+        assert_eq!(error, Err("lbs.refresh_interval"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use whimbrel_host::config::OutOfBounds;
 
 /// The router's settings; every key has a default that suits one datacentre.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,5 +39,64 @@ impl Default for RouterConfig {
             drain_window: Duration::from_secs(2),
             drain_grace: Duration::from_secs(10),
         }
+    }
+}
+
+impl RouterConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// With the first value that cannot work.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let (minute, milliseconds) = (Duration::from_secs(60), Duration::from_millis);
+        // Each priority has a share of it, so that few would leave some of them none.
+        OutOfBounds::unless_within("router.pending_max", self.pending_max, 64..=16_777_216)?;
+        OutOfBounds::unless_lasting(
+            "router.deadline_default",
+            self.deadline_default,
+            milliseconds(100)..=10 * minute,
+        )?;
+        // More often is a load of its own.
+        OutOfBounds::unless_lasting(
+            "router.probe_interval",
+            self.probe_interval,
+            milliseconds(50)..=minute,
+        )?;
+        OutOfBounds::unless_lasting(
+            "router.probe_timeout",
+            self.probe_timeout,
+            milliseconds(50)..=minute,
+        )?;
+        OutOfBounds::unless_lasting(
+            "router.drain_window",
+            self.drain_window,
+            Duration::ZERO..=10 * minute,
+        )?;
+        OutOfBounds::unless_lasting(
+            "router.drain_grace",
+            self.drain_grace,
+            Duration::ZERO..=60 * minute,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        assert_eq!(RouterConfig::default().check(), Ok(()));
+        let refused = |config: RouterConfig| config.check().map_err(|error| error.key);
+        let probing = RouterConfig {
+            probe_interval: Duration::ZERO,
+            ..RouterConfig::default()
+        };
+        assert_eq!(refused(probing), Err("router.probe_interval"));
+        let pending = RouterConfig {
+            pending_max: 0,
+            ..RouterConfig::default()
+        };
+        assert_eq!(refused(pending), Err("router.pending_max"));
     }
 }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
-use whimbrel_host::TelemetryConfig;
+use whimbrel_host::{TelemetryConfig, config::OutOfBounds};
 use whimbrel_lbs::LbsConfig;
 use whimbrel_protocol::ids::NodeId;
 use whimbrel_router::RouterConfig;
@@ -179,6 +179,40 @@ pub(crate) struct LbsFile {
     pub(crate) health: HealthSection,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) lbs: LbsConfig,
+}
+
+/// What parses may still not work.
+pub(crate) trait Checked {
+    /// Holds the role's own values to their bounds.
+    ///
+    /// # Errors
+    /// With the first that lies outside.
+    fn check(&self) -> Result<(), OutOfBounds>;
+}
+
+impl Checked for GatewayFile {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        // A gateway checks itself when it starts.
+        Ok(())
+    }
+}
+
+impl Checked for RouterFile {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.router.check()
+    }
+}
+
+impl Checked for AppServiceFile {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.app_service.check()
+    }
+}
+
+impl Checked for LbsFile {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.lbs.check()
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
-use whimbrel_host::{HostParts, TelemetryConfig, config, init_telemetry, serve_health};
+use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_health};
 use whimbrel_lbs::Lbs;
 use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
 use whimbrel_protocol::{
@@ -32,7 +32,9 @@ use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Sto
 
 use crate::{
     cli::RoleArgs,
-    config::{AppServiceFile, GatewayFile, HealthSection, LbsFile, NodeSection, RouterFile, StoreSection},
+    config::{
+        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, NodeSection, RouterFile, StoreSection,
+    },
     gateway_identity, ready_file, secret_file, supervisor,
     token::now_ms,
 };
@@ -175,6 +177,7 @@ impl Process {
         }
         let host = HostParts::on_system_clock();
         drain_on_signals(&host);
+        tokio::spawn(fold_metrics(host.drain.clone()));
         let health = match health.listen {
             Some(address) => {
                 let listener = whimbrel_host::bind_tcp("the health page", "health.listen", address).await?;
@@ -224,10 +227,17 @@ pub(crate) fn drain_on_signals(host: &HostParts) {
     });
 }
 
-fn read<T: DeserializeOwned>(args: &RoleArgs, telemetry: fn(&T) -> &TelemetryConfig) -> anyhow::Result<T> {
+fn read<T: DeserializeOwned + Checked>(
+    args: &RoleArgs,
+    telemetry: fn(&T) -> &TelemetryConfig,
+) -> anyhow::Result<T> {
     let loaded = config::load::<T>(&args.config)?;
     init_telemetry(telemetry(&loaded.value))?;
-    Ok(loaded.warned())
+    let value = loaded.warned();
+    value
+        .check()
+        .with_context(|| format!("configuration {}", args.config.display()))?;
+    Ok(value)
 }
 
 fn read_root_key(path: &Path) -> anyhow::Result<RootPublicKey> {

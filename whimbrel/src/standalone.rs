@@ -14,7 +14,9 @@ use whimbrel_app_service::{
     config::{AppConfig, AppServiceConfig, HttpConfig},
 };
 use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
-use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, init_telemetry, serve_health};
+use whimbrel_host::{
+    Drain, HostParts, TelemetryConfig, bind_tcp, fold_metrics, init_telemetry, serve_health,
+};
 use whimbrel_lbs::{Lbs, LbsConfig};
 use whimbrel_link::{ClusterSecret, Endpoint};
 use whimbrel_protocol::{cluster::Role, ids::NodeId};
@@ -108,6 +110,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let certificate = data.identity_certificate(0);
     let identity = gateway_identity::read(&key, &certificate, &name, Some(&root), now_ms())?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
+    tokio::spawn(fold_metrics(host.drain.clone()));
     let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
     let store = roles::open_store(&store_section(args, data), false).await?;
 

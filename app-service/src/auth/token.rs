@@ -15,6 +15,32 @@ pub const TOKEN_LEN_MAX: usize = 2048;
 /// Seconds by which the customer's clock may differ from ours.
 pub const LEEWAY_S: u64 = 30;
 
+/// What is said of a token that does not parse.
+const NOT_A_TOKEN: &str = "it is not a compact JWT with a sub that is text and an exp (and iat, nbf if any) in unix seconds, each claim once";
+
+/// A NumericDate (RFC 7519, section 2): seconds, perhaps with a fraction, which is dropped. What lies before 1970 is 0.
+fn numeric_date<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Date {
+        Whole(u64),
+        Fraction(f64),
+    }
+    match Date::deserialize(deserializer)? {
+        Date::Whole(seconds) => Ok(seconds),
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast from floats saturates: the past is 0, what is beyond all time its end"
+        )]
+        Date::Fraction(seconds) => Ok(seconds as u64),
+    }
+}
+
+fn numeric_date_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    numeric_date(deserializer).map(Some)
+}
+
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -27,12 +53,21 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
     /// When it ends, unix seconds.
+    #[serde(deserialize_with = "numeric_date")]
     pub exp: u64,
     /// Before when it is not good, unix seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "numeric_date_if_any"
+    )]
     pub nbf: Option<u64>,
     /// When it was signed, unix seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "numeric_date_if_any"
+    )]
     pub iat: Option<u64>,
     /// Its own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +205,7 @@ impl Apps {
             return Err(TokenError::Invalid("it is longer than 2048 bytes"));
         }
         let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token)
-            .map_err(|_| TokenError::Invalid("it is not a JWT with sub and exp"))?;
+            .map_err(|_| TokenError::Invalid(NOT_A_TOKEN))?;
         let named = claims
             .app
             .or(claims.iss)
@@ -235,13 +270,19 @@ fn signed_claims(app: &App, token: &str) -> Result<Claims, TokenError> {
     validation.required_spec_claims.clear();
     for secret in app.secrets() {
         match jsonwebtoken::decode::<Claims>(token, &secret.decoding_key(), &validation) {
+            // What a header calls critical must be understood, and nothing is (RFC 7515, 4.1.11).
+            Ok(data) if data.header.crit.is_some() => {
+                return Err(TokenError::Invalid(
+                    "its header has a crit, and none is understood here",
+                ));
+            }
             Ok(data) => return Ok(data.claims),
             Err(error) => match error.kind() {
                 jsonwebtoken::errors::ErrorKind::InvalidSignature => {}
                 jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => {
                     return Err(TokenError::Invalid("its algorithm is not HS256"));
                 }
-                _ => return Err(TokenError::Invalid("it is not a JWT with sub and exp")),
+                _ => return Err(TokenError::Invalid(NOT_A_TOKEN)),
             },
         }
     }
@@ -330,6 +371,36 @@ mod tests {
         assert_eq!(early.code(), Code::TokenInvalid);
         assert!(early.to_string().contains("nbf"), "{early}");
         assert!(at(not_before_s - LEEWAY_S).is_ok());
+    }
+
+    #[test]
+    fn times_may_have_fractions_and_what_is_no_time_is_named() {
+        let judge = |claims: &serde_json::Value| {
+            let token = signed(claims, Algorithm::HS256);
+            apps().verify_login("one", "alice", &token, NOW_MS)
+        };
+        let exp = NOW_MS / 1000 + 60;
+        let fraction = format!("{exp}.75").parse::<f64>().unwrap();
+        let verified = judge(
+            &serde_json::json!({"sub": "alice", "app": "one", "exp": fraction, "iat": fraction - 90.5}),
+        );
+        assert_eq!(verified.unwrap().expires_ms, exp * 1000);
+        let error = judge(&serde_json::json!({"sub": "alice", "app": "one", "exp": "soon"})).unwrap_err();
+        assert!(error.to_string().contains("unix seconds"), "{error}");
+        let past = judge(&serde_json::json!({"sub": "alice", "app": "one", "exp": -1.5})).unwrap_err();
+        assert_eq!(past.code(), Code::TokenExpired);
+    }
+
+    #[test]
+    fn a_header_that_calls_something_critical_is_refused() {
+        let header = Header {
+            crit: Some(vec!["b64".to_owned()]),
+            ..Header::new(Algorithm::HS256)
+        };
+        let claims = serde_json::json!({"sub": "alice", "app": "one", "exp": NOW_MS / 1000 + 60});
+        let token = jsonwebtoken::encode(&header, &claims, &secret(1).encoding_key()).unwrap();
+        let error = apps().verify_login("one", "alice", &token, NOW_MS).unwrap_err();
+        assert!(error.to_string().contains("crit"), "{error}");
     }
 
     #[test]

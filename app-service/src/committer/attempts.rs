@@ -98,7 +98,7 @@ impl<'a> Attempts<'a> {
         }
         let planner = Planner {
             snapshot: &*snapshot,
-            owner: self.shared.owner,
+            owner: self.shared.life.incarnation(),
             commit_id: self.shared.env.entropy.random_u64(),
             now_ms: self.shared.env.clock.now_ms(),
             age_now_ms: self.shared.ages.now_ms(),
@@ -111,6 +111,14 @@ impl<'a> Attempts<'a> {
         if plan.batch.is_empty() {
             self.shared.finish(plan, work);
             return Next::Done;
+        }
+        if let Err(failure) = self
+            .shared
+            .life
+            .ensure(&*self.shared.store, &self.shared.env)
+            .await
+        {
+            return self.unreadable(work, &failure);
         }
         #[cfg(feature = "planted-faults")]
         let work = self.shared.acknowledge_early(&plan, work).await;

@@ -17,6 +17,7 @@
 
 mod attempts;
 mod lanes;
+mod life;
 mod members_cache;
 mod plan;
 
@@ -27,18 +28,18 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{Incarnation, NodeId, Seq};
-use whimbrel_store::{Batch, Commit, Store};
+use whimbrel_store::Store;
 
 use crate::committed::CommitSink;
 use crate::env::{AgeClock, Env};
 use crate::failure::Failure;
-use crate::keys::{self, ConversationKeys};
+use crate::keys::ConversationKeys;
 use crate::log::Deadline;
 use crate::log::decision::{Actor, Answer, ReadPoint};
 use crate::log::mutation::Mutation;
-use crate::values::{encode, storage};
 use attempts::Attempts;
 use lanes::{Cost, Expired, Full, Lanes, QUEUED_JOBS_MAX};
+use life::Life;
 use members_cache::MembersCache;
 use plan::{Plan, lock};
 
@@ -46,8 +47,6 @@ use plan::{Plan, lock};
 const WORKERS: usize = 4;
 /// The pause between looks at a store that does not say how a commit ended.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
-/// Attempts to write this life down at the start.
-const LIFE_ATTEMPTS_MAX: u32 = 20;
 
 /// How a submitted mutation ended.
 #[derive(Debug, Clone)]
@@ -89,7 +88,7 @@ struct Shared {
     store: Arc<dyn Store>,
     env: Env,
     ages: AgeClock,
-    owner: Incarnation,
+    life: Life,
     sink: Arc<dyn CommitSink>,
     lanes: Mutex<Lanes<Job>>,
     members: Mutex<MembersCache>,
@@ -99,7 +98,7 @@ struct Shared {
 }
 
 impl Committer {
-    /// Writes this life of the node down, then starts the workers.
+    /// Writes this life of the node down, if the store takes writes, and starts the workers.
     pub(crate) async fn start(
         store: Arc<dyn Store>,
         env: Env,
@@ -107,12 +106,13 @@ impl Committer {
         owner: Incarnation,
         sink: Arc<dyn CommitSink>,
     ) -> Result<Self, Failure> {
-        write_life(&*store, &env, node, owner).await?;
+        let life = Life::new(node.clone(), owner);
+        life.begin(&*store, &env).await?;
         let shared = Arc::new(Shared {
             store,
             ages: AgeClock::start(Arc::clone(&env.clock)),
             env,
-            owner,
+            life,
             sink,
             lanes: Mutex::new(Lanes::new()),
             members: Mutex::new(MembersCache::new()),
@@ -275,35 +275,6 @@ impl Shared {
         self.env.timers.sleep(crate::planted::COMMIT_LATE).await;
         work
     }
-}
-
-/// Writes that this life exists, before any marker of it does.
-async fn write_life(store: &dyn Store, env: &Env, node: &NodeId, owner: Incarnation) -> Result<(), Failure> {
-    let life = storage::NodeLife {
-        node: node.as_str().to_owned(),
-        started_ms: env.clock.now_ms(),
-        ended_ms: 0,
-    };
-    let mut last = None;
-    for _ in 0..LIFE_ATTEMPTS_MAX {
-        // Blind and always the same: doing it twice is doing it once.
-        let mut batch = Batch::blind();
-        batch.put(keys::node_life(owner), encode(&life));
-        match store.commit(batch).await {
-            Commit::Committed => return Ok(()),
-            Commit::Conflict(_) => {}
-            Commit::Unknown(error) => last = Some(Failure::from(error)),
-            Commit::Refused(error) => return Err(error.into()),
-        }
-        env.timers.sleep(env.jittered(UNKNOWN_PAUSE)).await;
-    }
-    Err(last.unwrap_or_else(|| {
-        Failure::later(
-            Code::Unavailable,
-            "this node's life could not be written down",
-            1_000,
-        )
-    }))
 }
 
 fn closing() -> Failure {

@@ -162,6 +162,16 @@ impl Service {
             .max(self.0.parts.log.load_permille())
     }
 
+    /// What the store serves, as `whimbrel_store_serves` shows it.
+    #[must_use]
+    pub fn store_serves(&self) -> f64 {
+        match self.0.parts.store.readiness() {
+            Readiness::Ready => 2.0,
+            Readiness::WritesRefused { .. } => 1.0,
+            Readiness::NotReady { .. } => 0.0,
+        }
+    }
+
     /// Why requests are not taken now, if so.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {

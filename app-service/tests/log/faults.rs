@@ -106,6 +106,31 @@ async fn nobody_is_told_no_when_it_may_be_yes() {
 }
 
 #[tokio::test]
+async fn a_node_that_starts_while_nothing_can_be_written_reads_and_writes_its_life_before_its_first_commit() {
+    let world = World::new(9);
+    let first = world.node("one").await;
+    let ann = first.user("ann").await;
+    let chat = first.direct(&world, &ann, "bob").await;
+    first.say(&world, &ann, chat, "before").await.unwrap();
+
+    world.store.next_commit(Fault::OutOfSpace);
+    let node = world.node("two").await;
+    assert_eq!(world.life(node.incarnation).await, None);
+    assert_eq!(world.entries(chat).await.len(), 1, "reads go on");
+    world.store.next_commit(Fault::OutOfSpace);
+    let refused = node.say(&world, &ann, chat, "full").await.unwrap_err();
+    assert_eq!(refused.code, Code::StoreReadOnly);
+
+    node.say(&world, &ann, chat, "room again").await.unwrap();
+    let life = world.life(node.incarnation).await;
+    assert_eq!(
+        life.map(|life| (life.node, life.ended_ms)),
+        Some(("two".to_owned(), 0))
+    );
+    assert_eq!(world.markers(node.incarnation).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_conversation_whose_members_cannot_be_read_does_not_fail_others_of_its_group() {
     let world = World::new(7);
     let first = world.node("one").await;

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use whimbrel_app_service::committed::{CommitSink, Committed};
 use whimbrel_app_service::env::{BoxFuture, Clock, Entropy, Env, Spawner, Timers};
 use whimbrel_app_service::failure::Failure;
-use whimbrel_app_service::keys::{ConversationKeys, MarkerKey};
+use whimbrel_app_service::keys::{ConversationKeys, MarkerKey, node_life};
 use whimbrel_app_service::log::{Actor, AppOptions, Deadline, Log, LogEntry};
 use whimbrel_app_service::reads::View;
+use whimbrel_app_service::values::{decode, storage};
 use whimbrel_protocol::client::{self, content::Content as Kind};
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
 use whimbrel_store::{Batch, Commit, Direction, Epoch, MemoryStore, Readiness, Snapshot, Store, StoreError};
@@ -359,6 +360,11 @@ impl World {
             .await
             .unwrap()
             .unwrap()
+    }
+
+    pub async fn life(&self, owner: Incarnation) -> Option<storage::NodeLife> {
+        let value = self.snapshot().await.get(&node_life(owner)).await.unwrap();
+        value.map(|value| decode(&value).unwrap())
     }
 
     pub async fn markers(&self, owner: Incarnation) -> Vec<MarkerKey> {

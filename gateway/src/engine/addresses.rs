@@ -6,6 +6,9 @@
 //! All reactors share the counts without a lock: two rows of counters, each address hashed to one in each row, and the
 //! smaller of the two is believed (a count-min sketch, Cormode and Muthukrishnan 2005). It never counts too little; with
 //! keyed hashes nobody can choose addresses that make it count another too much. Its memory is fixed.
+//!
+//! An address whose handshakes fail too often is not shut out: others sit behind it. It may begin a few handshakes a second
+//! until its failures are forgiven, which whoever comes back with jitter gets through.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +50,13 @@ impl TurnedAway {
 
 type Row = Box<[AtomicU32]>;
 
+/// Handshakes that an address with too many failures may still begin, a second: enough for the people behind one address to come
+/// back within moments, and at most 1 ms of a core's second if each is a forgery.
+const SLOWED_PER_S: u32 = 8;
+
+/// Bits of a slowed address' cell that count; those above name the second.
+const SLOWED_BITS: u32 = 8;
+
 /// The counts of all reactors.
 #[derive(Debug)]
 pub(crate) struct Addresses {
@@ -54,6 +64,8 @@ pub(crate) struct Addresses {
     hashers: [RandomState; 2],
     unfinished: [Row; 2],
     failed: [Row; 2],
+    /// The second, and how many slowed handshakes began in it.
+    slowed: [Row; 2],
     total: AtomicUsize,
 }
 
@@ -66,6 +78,7 @@ impl Addresses {
             hashers: [RandomState::new(), RandomState::new()],
             unfinished: [row(), row()],
             failed: [row(), row()],
+            slowed: [row(), row()],
             total: AtomicUsize::new(0),
         })
     }
@@ -88,7 +101,11 @@ impl Addresses {
     ///
     /// # Errors
     /// When it is one too many.
-    pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<HandshakeTicket, TurnedAway> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        now_ms: u64,
+    ) -> Result<HandshakeTicket, TurnedAway> {
         let cells = self.cells(peer.ip());
         if self.total.fetch_add(1, Relaxed) >= self.limits.unfinished {
             self.total.fetch_sub(1, Relaxed);
@@ -100,12 +117,42 @@ impl Addresses {
             cells,
             peer,
         };
-        if count(&self.unfinished, cells) > self.limits.unfinished_per_address
-            || count(&self.failed, cells) > self.limits.failed_per_address
+        if count(&self.unfinished, cells) > self.limits.unfinished_per_address {
+            return Err(TurnedAway::AddressLimited);
+        }
+        if count(&self.failed, cells) > self.limits.failed_per_address
+            && !self.has_slowed_place(cells, now_ms)
         {
             return Err(TurnedAway::AddressLimited);
         }
         Ok(ticket)
+    }
+
+    /// Whether one more handshake of an address with too many failures may begin in this second. Reactors that ask at once may
+    /// let in one more than is said.
+    fn has_slowed_place(&self, cells: [usize; 2], now_ms: u64) -> bool {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "seconds are compared modulo 2^24, half a year"
+        )]
+        let second = ((now_ms / 1_000) as u32) << SLOWED_BITS;
+        let used = |cell: &AtomicU32| {
+            let seen = cell.load(Relaxed);
+            if seen >> SLOWED_BITS == second >> SLOWED_BITS {
+                seen - second
+            } else {
+                0
+            }
+        };
+        let [first, second_row] = [&self.slowed[0][cells[0]], &self.slowed[1][cells[1]]];
+        let begun = used(first).min(used(second_row));
+        if begun >= SLOWED_PER_S {
+            return false;
+        }
+        for cell in [first, second_row] {
+            cell.store(second + (used(cell) + 1).min(SLOWED_PER_S), Relaxed);
+        }
+        true
     }
 
     /// Halves the counts of failures; one reactor does it every [`FAILURE_HALF_LIFE_MS`].
@@ -198,15 +245,15 @@ mod tests {
     fn unfinished_handshakes_of_one_address_are_bounded_and_others_are_not_touched() {
         let addresses = addresses();
         let tickets: Vec<_> = (0..3)
-            .map(|_| addresses.admit(peer("10.0.0.1:1")).unwrap())
+            .map(|_| addresses.admit(peer("10.0.0.1:1"), 0).unwrap())
             .collect();
         assert_eq!(
-            addresses.admit(peer("10.0.0.1:2")).unwrap_err(),
+            addresses.admit(peer("10.0.0.1:2"), 0).unwrap_err(),
             TurnedAway::AddressLimited
         );
-        assert!(addresses.admit(peer("10.0.0.2:1")).is_ok());
+        assert!(addresses.admit(peer("10.0.0.2:1"), 0).is_ok());
         drop(tickets);
-        assert!(addresses.admit(peer("10.0.0.1:3")).is_ok());
+        assert!(addresses.admit(peer("10.0.0.1:3"), 0).is_ok());
         assert_eq!(addresses.unfinished(), 0);
     }
 
@@ -214,11 +261,21 @@ mod tests {
     fn failures_count_until_they_are_forgiven() {
         let addresses = addresses();
         for _ in 0..3 {
-            addresses.admit(peer("10.0.0.1:1")).unwrap().fail();
+            addresses.admit(peer("10.0.0.1:1"), 0).unwrap().fail();
         }
-        assert!(addresses.admit(peer("10.0.0.1:1")).is_err());
+        let admitted = |now_ms| {
+            let admitted = (0..100).filter(|_| addresses.admit(peer("10.0.0.1:1"), now_ms).is_ok());
+            u32::try_from(admitted.count()).unwrap()
+        };
+        assert_eq!(admitted(500), SLOWED_PER_S, "not shut out, but slowed");
+        assert_eq!(admitted(999), 0);
+        assert_eq!(admitted(1_000), SLOWED_PER_S);
+        assert!(
+            addresses.admit(peer("10.0.0.2:1"), 1_000).is_ok(),
+            "others are not"
+        );
         addresses.forgive();
-        assert!(addresses.admit(peer("10.0.0.1:1")).is_ok());
+        assert_eq!(admitted(1_000), 100);
     }
 
     #[test]
@@ -227,16 +284,16 @@ mod tests {
         let _tickets: Vec<_> = (1..4)
             .map(|host| {
                 addresses
-                    .admit(peer(&format!("[2001:db8:1:2::{host}]:1")))
+                    .admit(peer(&format!("[2001:db8:1:2::{host}]:1")), 0)
                     .unwrap()
             })
             .collect();
-        assert!(addresses.admit(peer("[2001:db8:1:2:ffff::]:1")).is_err());
-        assert!(addresses.admit(peer("[2001:db8:1:3::1]:1")).is_ok());
+        assert!(addresses.admit(peer("[2001:db8:1:2:ffff::]:1"), 0).is_err());
+        assert!(addresses.admit(peer("[2001:db8:1:3::1]:1"), 0).is_ok());
         let _mapped: Vec<_> = (0..3)
-            .map(|_| addresses.admit(peer("[::ffff:10.0.0.9]:1")).unwrap())
+            .map(|_| addresses.admit(peer("[::ffff:10.0.0.9]:1"), 0).unwrap())
             .collect();
-        assert!(addresses.admit(peer("10.0.0.9:1")).is_err());
+        assert!(addresses.admit(peer("10.0.0.9:1"), 0).is_err());
     }
 
     #[test]
@@ -248,11 +305,11 @@ mod tests {
         };
         let addresses = Addresses::new(limits);
         let _tickets = [
-            addresses.admit(peer("10.0.0.1:1")).unwrap(),
-            addresses.admit(peer("10.0.0.2:1")).unwrap(),
+            addresses.admit(peer("10.0.0.1:1"), 0).unwrap(),
+            addresses.admit(peer("10.0.0.2:1"), 0).unwrap(),
         ];
         assert_eq!(
-            addresses.admit(peer("10.0.0.3:1")).unwrap_err(),
+            addresses.admit(peer("10.0.0.3:1"), 0).unwrap_err(),
             TurnedAway::Overloaded
         );
     }

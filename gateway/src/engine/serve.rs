@@ -381,7 +381,7 @@ impl Reactor {
         if others >= self.shared.limits.connections_max {
             return Err(TurnedAway::Overloaded);
         }
-        self.shared.addresses.admit(peer)
+        self.shared.addresses.admit(peer, self.tools.now.monotonic_ms)
     }
 }
 

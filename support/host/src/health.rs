@@ -160,8 +160,15 @@ fn record_process_metrics() {
 /// Serves the three pages until [`Drain::finish`]: through the whole drain, when they are most wanted.
 pub async fn serve_health(listener: TcpListener, health: Health, drain: Drain) {
     let routes = health_routes(health, drain.clone()).route("/metrics", get(metrics_page));
-    let upkeep = async {
-        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    let until = async move { drain.finished().await };
+    http::serve(listener, routes, HttpLimits::default(), until).await;
+}
+
+/// Folds waiting metric samples until [`Drain::finish`]. Without it they are kept one by one for ever, whether or not there is a
+/// page that shows them: every process runs it.
+pub async fn fold_metrics(drain: Drain) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    let fold = async {
         loop {
             ticks.tick().await;
             if let Some(guard) = telemetry::installed() {
@@ -169,10 +176,9 @@ pub async fn serve_health(listener: TcpListener, health: Health, drain: Drain) {
             }
         }
     };
-    let until = async move { drain.finished().await };
     tokio::select! {
-        () = http::serve(listener, routes, HttpLimits::default(), until) => {}
-        () = upkeep => {}
+        () = fold => {}
+        () = drain.finished() => {}
     }
 }
 

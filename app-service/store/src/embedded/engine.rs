@@ -132,9 +132,14 @@ impl View {
         action: &str,
         f: impl FnOnce(&Handles) -> Result<T, fjall::Error>,
     ) -> Result<T, StoreError> {
-        let read = self
-            .engine
-            .with(|handles| f(handles).map_err(|error| StoreError::backend(action, error)));
+        let read = self.engine.with(|handles| {
+            f(handles).map_err(|error| {
+                // A disk that cannot be read, or a block that is not what was written: somebody must look at it.
+                tracing::error!(%error, action, "the store cannot be read");
+                metrics::counter!("whimbrel_store_read_errors_total").increment(1);
+                StoreError::backend(action, error)
+            })
+        });
         read.map_err(|error| match error {
             StoreError::SnapshotGone { reason, .. } => StoreError::SnapshotGone {
                 version: self.version,

@@ -70,8 +70,10 @@ enum Tail {
 
 /// Looks over the journals in `folder` and mends what a power cut or a failed fsync may have left.
 pub(super) fn mend(folder: &Path) -> Result<(), OpenError> {
+    let journals = newest_first(folder)?;
+    check_present(folder, &journals)?;
     let mut later_batches = false;
-    for path in newest_first(folder)? {
+    for path in journals {
         let bytes = read_written(&path).map_err(|e| OpenError::io("reading", &path, e))?;
         let contents = inspect(&bytes);
         match contents.tail {
@@ -87,6 +89,26 @@ pub(super) fn mend(folder: &Path) -> Result<(), OpenError> {
             rewrite_last_batch(&path, &bytes, &contents)?;
         }
         later_batches |= !contents.last_batch.is_empty();
+    }
+    Ok(())
+}
+
+/// The engine always has a journal, and begins the next one before it removes the last; the first was synced at its full length
+/// when the store was made. A store without is not empty: what was committed last is gone.
+fn check_present(folder: &Path, journals: &[PathBuf]) -> Result<(), OpenError> {
+    let missing = |detail: &str| OpenError::Corrupt {
+        folder: folder.to_path_buf(),
+        detail: format!("{detail}; acknowledged data is missing, restore a backup"),
+    };
+    let Some(oldest) = journals.last() else {
+        return Err(missing("its journal, <number>.jnl, is missing"));
+    };
+    let is_first = oldest.file_stem().is_some_and(|stem| stem == "0");
+    let len = fs::metadata(oldest)
+        .map_err(|e| OpenError::io("looking at", oldest, e))?
+        .len();
+    if is_first && len == 0 {
+        return Err(missing("its first journal, 0.jnl, has been emptied"));
     }
     Ok(())
 }

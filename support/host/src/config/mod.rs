@@ -8,6 +8,7 @@
 //! - A value of the wrong kind is an error that names file, key, value and what was expected. Secrets are never shown.
 
 mod access;
+mod bounds;
 mod example;
 mod tree;
 mod walk;
@@ -19,6 +20,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+pub use self::bounds::OutOfBounds;
 pub use self::example::assert_example_complete;
 use self::{
     tree::{Node, Origin, path_of_variable},
