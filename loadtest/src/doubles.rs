@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prost::Message as _;
+use whimbrel_protocol::client::MessagesPush;
 use whimbrel_protocol::close::CloseReason;
+use whimbrel_protocol::ids::ConversationId;
+use whimbrel_protocol::method::PushMethod;
 
 use crate::engine::{Engine, Happening, SeatId, What};
-use crate::record::{Device, Recorder, UserNumber};
+use crate::record::{Device, Recorder, UserNumber, Via};
 use crate::tally::Tally;
 
 /// Of so many users one does this, the first among them.
@@ -156,6 +160,22 @@ impl Doubles {
                             "device {number} of user {user} had the newest session of its own, and was closed: {why}"
                         )
                     });
+                }
+            }
+            What::Push { method, payload } if method == PushMethod::Messages.number() => {
+                let push = MessagesPush::decode(payload).map_err(|error| error.to_string());
+                let id = |push: &MessagesPush| {
+                    ConversationId::from_wire(&push.conversation).map_err(|error| error.to_string())
+                };
+                match push.and_then(|push| Ok((id(&push)?, push))) {
+                    Ok((id, push)) => push
+                        .entries
+                        .iter()
+                        .for_each(|entry| recorder.delivered(device, id, entry, Via::Push, now)),
+                    Err(error) => seats.tally().violate(10, || {
+                        let (user, number) = (device.user.0, device.number);
+                        format!("device {number} of user {user} was pushed what cannot be read: {error}")
+                    }),
                 }
             }
             What::Hello | What::Response { .. } | What::Push { .. } | What::SyncHint { .. } => {}

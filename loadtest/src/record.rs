@@ -24,7 +24,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Whether what it is shown is told: those that only log in show nothing.
+    /// Whether it shows what there is: those that only log in ask for nothing, and are told what is pushed.
     #[must_use]
     pub const fn shows(self) -> bool {
         self.number < 2

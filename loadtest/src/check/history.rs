@@ -53,7 +53,7 @@ pub enum Showing {
     InOrder,
     /// As it comes from the server: everything, as often as it comes and in any order.
     AsItComes,
-    /// Nothing: it is there to be logged in.
+    /// Nothing: it is there to be logged in, and asks for nothing. What is pushed to it must be its user's all the same.
     Nothing,
 }
 

@@ -309,12 +309,11 @@ impl Judge<'_> {
                 let shown = self.conversation.shown.get(device).unwrap_or(&nothing);
                 let name = self.name(*device);
                 let showing = self.history.devices.get(device).map(|facts| facts.showing);
-                if showing == Some(Showing::Nothing) {
-                    continue;
-                }
                 self.check_entries(&name, log, &membership, (shown, showing));
                 self.check_absences(&name, &membership, shown, &ordinals);
-                self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
+                if showing != Some(Showing::Nothing) {
+                    self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
+                }
             }
         }
         for (device, shown) in &self.conversation.shown {
@@ -392,6 +391,9 @@ impl Judge<'_> {
                     format!("{name}: seq {seq} was shown, which is not the user's to see: {membership:?}");
                 self.wrong(Invariant::Removal, what);
             }
+        }
+        if showing == Some(Showing::Nothing) {
+            return;
         }
         let since = self.conversation.base_seq + 1;
         let visible = log.entries().range(since..).map(|(seq, _)| seq);

@@ -263,6 +263,21 @@ fn chat_shows() -> Shows {
 }
 
 #[test]
+fn a_device_that_asks_for_nothing_need_not_have_anything_and_must_not_have_what_is_not_its_users() {
+    let mut history = sound();
+    let device = phone("bob");
+    if let Some(facts) = history.devices.get_mut(&device) {
+        facts.showing = Showing::Nothing;
+    }
+    let all = of(&mut history, group()).shown[&phone("ann")].entries.clone();
+    *bobs(&mut history, group()) = Shown::default();
+    *bobs(&mut history, direct()) = Shown::default();
+    assert_eq!(check(&history), []);
+    bobs(&mut history, group()).entries.push(all[3].clone());
+    assert_eq!(broken(&history), BTreeSet::from([Invariant::Removal]));
+}
+
+#[test]
 fn rows_that_show_what_is_there_are_sound() {
     let mut history = sound();
     show(&mut history, group(), club_shows());
