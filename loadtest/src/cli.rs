@@ -32,7 +32,7 @@ const GOVERNED_SIZE_MIN: u32 = 3;
     name = "whimbrel-loadtest",
     version,
     about = "Load, open loop, from outside: thousands of clients against a running deployment",
-    after_help = "Exit status: 0; 1 on any violation, unresolved send, or client that could not log in, or when the run could not be made; 2 when the command line is wrong."
+    after_help = "Exit status: 0; 1 on any violation, unresolved send, send refused for no reason that the run knows, or client that could not log in or was lost, or when the run could not be made; 2 when the command line is wrong."
 )]
 pub struct Cli {
     /// What clients do.
@@ -127,6 +127,8 @@ pub enum Command {
     Reconnect(ReconnectArgs),
     /// No server: what one write to a loopback socket costs on this machine.
     Raw(RawArgs),
+    /// No server: judge the ledger that a checked run has kept, once more.
+    Judge(JudgeArgs),
     /// Reads what `raw` writes.
     #[command(hide = true)]
     RawReader(RawReaderArgs),
@@ -236,6 +238,14 @@ impl DropKind {
     }
 }
 
+/// `judge`.
+#[derive(Args, Debug, Clone)]
+pub struct JudgeArgs {
+    /// The folder that `chat --check --ledger` named, or that a failed run says it has kept.
+    #[arg(long, value_name = "DIR")]
+    pub ledger: PathBuf,
+}
+
 /// `raw`.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct RawArgs {
@@ -339,6 +349,7 @@ impl Command {
             Self::Room(_) => "room",
             Self::Reconnect(_) => "reconnect",
             Self::Raw(_) | Self::RawReader(_) => "raw",
+            Self::Judge(_) => "judge",
         }
     }
 
@@ -352,6 +363,7 @@ impl Command {
             Self::Reconnect(args) => args.connections,
             Self::Raw(args) => args.connections,
             Self::RawReader(args) => args.connections,
+            Self::Judge(_) => 0,
         }
     }
 
@@ -361,7 +373,9 @@ impl Command {
         match self {
             Self::Chat(args) => args.duration.into(),
             Self::Room(args) => args.duration.into(),
-            Self::Connect(_) | Self::Reconnect(_) | Self::Raw(_) | Self::RawReader(_) => Duration::ZERO,
+            Self::Connect(_) | Self::Reconnect(_) | Self::Raw(_) | Self::RawReader(_) | Self::Judge(_) => {
+                Duration::ZERO
+            }
         }
     }
 
@@ -372,7 +386,7 @@ impl Command {
             Self::Chat(args) => args.payload,
             Self::Room(args) => args.payload,
             Self::Raw(args) => args.payload as usize,
-            Self::Connect(_) | Self::Reconnect(_) | Self::RawReader(_) => 0,
+            Self::Connect(_) | Self::Reconnect(_) | Self::RawReader(_) | Self::Judge(_) => 0,
         }
     }
 

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 pub struct Usage {
     /// Processor time so far, microseconds.
     pub cpu_us: u64,
-    /// Resident memory, bytes.
-    pub rss: u64,
-    /// Memory that only this process has, and has written, bytes.
-    pub private_dirty: u64,
+    /// Resident memory, bytes; `None` when it is not ours to look at.
+    pub rss: Option<u64>,
+    /// Memory that only this process has, and has written, bytes; `None` when it is not ours to look at.
+    pub private_dirty: Option<u64>,
     /// When it started, in ticks since the machine did: tells a process from another one with its id.
     pub started_ticks: u64,
 }
@@ -64,12 +64,14 @@ impl RoleProcesses {
     #[must_use]
     pub fn usage(&self) -> Option<RoleUsage> {
         let mut all = RoleUsage::default();
+        (all.sum.rss, all.sum.private_dirty) = (Some(0), Some(0));
         for pid in &self.pids {
             let one = usage(*pid)?;
             all.processes.push((*pid, one.started_ticks));
             all.sum.cpu_us += one.cpu_us;
-            all.sum.rss += one.rss;
-            all.sum.private_dirty += one.private_dirty;
+            let add = |sum: Option<u64>, one: Option<u64>| sum.zip(one).map(|(sum, one)| sum + one);
+            all.sum.rss = add(all.sum.rss, one.rss);
+            all.sum.private_dirty = add(all.sum.private_dirty, one.private_dirty);
         }
         Some(all)
     }
@@ -83,7 +85,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
     let (cpu, started_ticks) = parse_stat(&stat, ticks_per_s)?;
     // Another user's processes have a stat that can be read, and no memory map.
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let bytes_of = |name| parse_rollup(&rollup, name).unwrap_or_default();
+    let bytes_of = |name| parse_rollup(&rollup, name);
     Some(Usage {
         cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
         rss: bytes_of("Rss"),
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn this_process_has_usage_and_a_dead_one_has_none() {
         let own = usage(std::process::id()).unwrap();
-        assert!(own.rss > 0 && own.private_dirty > 0 && own.started_ticks > 0);
+        assert!(own.rss > Some(0) && own.private_dirty > Some(0) && own.started_ticks > 0);
         assert_eq!(usage(u32::MAX), None);
     }
 
@@ -172,6 +174,6 @@ mod tests {
         };
         let usage = twice.usage().unwrap();
         assert_eq!(usage.processes.len(), 2);
-        assert!(usage.sum.rss > 0);
+        assert!(usage.sum.rss > Some(0));
     }
 }

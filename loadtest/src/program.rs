@@ -10,8 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use whimbrel_protocol::ids::{RoomId, Uid};
 
 use crate::chat::ChatOptions;
-use crate::check::{Judged, LedgerRecorder, judged};
-use crate::cli::{Cli, Command};
+use crate::check::{Judged, LedgerRecorder, ledger};
+use crate::cli::{Cli, Command, CommonArgs, RawArgs};
 use crate::clock;
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Sources};
@@ -28,10 +28,14 @@ use crate::scenario::{
 };
 use crate::schedule::Share;
 use crate::tally::Tally;
+use crate::verdict::Verdict;
 use crate::workers::{self, ByPipe};
 
 /// Descriptors beside clients': epoll, timer, files, the LBS.
 const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Descriptors of a checked run beside those: devices that log in again and again, and those that read at the end.
+const CHECK_DESCRIPTORS: u32 = 256;
 
 /// Runs what the command line says. Figures go to standard output, and to the files that it names.
 ///
@@ -41,24 +45,22 @@ const OTHER_DESCRIPTORS: u64 = 64;
 pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Raw(args) => {
-            let raw = raw::measure(args.connections, args.payload)?;
-            let json = serde_json::json!({
-                "scenario": "raw",
-                "connections": args.connections,
-                "payload": args.payload,
-                "raw_write_us": raw.write_us,
-                "writes": raw.writes,
-            });
-            write_json(cli.common.json.as_deref(), &json)?;
-            println!(
-                "raw write             {:.2} us over {} writes",
-                raw.write_us, raw.writes
-            );
+            writable(&cli.common)?;
+            println!("{}", raw_reference(cli, *args)?);
             return Ok(ExitCode::SUCCESS);
         }
         Command::RawReader(args) => {
             raw::read_until_end(args.address, args.connections)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        Command::Judge(args) => {
+            writable(&cli.common)?;
+            let report = ledger::judge(&args.ledger)
+                .with_context(|| format!("the ledger in {} cannot be judged", args.ledger.display()))?;
+            let verdict = Verdict::of(&args.ledger, &report);
+            write_json(cli.common.json.as_deref(), &verdict)?;
+            print!("{}", verdict.summary());
+            return Ok(exit_code(verdict.is_failure()));
         }
         _ => {}
     }
@@ -71,11 +73,37 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
     let report = measure(cli)?;
     print!("{}", report::summary(&report));
-    Ok(if report.is_failure() {
+    Ok(exit_code(report.is_failure()))
+}
+
+const fn exit_code(is_failure: bool) -> ExitCode {
+    if is_failure {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
-    })
+    }
+}
+
+/// Measures a bare write: the line that says what it costs.
+fn raw_reference(cli: &Cli, args: RawArgs) -> anyhow::Result<String> {
+    let limit = |most: u64| {
+        format!(
+            "give --connections {} or fewer",
+            most.saturating_sub(OTHER_DESCRIPTORS)
+        )
+    };
+    allow_descriptors(args.connections, limit)?;
+    let raw = raw::measure(args.connections, args.payload)?;
+    let json = serde_json::json!({
+        "scenario": "raw",
+        "connections": args.connections,
+        "payload": args.payload,
+        "raw_write_us": raw.write_us,
+        "writes": raw.writes,
+    });
+    write_json(cli.common.json.as_deref(), &json)?;
+    let (us, writes) = (raw.write_us, raw.writes);
+    Ok(format!("raw write             {us:.2} us over {writes} writes"))
 }
 
 /// Makes the run that the command line asks for, and writes the files that it names.
@@ -84,10 +112,17 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
 /// When the run could not be made.
 pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
     let deployment = Deployment::read(&cli.deployment)?;
+    writable(&cli.common)?;
     let mut cli = cli.clone();
     cli.common.run.get_or_insert_with(|| rand::rng().random());
     if let Command::Chat(args) = &cli.command {
         args.membership_changes()?;
+    }
+    if cli.common.raw {
+        // What is short then would cost the run.
+        allow_descriptors(raw_sockets(cli.command.clients()), |_| {
+            "leave --raw out".to_owned()
+        })?;
     }
     let started_unix_ms = clock::unix_ms();
     let ledger = Ledger::of(&cli);
@@ -176,7 +211,19 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
     };
     let user_prefix = cli.user_prefix();
     Uid::new(&format!("{user_prefix}000000")).with_context(|| format!("--user-prefix {user_prefix:?}"))?;
-    allow_descriptors(&common)?;
+    let workers = |most: u64| {
+        let each = most.saturating_sub(OTHER_DESCRIPTORS).max(1);
+        format!(
+            "give --workers {} or more",
+            u64::from(common.clients).div_ceil(each)
+        )
+    };
+    let others = if cli.command.is_checked() {
+        CHECK_DESCRIPTORS
+    } else {
+        0
+    };
+    allow_descriptors(common.count().saturating_add(others), workers)?;
     let listing = first_listing(cli, deployment)?;
     let sources = Sources::new(share.index, cli.common.sources, common.count());
     let mut engine = Engine::new(
@@ -232,7 +279,9 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
             }
             return Ok(tally);
         }
-        Command::Raw(_) | Command::RawReader(_) => bail!("`raw` has no clients"),
+        Command::Raw(_) | Command::RawReader(_) | Command::Judge(_) => {
+            bail!("`{}` has no clients", cli.command.name())
+        }
     };
     run(&mut engine, simple.as_mut(), lead)
 }
@@ -265,11 +314,10 @@ impl Ledger {
     }
 
     fn judge(&self, tally: &mut Tally) -> anyhow::Result<()> {
-        let violations = judged(&self.folder)
+        let report = ledger::judge(&self.folder)
             .with_context(|| format!("the ledger in {} cannot be judged", self.folder.display()))?;
-        for violation in violations {
-            tally.violate(violation.invariant, || violation.what);
-        }
+        let verdict = Verdict::of(&self.folder, &report);
+        tally.take_violations(&verdict.violations_of, verdict.violations_told);
         Ok(())
     }
 
@@ -279,20 +327,18 @@ impl Ledger {
     }
 }
 
-/// Raises the bound on descriptors as far as it may be.
-fn allow_descriptors(common: &Common) -> anyhow::Result<()> {
-    let needed = u64::from(common.count()) + OTHER_DESCRIPTORS;
+/// Raises the bound on descriptors as far as it may be. `cure` says what helps, given how many a process may have.
+fn allow_descriptors(connections: u32, cure: impl FnOnce(u64) -> String) -> anyhow::Result<()> {
+    let needed = u64::from(connections) + OTHER_DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
     let most = limit.maximum.unwrap_or(u64::MAX);
     if most < needed {
-        let each = most.saturating_sub(OTHER_DESCRIPTORS).max(1);
         bail!(
-            "{} connections need {needed} descriptors in one process, which may have {most}: give --workers {} or more",
-            common.count(),
-            u64::from(common.clients).div_ceil(each)
+            "{connections} connections need {needed} descriptors in one process, which may have {most}: {}",
+            cure(most)
         );
     }
     let raised = Rlimit {
@@ -302,11 +348,33 @@ fn allow_descriptors(common: &Common) -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, raised).context("the bound on descriptors cannot be raised")
 }
 
+/// Sockets of the reference, of a run of so many clients: as one process may have.
+fn raw_sockets(clients: u32) -> u32 {
+    clients.clamp(1, 15_000)
+}
+
 /// A bare write of the size that this run's deliveries had, or of an idle connection's heartbeat.
 fn raw_like(tally: &Tally, clients: u32) -> anyhow::Result<f64> {
     let average = tally.bytes_in.checked_div(tally.deliveries).unwrap_or(64);
     let bytes = u32::try_from(average.clamp(1, 65_535)).unwrap_or(65_535);
-    Ok(raw::measure(clients.clamp(1, 15_000), bytes)?.write_us)
+    Ok(raw::measure(raw_sockets(clients), bytes)?.write_us)
+}
+
+/// Whether what is to be written at the end can be: to learn it then would cost the run.
+fn writable(common: &CommonArgs) -> anyhow::Result<()> {
+    for (path, flag) in [(&common.json, "--json"), (&common.report, "--report")] {
+        let Some(path) = path else { continue };
+        let is_new = !path.exists();
+        fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .with_context(|| cannot_write(path, flag))?;
+        if is_new {
+            fs::remove_file(path).with_context(|| cannot_write(path, flag))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_json(path: Option<&Path>, value: &impl serde::Serialize) -> anyhow::Result<()> {

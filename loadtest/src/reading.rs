@@ -12,6 +12,7 @@ use whimbrel_protocol::frame::RequestId;
 use whimbrel_protocol::ids::ConversationId;
 use whimbrel_protocol::method::Method;
 
+use crate::chat::judge_names;
 use crate::engine::{Engine, Happening, Leave, SeatId, What};
 use crate::record::{Device, Recorder, Synced, UserNumber, Via};
 use crate::wire::request;
@@ -116,6 +117,7 @@ impl Reading {
                 epoch,
                 was_ready,
                 why,
+                ..
             } => {
                 reader.asked = None;
                 if was_ready {
@@ -135,12 +137,12 @@ impl Reading {
                 if let Ok(body) = result {
                     self.progress_at = Some(now);
                     match ask {
-                        Ask::Sync => take_rows(
-                            reader,
-                            &SyncResponse::decode(body).unwrap_or_default(),
-                            recorder,
-                            now,
-                        ),
+                        Ask::Sync => {
+                            let answer = SyncResponse::decode(body).unwrap_or_default();
+                            let uid = engine.uid(reader.device);
+                            judge_names(&uid, &answer.rows, &mut engine.counter.tally);
+                            take_rows(reader, &answer, recorder, now);
+                        }
                         Ask::Pull(conversation, from_seq) => {
                             let page = PullResponse::decode(body).unwrap_or_default();
                             take_page(reader, conversation, from_seq, &page, recorder, now);

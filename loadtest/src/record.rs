@@ -13,13 +13,22 @@ use whimbrel_protocol::ids::{ConversationId, OperationId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserNumber(pub u32);
 
-/// A device of a user. Number 0 chats; number 1 is the new one that reads everything at the end.
+/// A device of a user. Number 0 chats; number 1 is the new one that reads everything at the end; number 2 logs in again and
+/// again, and number 3 stays beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
     /// Whose.
     pub user: UserNumber,
     /// Which one of theirs.
     pub number: u8,
+}
+
+impl Device {
+    /// Whether it shows what there is: those that only log in ask for nothing, and are told what is pushed.
+    #[must_use]
+    pub const fn shows(self) -> bool {
+        self.number < 2
+    }
 }
 
 /// Who talks in a conversation when it begins.
@@ -33,6 +42,8 @@ pub enum Talk {
         members: Vec<UserNumber>,
         /// Newcomers may read what was before them.
         open_history: bool,
+        /// What it is called.
+        name: String,
     },
 }
 

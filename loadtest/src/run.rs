@@ -68,7 +68,9 @@ pub fn run(engine: &mut Engine, scenario: &mut dyn Scenario, lead: &mut dyn Lead
         }
     }
     let online = engine.online();
-    lead.second(engine.counter.end_second(at_s, online, scenario.backlog()));
+    let mut last = engine.counter.end_second(at_s, online, scenario.backlog());
+    last.is_cut = true;
+    lead.second(last);
     let mut tally = std::mem::take(&mut engine.counter.tally);
     scenario.close(&mut tally);
     if tally.last_setback.is_none() {

@@ -1,5 +1,6 @@
 //! What a run has counted: in all, and second by second; merged over processes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::latency::Latency;
 use crate::record::Violation;
 
-/// Violations that are told one by one; the rest are only counted.
+/// Violations that are told one by one; the rest are only counted. The first of each invariant come first, so that one which
+/// is broken a thousand times hides none that is broken once.
 pub const VIOLATIONS_TOLD_MAX: usize = 50;
+const VIOLATIONS_TOLD_FIRST: usize = 5;
 
 /// What one process, or all, have counted in a run. Adding two gives that of both.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -29,12 +32,18 @@ pub struct Tally {
     pub acked: u64,
     /// Those refused for good.
     pub refused: u64,
+    /// Of them, those that no change of a group's members explains.
+    pub refused_wrongly: u64,
+    /// Clients that had come in and were not there at the end, of runs whose clients are to stay.
+    pub lost: u64,
     /// Those that nobody knows the fate of at the end, those that did not fit the backlog among them.
     pub unresolved: u64,
     /// Those that were due and did not fit the backlog.
     pub backlog_dropped: u64,
     /// Requests sent again.
     pub retries: u64,
+    /// Acknowledged messages that were sent once more, and answered.
+    pub repeated: u64,
     /// Messages shown to devices of others than their sender, each once.
     pub deliveries: u64,
     /// Messages that were pushed again.
@@ -63,8 +72,10 @@ pub struct Tally {
     pub last_setback: Option<String>,
     /// Violations, in all.
     pub violations: u64,
-    /// The first of them.
-    pub told: Vec<Violation>,
+    /// Of each invariant.
+    pub violations_of: BTreeMap<u8, u64>,
+    /// The first of each, no more than are told.
+    pub(crate) kept: BTreeMap<u8, Vec<Violation>>,
     /// From the moment a dial was due to READY.
     pub handshake: Latency,
     /// From the moment a send was due to its acknowledgement.
@@ -84,9 +95,12 @@ impl Tally {
         self.sends += other.sends;
         self.acked += other.acked;
         self.refused += other.refused;
+        self.refused_wrongly += other.refused_wrongly;
+        self.lost += other.lost;
         self.unresolved += other.unresolved;
         self.backlog_dropped += other.backlog_dropped;
         self.retries += other.retries;
+        self.repeated += other.repeated;
         self.deliveries += other.deliveries;
         self.duplicates += other.duplicates;
         self.undelivered += other.undelivered;
@@ -110,9 +124,7 @@ impl Tally {
         if other.last_setback.is_some() {
             self.last_setback.clone_from(&other.last_setback);
         }
-        self.violations += other.violations;
-        let room = VIOLATIONS_TOLD_MAX.saturating_sub(self.told.len());
-        self.told.extend(other.told.iter().take(room).cloned());
+        self.take_violations(&other.violations_of, other.kept.values().flatten().cloned());
         self.handshake.merge(&other.handshake);
         self.ack.merge(&other.ack);
         self.delivery.merge(&other.delivery);
@@ -121,18 +133,53 @@ impl Tally {
     /// Counts a violation, and tells it if there is room.
     pub fn violate(&mut self, invariant: u8, what: impl FnOnce() -> String) {
         self.violations += 1;
-        if self.told.len() < VIOLATIONS_TOLD_MAX {
-            self.told.push(Violation {
+        *self.violations_of.entry(invariant).or_default() += 1;
+        let kept = self.kept.entry(invariant).or_default();
+        if kept.len() < VIOLATIONS_TOLD_MAX {
+            kept.push(Violation {
                 invariant,
                 what: what(),
             });
         }
     }
 
+    /// Takes in what somebody else has found: how many of each invariant, and some of them.
+    pub fn take_violations(&mut self, counts: &BTreeMap<u8, u64>, some: impl IntoIterator<Item = Violation>) {
+        for (invariant, count) in counts {
+            self.violations += count;
+            *self.violations_of.entry(*invariant).or_default() += count;
+        }
+        for violation in some {
+            let kept = self.kept.entry(violation.invariant).or_default();
+            if kept.len() < VIOLATIONS_TOLD_MAX {
+                kept.push(violation);
+            }
+        }
+    }
+
+    /// The violations that are told one by one: the first few of each invariant, then others.
+    #[must_use]
+    pub fn told(&self) -> Vec<Violation> {
+        let few = |kept: &Vec<Violation>| kept.len().min(VIOLATIONS_TOLD_FIRST);
+        let first = self.kept.values().flat_map(|kept| kept.iter().take(few(kept)));
+        let others = self.kept.values().flat_map(|kept| kept.iter().skip(few(kept)));
+        let told = first.cloned().collect::<Vec<_>>();
+        let room = VIOLATIONS_TOLD_MAX.saturating_sub(told.len());
+        told.into_iter().chain(others.take(room).cloned()).collect()
+    }
+
     /// Whether a run that counted this has failed.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        self.violations > 0 || self.unresolved > 0 || self.failed > 0
+        [
+            self.violations,
+            self.unresolved,
+            self.refused_wrongly,
+            self.failed,
+            self.lost,
+        ]
+        .iter()
+        .any(|count| *count > 0)
     }
 }
 
@@ -141,6 +188,8 @@ impl Tally {
 pub struct Second {
     /// The second, counted from the start of the run.
     pub at_s: u64,
+    /// The run ended within it.
+    pub is_cut: bool,
     /// Clients that are in, at its end.
     pub online: u64,
     /// Logins in it.
@@ -166,6 +215,7 @@ pub struct Second {
 impl Second {
     /// Takes in the same second of another process.
     pub fn merge(&mut self, other: &Self) {
+        self.is_cut |= other.is_cut;
         self.online += other.online;
         self.logins += other.logins;
         self.failures += other.failures;
@@ -273,8 +323,31 @@ mod tests {
         let mut one = counted(1, VIOLATIONS_TOLD_MAX);
         one.merge(&counted(1, 7));
         assert_eq!(one.violations, 57);
-        assert_eq!(one.told.len(), VIOLATIONS_TOLD_MAX);
+        assert_eq!(one.told().len(), VIOLATIONS_TOLD_MAX);
         assert!(one.is_failure());
+    }
+
+    #[test]
+    fn one_invariant_that_is_broken_often_hides_no_other() {
+        let mut one = counted(1, 1_000);
+        one.violate(10, || "a stranger".to_owned());
+        let mut all = Tally::default();
+        all.merge(&one);
+        all.take_violations(
+            &BTreeMap::from([(1, 3_000)]),
+            [Violation {
+                invariant: 1,
+                what: "lost".to_owned(),
+            }],
+        );
+        assert_eq!(all.violations, 4_001);
+        assert_eq!(
+            all.violations_of,
+            BTreeMap::from([(1, 3_000), (2, 1_000), (10, 1)])
+        );
+        let told: Vec<u8> = all.told().iter().map(|told| told.invariant).collect();
+        assert_eq!(told[..7], [1, 2, 2, 2, 2, 2, 10]);
+        assert_eq!(told.len(), VIOLATIONS_TOLD_MAX);
     }
 
     #[test]
@@ -293,10 +366,23 @@ mod tests {
     #[test]
     fn a_run_without_anything_wrong_is_no_failure() {
         assert!(!counted(1, 0).is_failure());
-        let unresolved = Tally {
-            unresolved: 1,
+        for wrong in [
+            |tally: &mut Tally| tally.unresolved = 1,
+            |tally: &mut Tally| tally.refused_wrongly = 1,
+            |tally: &mut Tally| tally.failed = 1,
+            |tally: &mut Tally| tally.lost = 1,
+        ] {
+            let mut tally = Tally::default();
+            wrong(&mut tally);
+            assert!(tally.is_failure(), "{tally:?}");
+            let mut all = Tally::default();
+            all.merge(&tally);
+            assert!(all.is_failure(), "of another process: {tally:?}");
+        }
+        let explained = Tally {
+            refused: 1,
             ..Tally::default()
         };
-        assert!(unresolved.is_failure());
+        assert!(!explained.is_failure(), "whoever is out is refused");
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::process::{self, Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -18,7 +18,7 @@ use crate::lead::{Conductor, Lead, Phase};
 use crate::schedule::Share;
 use crate::tally::{Second, Tally};
 
-/// The longest that nothing may be heard of any worker: each tells something every second.
+/// The longest that nothing may be heard of one worker: each tells something every second, until it has finished.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// What a worker tells.
@@ -51,6 +51,10 @@ impl ByPipe {
     ///
     /// # Errors
     /// When there can be no thread for it.
+    #[expect(
+        clippy::exit,
+        reason = "a worker without a leader has nobody left to answer to"
+    )]
     pub fn start() -> anyhow::Result<Self> {
         let (tell, told) = mpsc::channel();
         thread::Builder::new()
@@ -61,9 +65,12 @@ impl ByPipe {
                         break;
                     };
                     if tell.send(go).is_err() {
-                        break;
+                        return;
                     }
                 }
+                // The first process is gone, or speaks no more sense: nobody waits for this one, and it is not to stay
+                // behind with all its connections.
+                process::exit(1);
             })
             .context("cannot start the thread that listens to the first process")?;
         Ok(Self {
@@ -105,8 +112,8 @@ impl Lead for ByPipe {
                     self.passed.insert(go.phase, Duration::from_nanos(go.at_ns));
                 }
                 Err(TryRecvError::Empty) => break,
-                // The first process is gone: there is nobody to wait for, and the run comes to its end.
-                Err(TryRecvError::Disconnected) => return Some(clock::now()),
+                // The thread that listens is about to end this process.
+                Err(TryRecvError::Disconnected) => return None,
             }
         }
         self.passed.get(&phase).copied()
@@ -117,6 +124,36 @@ struct Worker {
     child: Child,
     input: ChildStdin,
     tally: Option<Tally>,
+}
+
+/// When each worker was heard last, on the monotonic clock; `None` of those from whom nothing more is to come.
+#[derive(Debug)]
+struct Voices(Vec<Option<Duration>>);
+
+impl Voices {
+    fn new(count: usize, now: Duration) -> Self {
+        Self(vec![Some(now); count])
+    }
+
+    fn heard(&mut self, index: usize, is_finished: bool, now: Duration) {
+        if let Some(last) = self.0.get_mut(index) {
+            *last = (!is_finished).then_some(now);
+        }
+    }
+
+    /// How long to wait for the one that has been silent for longest.
+    ///
+    /// # Errors
+    /// Which worker it is, when it has been silent for too long.
+    fn patience(&self, now: Duration) -> Result<Duration, usize> {
+        let open = self.0.iter().enumerate();
+        let oldest = open.filter_map(|(index, last)| Some(((*last)?, index))).min();
+        let Some((last, index)) = oldest else {
+            return Ok(SILENCE_MAX);
+        };
+        let left = last.saturating_add(SILENCE_MAX).saturating_sub(now);
+        if left.is_zero() { Err(index) } else { Ok(left) }
+    }
 }
 
 /// The workers of a run; those that are still there end with it.
@@ -186,10 +223,19 @@ fn hear(
     conductor: &mut Conductor,
 ) -> anyhow::Result<Tally> {
     let mut reached: BTreeMap<Phase, usize> = BTreeMap::new();
+    let mut voices = Voices::new(workers.0.len(), clock::now());
     while workers.0.iter().any(|worker| worker.tally.is_none()) {
-        let (index, line) = told
-            .recv_timeout(SILENCE_MAX)
-            .with_context(|| format!("no worker said anything for {} s", SILENCE_MAX.as_secs()))?;
+        let patience = voices.patience(clock::now()).map_err(|index| {
+            let silent = SILENCE_MAX.as_secs();
+            anyhow!(
+                "worker {index} said nothing for {silent} s: it is stopped, or its machine has no time for it"
+            )
+        })?;
+        let (index, line) = match told.recv_timeout(patience) {
+            Ok(told) => told,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => bail!("the workers are gone"),
+        };
         let all = workers.0.len();
         let Some(worker) = workers.0.get_mut(index as usize) else {
             continue;
@@ -200,9 +246,13 @@ fn hear(
             }
             continue;
         };
+        voices.heard(index as usize, false, clock::now());
         match serde_json::from_str(&line).with_context(|| format!("worker {index} said {line:?}"))? {
             Told::Second(second) => conductor.take_second(&second),
-            Told::Finished(tally) => worker.tally = Some(*tally),
+            Told::Finished(tally) => {
+                worker.tally = Some(*tally);
+                voices.heard(index as usize, true, clock::now());
+            }
             Told::Failed(why) => bail!("worker {index}: {why}"),
             Told::Reached(phase) => {
                 let there = reached.entry(phase).or_default();
@@ -240,6 +290,24 @@ fn go(workers: &mut Workers, phase: Phase) -> anyhow::Result<()> {
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_worker_that_says_nothing_is_missed_though_the_others_talk() {
+        let s = Duration::from_secs;
+        let mut voices = Voices::new(3, s(100));
+        voices.heard(0, true, s(110));
+        for at in 110..220 {
+            voices.heard(2, false, s(at));
+        }
+        assert_eq!(voices.patience(s(219)), Ok(s(1)));
+        assert_eq!(voices.patience(s(220)), Err(1));
+        voices.heard(1, true, s(220));
+        assert_eq!(
+            voices.patience(s(220)),
+            Ok(s(119)),
+            "who has finished is not missed"
+        );
+    }
 
     #[test]
     fn what_workers_tell_survives_the_pipe() {

@@ -1,7 +1,12 @@
 //! The program as somebody types it: what is wrong is named, and the exit status says so.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use whimbrel_loadtest::check::ledger::Writer;
+use whimbrel_loadtest::check::{Device, Event, Showing, Talk, Text, User};
+use whimbrel_protocol::ids::{ConversationId, ConversationKind};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_whimbrel-loadtest"))
@@ -69,4 +74,111 @@ fn the_raw_reference_is_measured_without_a_server() {
     assert!(output.status.success(), "{}", complaint(&output));
     let told: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     assert!(told["raw_write_us"].as_f64().unwrap() > 0.0, "{told}");
+}
+
+#[test]
+fn files_that_cannot_be_written_are_told_before_the_run() {
+    for flag in ["--json", "--report"] {
+        let output = run(&["raw", "--connections", "5", flag, "/nonexistent/file"]);
+        assert_eq!(output.status.code(), Some(1));
+        let complaint = complaint(&output);
+        assert!(complaint.contains(flag), "{complaint}");
+        assert!(output.stdout.is_empty(), "it was measured all the same");
+    }
+}
+
+#[test]
+fn a_ledger_is_judged_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, json) = (folder.path().join("kept"), folder.path().join("verdict.json"));
+    let id = ConversationId::from_parts(ConversationKind::Direct, [1; 15]);
+    let mut writer = Writer::create(&ledger, 0).unwrap();
+    let device = Device::named("ann", "0");
+    writer.note(&Event::Device {
+        uid: "ann".to_owned(),
+        name: "0".to_owned(),
+        showing: Showing::AsItComes,
+    });
+    let [ann, bob] = ["ann", "bob"].map(User::named);
+    writer.note(&Event::Talk {
+        id,
+        talk: Talk::Direct([ann, bob]),
+        base_seq: 0,
+    });
+    for number in 0..70 {
+        writer.note(&Event::Begun {
+            id,
+            device,
+            user: ann,
+            text: Text(number),
+            at: Duration::from_secs(number),
+        });
+    }
+    writer.finish().unwrap();
+    for _ in 0..2 {
+        let [ledger, json] = [&ledger, &json].map(|path| path.to_str().unwrap());
+        let output = run(&["judge", "--ledger", ledger, "--json", json]);
+        assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
+        let told: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        assert_eq!(
+            (&told["sends"], &told["violations"]),
+            (&70.into(), &70.into()),
+            "{told}"
+        );
+        assert_eq!(
+            (&told["ledger"], &told["violations_of"]["0"]),
+            (&"kept".into(), &70.into())
+        );
+        assert_eq!(told["violations_told"].as_array().unwrap().len(), 50);
+    }
+    let output = run(&["judge", "--ledger", "/nonexistent/ledger"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        complaint(&output).contains("/nonexistent/ledger"),
+        "{}",
+        complaint(&output)
+    );
+}
+
+#[test]
+fn more_raw_sockets_than_descriptors_are_refused_with_the_cure() {
+    let program = env!("CARGO_BIN_EXE_whimbrel-loadtest");
+    let limited = format!("ulimit -n 500 && exec {program} raw --connections 1000 --payload 64");
+    let output = Command::new("sh").args(["-c", &limited]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = complaint(&output);
+    assert!(complaint.contains("--connections 436"), "{complaint}");
+}
+
+/// A worker waits for a list that never comes; the process that leads it goes away.
+#[test]
+fn a_worker_ends_with_its_leader() {
+    let lbs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let root = whimbrel_protocol::descriptor::RootKey::from_seed(&[9; 32]).public();
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_whimbrel-loadtest"))
+        .args([
+            "connect",
+            "--connections",
+            "10",
+            "--share=0/2",
+            "--run=1",
+            "--lbs-within",
+            "1h",
+        ])
+        .args(["--lbs", &format!("http://{}", lbs.local_addr().unwrap())])
+        .args(["--app-secret-file", secret.to_str().unwrap()])
+        .args(["--root-key", &root.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has come as far as to ask.
+    let asked = lbs.accept().unwrap();
+    drop(worker.stdin.take());
+    assert_eq!(worker.wait().unwrap().code(), Some(1));
+    drop(asked);
 }

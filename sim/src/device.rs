@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use whimbrel_loadtest::check::{
-    Answer, Body, Device as DeviceId, Entry, Event as Happened, History, Row, Showing, Text, User,
+    Answer, Body, Device as DeviceId, Entry, Event as Happened, History, Preview, Row, Showing, Shows, Text,
+    User,
 };
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::client_session::End;
@@ -343,6 +344,7 @@ impl Device {
                     unread: row.unread,
                     member: row.member,
                     first_visible_seq: row.first_visible_seq,
+                    shows: Some(shows(&row)),
                 };
                 note!(scene.trace, scene.now_ms, "{} row of {id} {row:?}", self.name);
                 self.rows.insert(id, row);
@@ -363,7 +365,12 @@ impl Device {
                     SendState::Failed { error } => {
                         let code = error.code;
                         note!(scene.trace, scene.now_ms, "{} refused {id} {code}", self.name);
-                        scene.history.apply(Happened::Refused { id, text, code });
+                        scene.history.apply(Happened::Refused {
+                            id,
+                            text,
+                            code,
+                            at: Duration::from_millis(scene.now_ms),
+                        });
                     }
                 }
             }
@@ -397,7 +404,29 @@ fn seen(entry: whimbrel_sdk::Entry) -> Entry {
         seq: entry.seq,
         time_ms: entry.time_ms,
         sender: User::named(&entry.sender_uid),
+        rest: 0,
         body,
+    }
+}
+
+fn shows(row: &whimbrel_sdk::Conversation) -> Shows {
+    let preview = row.preview.clone().map(|entry| {
+        let entry = seen(entry);
+        Preview {
+            seq: entry.seq,
+            time_ms: entry.time_ms,
+            sender: entry.sender,
+            rest: entry.rest,
+            meant_for: match entry.body {
+                Body::Text { meant_for, .. } => meant_for,
+                Body::Change { .. } | Body::Other(_) => None,
+            },
+        }
+    });
+    Shows {
+        peer: (!row.peer_uid.is_empty()).then(|| User::named(&row.peer_uid)),
+        name: (!row.name.is_empty()).then(|| Text::of(&row.name)),
+        preview,
     }
 }
 

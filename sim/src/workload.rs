@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use whimbrel_loadtest::check::{Event as Happened, Talk, User};
+use whimbrel_loadtest::check::{ChangeDone, Event as Happened, Talk, User};
 use whimbrel_protocol::client::{
     ChangeKind, Conversation, CreateGroupRequest, GroupChangeResponse, InviteRequest, LeaveRequest,
     OpenDirectRequest, RemoveMembersRequest,
@@ -296,6 +296,7 @@ impl Workload {
             id,
             kind,
             user: User::named(&uid(user)),
+            at: Duration::from_millis(world.now_ms),
         });
         self.groups[group].changing = true;
         self.groups[group].returns += usize::from(joins);
@@ -353,7 +354,13 @@ impl Workload {
                     group.members.remove(&user);
                 }
                 note!(world.trace, world.now_ms, "a change in {} is done", group.id);
-                world.history.apply(Happened::ChangeDone { id: group.id });
+                // Every change has one shape of answer.
+                let told = GroupChangeResponse::decode(body).ok().map(|answer| answer.seq);
+                let done = ChangeDone {
+                    seq: told,
+                    at: Duration::from_millis(world.now_ms),
+                };
+                world.history.apply(Happened::ChangeDone { id: group.id, done });
             }
         }
     }

@@ -25,12 +25,16 @@ impl Chat {
     pub fn is_settled(&self) -> bool {
         self.backlog == 0
             && self.open_changes() == 0
-            && self.people.iter().all(|person| self.missing(person) == 0)
+            && self
+                .people
+                .iter()
+                .all(|person| self.missing(person) == 0 && person.open_repeats() == 0)
     }
 
     /// Counts what is left open at the end.
     pub fn close(&self, tally: &mut Tally) {
-        tally.unresolved += (self.backlog + self.open_changes()) as u64 + tally.backlog_dropped;
+        let repeats: usize = self.people.iter().map(Person::open_repeats).sum();
+        tally.unresolved += (self.backlog + self.open_changes() + repeats) as u64 + tally.backlog_dropped;
         for person in &self.people {
             let missing = self.missing(person);
             if missing > 0 {

@@ -42,6 +42,8 @@ pub(super) struct Governing {
     absences: BTreeMap<UserNumber, (u64, u64)>,
     /// How often somebody was invited back.
     returns: BTreeMap<UserNumber, u32>,
+    /// Until when somebody may have been out: the end of their last absence, as far as one can tell from outside.
+    maybe_out_until: BTreeMap<UserNumber, Duration>,
     change: Option<Change>,
 }
 
@@ -71,6 +73,14 @@ impl Governing {
         let before = self.absences.get(&user);
         since.is_some_and(|from| seq > *from)
             || before.is_some_and(|(from, to)| (from.saturating_add(1)..*to).contains(&seq))
+    }
+
+    /// Whether a message that this user began at `begun`, and that is refused now because they are no member, can have met
+    /// an absence: from when a removal was asked for until a return was answered.
+    pub(super) fn explains(&self, user: UserNumber, begun: Duration) -> bool {
+        self.maybe_out_until
+            .get(&user)
+            .is_some_and(|until| *until >= begun)
     }
 
     fn may_go(&self, user: UserNumber) -> bool {
@@ -130,6 +140,9 @@ impl Chat {
             whose,
             asked: false,
         });
+        if what == Membership::Removed {
+            governing.maybe_out_until.insert(user, Duration::MAX);
+        }
         self.recorder.change_asked(operation, id, what, user, now);
         let owner = *owner;
         self.people.get_mut(owner.index())?.change_at = Some(now);
@@ -277,6 +290,7 @@ impl Chat {
                         if let Some(from) = governing.absent.remove(&user) {
                             governing.absences.insert(user, (from, seq));
                         }
+                        governing.maybe_out_until.insert(user, now);
                         *governing.returns.entry(user).or_default() += 1;
                     }
                 }

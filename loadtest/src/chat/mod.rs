@@ -11,6 +11,8 @@ mod inbox;
 mod outbox;
 mod person;
 mod preparing;
+mod receiving;
+mod repeating;
 #[cfg(test)]
 mod tests;
 
@@ -21,21 +23,22 @@ use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::client::{
-    Content, ConversationRow, Entry, MessagesPush, NoticePush, OutgoingMessage, PullRequest, PullResponse,
-    SendRequest, SendResponse, SyncRequest, SyncResponse, Text, content, entry,
+    Content, OutgoingMessage, PullRequest, SendRequest, SendResponse, SyncRequest, Text, content,
 };
 use whimbrel_protocol::client_session::{Failure, OutgoingRequest};
+use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::RequestId;
 use whimbrel_protocol::ids::{ConversationId, OperationId};
-use whimbrel_protocol::method::{Method, PushMethod};
+use whimbrel_protocol::method::Method;
 
 use self::governing::Governing;
 use self::inbox::Inbox;
 pub(crate) use self::outbox::{Outbox, Outgoing};
 use self::person::{Ask, Person};
 pub use self::preparing::Unprepared;
+pub(crate) use self::receiving::judge_names;
 use crate::engine::{Happening, SeatId, Timers, What};
-use crate::record::{Acked, Begun, Device, Recorder, Synced, Talk, UserNumber, Via};
+use crate::record::{Acked, Begun, Device, Recorder, Talk, UserNumber};
 use crate::stamp::Stamp;
 use crate::wire::{Wire, final_code, request, retry_after};
 
@@ -95,6 +98,10 @@ pub struct Chat {
     rng: StdRng,
     recorder: Box<dyn Recorder>,
     backlog: usize,
+    /// Messages acknowledged, of a checked run.
+    answered: u64,
+    /// The load is over.
+    hastened: bool,
     preparing: preparing::Preparing,
 }
 
@@ -159,6 +166,8 @@ impl Chat {
             timers: Timers::default(),
             recorder,
             backlog: 0,
+            answered: 0,
+            hastened: false,
         }
     }
 
@@ -206,6 +215,7 @@ impl Chat {
             operation,
             order: person.order,
             scheduled,
+            begun: now,
         };
         person.outbox.push(outgoing);
         self.backlog += 1;
@@ -237,6 +247,7 @@ impl Chat {
                 person.ready = true;
                 self.recorder.login(person.device, epoch, now);
                 person.net_sync_at = now + Duration::from_millis(self.rng.random_range(NET_SYNC_MS));
+                self.plan_repeat_after_fault(seat, now);
                 self.pump(seat, now, wire);
                 self.pursue_change(seat, now, wire);
                 if person_syncs_not(&self.people, seat) {
@@ -248,6 +259,7 @@ impl Chat {
                 epoch,
                 was_ready,
                 why,
+                ..
             } => {
                 if was_ready {
                     self.recorder.disconnected(person.device, epoch, &why, now);
@@ -266,15 +278,7 @@ impl Chat {
             }
             What::Response { id, result } => self.handle_response(seat, id, result, now, wire),
             What::Push { method, payload } => {
-                if method == PushMethod::Messages.number() {
-                    if let Ok(push) = MessagesPush::decode(payload) {
-                        self.take_entries(seat, &push.conversation, &push.entries, Via::Push, now, wire);
-                    }
-                } else if method == PushMethod::Notice.number()
-                    && let Ok(notice) = NoticePush::decode(payload)
-                {
-                    self.take_notice(seat, &notice, now, wire);
-                }
+                self.take_push(seat, method, payload, now, wire);
             }
             What::SyncHint { spread_ms } => {
                 let wait = self.rng.random_range(0..=u64::from(spread_ms));
@@ -300,6 +304,7 @@ impl Chat {
                 self.pull(seat, now, wire);
                 self.pump(seat, now, wire);
                 self.pursue_change(seat, now, wire);
+                self.send_repeats(seat, now, wire);
             }
             self.arm(seat);
         }
@@ -399,7 +404,8 @@ impl Chat {
         match wire.ask(seat, request(Method::Sync, None, &message), now) {
             Ok(id) => {
                 person.syncing = true;
-                person.asks.push((id, Ask::Sync));
+                let from = person.cursor.clone();
+                person.asks.push((id, Ask::Sync { from }));
             }
             Err(_) => person.sync_at = Some(now + SYNC_AGAIN_AFTER),
         }
@@ -446,10 +452,11 @@ impl Chat {
         match ask {
             Ask::Send { seen_seq } => self.take_send(seat, seen_seq, result, now, wire),
             Ask::SendAgain(batch) => self.take_sent_again(&batch, result, now),
-            Ask::Sync => self.take_sync(seat, result, now, wire),
+            Ask::Sync { from } => self.take_sync(seat, &from, result, now, wire),
             Ask::Pull { from_seq } => self.take_page(seat, from_seq, result, now, wire),
             Ask::Prepare => self.take_prepared(seat, result, now),
             Ask::Change => self.take_changed(seat, result, now, wire),
+            Ask::Repeat(outgoing) => self.take_repeated(seat, outgoing, result, now, wire),
         }
     }
 
@@ -481,6 +488,9 @@ impl Chat {
                     self.recorder.read(person.device, id, seen_seq, now);
                 }
                 for (outgoing, accepted) in batch.iter().zip(&answer.accepted) {
+                    let Some(person) = self.people.get_mut(seat.index()) else {
+                        return;
+                    };
                     wire.counter().acked(outgoing.scheduled, now);
                     person.acked += 1;
                     let before = std::mem::replace(&mut person.last_acked, accepted.seq);
@@ -500,14 +510,27 @@ impl Chat {
                         time_ms: accepted.time_ms,
                         at: now,
                     });
+                    self.plan_repeat(seat, *outgoing, now);
                 }
             }
             Err(failure) => match final_code(&failure) {
                 Some(code) => {
                     let batch = person.outbox.answered();
                     self.backlog -= batch.len();
+                    let user = person.device.user;
+                    let governing = self
+                        .conversations
+                        .get(person.talk)
+                        .and_then(|talk| talk.governing.as_ref());
                     for outgoing in &batch {
-                        wire.counter().tally.refused += 1;
+                        let tally = &mut wire.counter().tally;
+                        tally.refused += 1;
+                        let explained = code == Code::NotMember.number()
+                            && governing.is_some_and(|group| group.explains(user, outgoing.begun));
+                        if !explained {
+                            tally.refused_wrongly += 1;
+                            tally.last_setback = Some(format!("a send was refused for good: {failure}"));
+                        }
                         self.recorder.send_refused(outgoing.operation, code, now);
                     }
                     person.refused = batch;
@@ -520,153 +543,6 @@ impl Chat {
             },
         }
         self.pump(seat, now, wire);
-    }
-
-    fn take_sync(
-        &mut self,
-        seat: SeatId,
-        result: Result<Bytes, Failure>,
-        now: Duration,
-        wire: &mut dyn Wire,
-    ) {
-        let Some(person) = self.people.get_mut(seat.index()) else {
-            return;
-        };
-        person.syncing = false;
-        let again = std::mem::take(&mut person.sync_again);
-        let Ok(answer) = result.and_then(|body| SyncResponse::decode(body).map_err(|_| Failure::Malformed))
-        else {
-            person.sync_at = Some(now + SYNC_AGAIN_AFTER);
-            return;
-        };
-        let synced = Synced {
-            from_cursor: &person.cursor,
-            to_cursor: &answer.cursor,
-            full_resync: answer.full_resync,
-            notice: false,
-            rows: &answer.rows,
-        };
-        self.recorder.synced(person.device, &synced, now);
-        person.cursor = answer.cursor;
-        self.learn_heads(seat, &answer.rows, true, now);
-        if answer.more || again {
-            self.sync(seat, now, wire);
-        }
-        self.pull(seat, now, wire);
-    }
-
-    fn take_notice(&mut self, seat: SeatId, notice: &NoticePush, now: Duration, wire: &mut dyn Wire) {
-        let Some(person) = self.people.get_mut(seat.index()) else {
-            return;
-        };
-        if notice.to_cursor == person.cursor {
-            return;
-        }
-        if notice.from_cursor != person.cursor || notice.rows.is_empty() {
-            self.sync(seat, now, wire);
-            return;
-        }
-        let synced = Synced {
-            from_cursor: &notice.from_cursor,
-            to_cursor: &notice.to_cursor,
-            full_resync: false,
-            notice: true,
-            rows: &notice.rows,
-        };
-        self.recorder.synced(person.device, &synced, now);
-        person.cursor.clone_from(&notice.to_cursor);
-        self.learn_heads(seat, &notice.rows, false, now);
-    }
-
-    fn learn_heads(&mut self, seat: SeatId, rows: &[ConversationRow], at_once: bool, now: Duration) {
-        let Some(person) = self.people.get_mut(seat.index()) else {
-            return;
-        };
-        let Some(id) = self.conversations.get(person.talk).and_then(|talk| talk.id) else {
-            return;
-        };
-        for row in rows.iter().filter(|row| *row.conversation == *id.as_bytes()) {
-            person.inbox.learn_head(row.head_seq, at_once, now);
-        }
-    }
-
-    fn take_page(
-        &mut self,
-        seat: SeatId,
-        from_seq: u64,
-        result: Result<Bytes, Failure>,
-        now: Duration,
-        wire: &mut dyn Wire,
-    ) {
-        let Some(person) = self.people.get_mut(seat.index()) else {
-            return;
-        };
-        let Ok(page) = result.and_then(|body| PullResponse::decode(body).map_err(|_| Failure::Malformed))
-        else {
-            person.inbox.pull_failed(now);
-            return;
-        };
-        let (device, id) = (
-            person.device,
-            self.conversations.get(person.talk).and_then(|talk| talk.id),
-        );
-        let Some(id) = id else {
-            return;
-        };
-        self.take_entries(seat, id.as_bytes(), &page.entries, Via::Pull, now, wire);
-        let last = page
-            .entries
-            .last()
-            .map_or(from_seq.saturating_sub(1), |entry| entry.seq);
-        let through = if page.more { last } else { page.head_seq.max(last) };
-        self.recorder.pulled(device, id, from_seq, through, now);
-        if let Some(person) = self.people.get_mut(seat.index()) {
-            person.inbox.pulled(through, page.head_seq, now);
-        }
-        self.pull(seat, now, wire);
-    }
-
-    fn take_entries(
-        &mut self,
-        seat: SeatId,
-        conversation: &[u8],
-        entries: &[Entry],
-        via: Via,
-        now: Duration,
-        wire: &mut dyn Wire,
-    ) {
-        let Some(person) = self.people.get_mut(seat.index()) else {
-            return;
-        };
-        let Ok(id) = ConversationId::from_wire(conversation) else {
-            return;
-        };
-        let own = self.conversations.get(person.talk).and_then(|talk| talk.id) == Some(id);
-        let mut is_back = false;
-        for entry in entries {
-            self.recorder.delivered(person.device, id, entry, via, now);
-            if !own {
-                continue;
-            }
-            if !person.inbox.take(entry.seq, now) {
-                wire.counter().tally.duplicates += u64::from(via == Via::Push);
-                continue;
-            }
-            is_back |= governing::invites(entry, person);
-            if let Some(stamp) = stamp_of(entry).filter(|stamp| stamp.run == self.options.run)
-                && stamp.sender != person.device.user.0
-            {
-                person.received += 1;
-                let talk = self.conversations.get(person.talk);
-                let governing = talk.and_then(|talk| talk.governing.as_ref());
-                if governing.is_none_or(|group| !group.was_out(person.device.user, entry.seq)) {
-                    wire.counter().delivered(stamp.scheduled, now);
-                }
-            }
-        }
-        if is_back {
-            self.send_again(seat, now, wire);
-        }
     }
 
     /// A conversation exists, and everybody is at `head_seq`.
@@ -688,6 +564,13 @@ impl Chat {
             _ => Talk::Group {
                 members: numbers,
                 open_history: conversation.has_open_history(talk),
+                name: preparing::group_name(
+                    self.options.run,
+                    conversation
+                        .members
+                        .first()
+                        .and_then(|maker| self.people.get(maker.index())),
+                ),
             },
         };
         self.recorder.conversation(id, &told, head_seq);
@@ -696,15 +579,4 @@ impl Chat {
 
 fn person_syncs_not(people: &[Person], seat: SeatId) -> bool {
     people.get(seat.index()).is_some_and(|person| !person.syncing)
-}
-
-/// The stamp in a message of a run.
-fn stamp_of(entry: &Entry) -> Option<Stamp> {
-    let Some(entry::Body::Message(Content {
-        content: Some(content::Content::Text(Text { text })),
-    })) = &entry.body
-    else {
-        return None;
-    };
-    Stamp::of_text_in(text)
 }

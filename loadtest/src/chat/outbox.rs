@@ -21,6 +21,8 @@ pub(crate) struct Outgoing {
     pub(crate) operation: OperationId,
     pub(crate) order: u64,
     pub(crate) scheduled: Duration,
+    /// When it was handed over, before any byte of it went out.
+    pub(crate) begun: Duration,
 }
 
 /// See the module.
@@ -114,6 +116,7 @@ mod tests {
             operation: OperationId::new(1, [u8::try_from(order).unwrap(); 10]),
             order,
             scheduled: Duration::ZERO,
+            begun: Duration::ZERO,
         }
     }
 

@@ -12,7 +12,10 @@ use crate::record::Device;
 /// What an unanswered request was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
-    Sync,
+    Sync {
+        /// The cursor that it goes on from.
+        from: Bytes,
+    },
     Send {
         /// What it says that its sender has seen.
         seen_seq: u64,
@@ -26,6 +29,8 @@ pub(super) enum Ask {
     Prepare,
     /// A change of a group's members.
     Change,
+    /// A message that was acknowledged before.
+    Repeat(Outgoing),
 }
 
 /// See the module.
@@ -57,6 +62,10 @@ pub(super) struct Person {
     pub(super) change_at: Option<Duration>,
     /// The last batch refused for good, until it was sent again.
     pub(super) refused: Vec<Outgoing>,
+    /// Acknowledged messages to be sent again, and when.
+    pub(super) repeats: Vec<(Duration, Outgoing)>,
+    /// The last acknowledged message of a checked run.
+    pub(super) last_answered: Option<Outgoing>,
 }
 
 impl Person {
@@ -80,6 +89,8 @@ impl Person {
             received: 0,
             change_at: None,
             refused: Vec::new(),
+            repeats: Vec::new(),
+            last_answered: None,
         }
     }
 
@@ -91,7 +102,11 @@ impl Person {
     /// The connection ended: whether a batch was on its way.
     pub(super) fn lose(&mut self) -> bool {
         self.ready = false;
-        self.asks.clear();
+        for (_, ask) in self.asks.drain(..) {
+            if let Ask::Repeat(outgoing) = ask {
+                self.repeats.push((Duration::ZERO, outgoing));
+            }
+        }
         self.syncing = false;
         self.sync_again = false;
         self.sync_at = None;
@@ -108,6 +123,7 @@ impl Person {
             self.inbox.due(),
             self.sync_at,
             self.change_at,
+            self.repeat_due(),
             (!self.syncing).then_some(self.net_sync_at),
         ];
         moments.into_iter().flatten().min()

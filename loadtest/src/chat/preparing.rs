@@ -11,7 +11,7 @@ use whimbrel_protocol::ids::{ConversationId, OperationId};
 use whimbrel_protocol::method::Method;
 
 use super::Chat;
-use super::person::Ask;
+use super::person::{Ask, Person};
 use crate::engine::SeatId;
 use crate::wire::{Wire, request};
 
@@ -158,7 +158,7 @@ impl Chat {
                     None => {
                         let message = client::CreateGroupRequest {
                             operation_id,
-                            name: format!("load {:08x}", self.options.run),
+                            name: group_name(self.options.run, self.people.get(maker.index())),
                             member_uids: uids,
                             history_for_newcomers: open_history,
                         };
@@ -220,6 +220,12 @@ impl Chat {
             self.conversation_is(talk, id, head_seq);
         }
     }
+}
+
+/// What a group is called: after the run and its maker, so that none is called like another.
+pub(super) fn group_name(run: u32, maker: Option<&Person>) -> String {
+    let maker = maker.map_or(0, |person| person.device.user.0);
+    format!("load {run:08x} of {maker}")
 }
 
 /// The conversation, and how far its log goes.

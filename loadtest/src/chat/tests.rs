@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 
 use whimbrel_protocol::client::{
-    Accepted, ChangeKind, Conversation as Opened, ConversationRow, GroupChange, GroupChangeResponse,
-    InviteRequest, RemoveMembersRequest,
+    Accepted, ChangeKind, Conversation as Opened, ConversationRow, Entry, GroupChange, GroupChangeResponse,
+    InviteRequest, MessagesPush, NoticePush, PullResponse, RemoveMembersRequest, SyncResponse, entry,
 };
 use whimbrel_protocol::client_session::{Refusal, RequestError};
 use whimbrel_protocol::ids::ConversationKind;
+use whimbrel_protocol::method::PushMethod;
 
 use super::*;
 use crate::record::NoRecord;
@@ -219,6 +220,7 @@ fn a_send_without_an_answer_goes_out_again_with_the_same_ids_on_a_new_connection
         epoch: 1,
         was_ready: true,
         why: "cut".into(),
+        closed_for: None,
     };
     scene.happen(sender.0, 10, lost);
     scene.happen(sender.0, 20, What::Hello);
@@ -257,6 +259,11 @@ fn a_send_refused_for_good_is_resolved_and_counted() {
     };
     scene.answer(Method::Send, 10, Err(Failure::Refused(refusal)));
     assert_eq!((scene.chat.backlog(), scene.wire.counter.tally.refused), (0, 1));
+    assert_eq!(
+        scene.wire.counter.tally.refused_wrongly, 1,
+        "nobody ever leaves a direct chat"
+    );
+    assert!(scene.wire.counter.tally.is_failure());
     let mut tally = Tally::default();
     scene.chat.close(&mut tally);
     assert_eq!(tally.unresolved, 0);
@@ -318,7 +325,7 @@ fn an_acknowledged_message_that_nobody_gets_is_a_violation_and_an_open_one_is_un
     let mut tally = Tally::default();
     scene.chat.close(&mut tally);
     assert_eq!((tally.undelivered, tally.unresolved), (1, 1));
-    assert_eq!(tally.told[0].invariant, 6);
+    assert_eq!(tally.told()[0].invariant, 6);
 }
 
 #[test]
@@ -336,7 +343,7 @@ fn a_seq_that_goes_back_is_a_violation() {
             .wire
             .counter
             .tally
-            .told
+            .told()
             .iter()
             .any(|told| told.invariant == 5)
     );
@@ -355,6 +362,7 @@ fn a_member_is_removed_and_invited_back_by_one_operation_over_all_attempts() {
         epoch: 1,
         was_ready: true,
         why: "cut".into(),
+        closed_for: None,
     };
     scene.happen(0, 10, lost);
     scene.happen(0, 20, What::Hello);
@@ -463,7 +471,7 @@ fn a_change_refused_for_good_is_told() {
         retry_after_ms: 0,
     };
     scene.answer(Method::RemoveMembers, 10, Err(Failure::Refused(refusal)));
-    let told = &scene.wire.counter.tally.told;
+    let told = scene.wire.counter.tally.told();
     assert!(told[0].what.contains("Removed"), "{told:?}");
     assert!(scene.chat.is_settled());
 }
@@ -503,4 +511,180 @@ fn what_was_refused_in_absence_is_sent_once_more_after_the_return_with_the_same_
         vec![change_entry(5, ChangeKind::Invited, &removed.uids[0])],
     );
     assert!(scene.wire.asked.is_empty(), "once");
+    assert_eq!(scene.wire.counter.tally.refused, 1);
+}
+
+#[test]
+fn what_is_pushed_and_is_not_theirs_is_told() {
+    let stray = ConversationId::from_parts(ConversationKind::Direct, [9; 15]);
+    let of = |conversation: &[u8]| {
+        let push = MessagesPush {
+            conversation: Bytes::copy_from_slice(conversation),
+            entries: vec![Entry::default()],
+        };
+        push.encode_to_vec()
+    };
+    let row = ConversationRow {
+        conversation: Bytes::from_static(b"nothing"),
+        ..ConversationRow::default()
+    };
+    let notice = NoticePush {
+        to_cursor: Bytes::from_static(b"1"),
+        rows: vec![row],
+        ..NoticePush::default()
+    };
+    for (what, method, payload) in [
+        ("garbage", PushMethod::Messages, b"\xff\xffSECRET".to_vec()),
+        ("a garbled notice", PushMethod::Notice, b"\xff\xffSECRET".to_vec()),
+        ("entries of strangers", PushMethod::Messages, of(stray.as_bytes())),
+        ("entries of nothing", PushMethod::Messages, of(b"nothing")),
+        ("a row of nothing", PushMethod::Notice, notice.encode_to_vec()),
+    ] {
+        let mut scene = Scene::new();
+        let method = method.number();
+        let payload = payload.into();
+        scene.happen(0, 1, What::Push { method, payload });
+        let told: Vec<u8> = scene
+            .wire
+            .counter
+            .tally
+            .told()
+            .iter()
+            .map(|told| told.invariant)
+            .collect();
+        assert_eq!(told, [10], "{what}");
+    }
+}
+
+#[test]
+fn a_notice_that_overtakes_the_answer_to_a_sync_is_not_taken_back() {
+    let mut scene = Scene::new();
+    scene.happen(0, 1, What::SyncHint { spread_ms: 0 });
+    scene.chat.tick(ms(2), &mut scene.wire);
+    let (seat, id, _) = scene.asked(Method::Sync);
+    let notice = NoticePush {
+        to_cursor: Bytes::from_static(b"1"),
+        rows: vec![ConversationRow {
+            conversation: Bytes::copy_from_slice(conversation_id().as_bytes()),
+            ..ConversationRow::default()
+        }],
+        ..NoticePush::default()
+    };
+    let payload = notice.encode_to_vec().into();
+    let method = PushMethod::Notice.number();
+    scene.happen(seat.0, 3, What::Push { method, payload });
+    let answer = SyncResponse::default().encode_to_vec();
+    let result = Ok(answer.into());
+    scene.happen(seat.0, 4, What::Response { id, result });
+    scene.happen(seat.0, 5, What::SyncHint { spread_ms: 0 });
+    scene.chat.tick(ms(6), &mut scene.wire);
+    let (_, _, payload) = scene.asked(Method::Sync);
+    assert_eq!(SyncRequest::decode(payload).unwrap().cursor, "1");
+}
+
+/// Whoever checks a run, and hears of answers only.
+#[derive(Default)]
+struct Checks(std::rc::Rc<std::cell::RefCell<Vec<(OperationId, u64)>>>);
+
+impl Recorder for Checks {
+    fn send_acked(&mut self, acked: &Acked) {
+        self.0.borrow_mut().push((acked.operation, acked.seq));
+    }
+
+    fn wants_everything_read(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn an_acknowledged_message_is_sent_again_with_its_id_also_after_a_fault() {
+    let answers = std::rc::Rc::default();
+    let mut scene = Scene::new();
+    scene.chat.recorder = Box::new(Checks(std::rc::Rc::clone(&answers)));
+    let mut at = 0;
+    let mut sent = Vec::new();
+    while sent.len() < 1_000 {
+        at += 1;
+        scene.chat.send(ms(at), ms(at), &mut scene.wire);
+        let seq = HEAD + 1 + u64::try_from(sent.len()).unwrap();
+        let payload = scene.answer(Method::Send, at, Ok(accepted(seq)));
+        sent.push(SendRequest::decode(payload).unwrap().messages.remove(0));
+    }
+    let planned: usize = scene.chat.people.iter().map(Person::open_repeats).sum();
+    assert!(
+        (4..=16).contains(&planned),
+        "one of fifty, as many as are kept: {planned}"
+    );
+    scene.chat.hasten_repeats(ms(at));
+    scene.chat.tick(ms(at), &mut scene.wire);
+    for (seat, id, request) in std::mem::take(&mut scene.wire.asked) {
+        let again = SendRequest::decode(request.payload).unwrap();
+        assert!(sent.contains(&again.messages[0]), "the same id and content");
+        // Another answer than before, for whoever checks to see.
+        let result = Ok(accepted(7).into());
+        scene.happen(seat.0, at, What::Response { id, result });
+    }
+    assert_eq!(
+        answers.borrow().iter().filter(|(_, seq)| *seq == 7).count(),
+        planned
+    );
+    let lost = What::Lost {
+        epoch: 1,
+        was_ready: true,
+        why: "cut".into(),
+        closed_for: None,
+    };
+    scene.happen(0, at, lost);
+    scene.happen(0, at, What::Hello);
+    scene.asked(Method::Sync);
+    scene.happen(0, at, What::Ready { epoch: 2 });
+    assert_eq!(scene.chat.people[0].open_repeats(), 1);
+    scene.chat.tick(ms(at + 2_000), &mut scene.wire);
+    scene.asked(Method::Send);
+}
+
+#[test]
+fn only_a_refusal_that_an_absence_explains_is_excused() {
+    let not_member = || {
+        Err(Failure::Refused(Refusal {
+            code: 302,
+            message: String::new(),
+            retry_after_ms: 0,
+        }))
+    };
+    let mut scene = Scene::group();
+    // Whoever sends, as long as it is this one.
+    let send = |scene: &mut Scene, at, who: u32| loop {
+        scene.chat.send(ms(at), ms(at), &mut scene.wire);
+        let (sender, id, _) = scene.asked(Method::Send);
+        if sender.0 == who {
+            return id;
+        }
+        let result = Ok(accepted(HEAD + at).into());
+        scene.happen(sender.0, at, What::Response { id, result });
+    };
+    let refuse = |scene: &mut Scene, at, who, id| {
+        let result = not_member();
+        scene.happen(who, at, What::Response { id, result });
+        scene.wire.counter.tally.refused_wrongly
+    };
+    scene.chat.change_members(ms(100), &mut scene.wire);
+    let payload = scene.answer(Method::RemoveMembers, 200, Ok(changed(2)));
+    let removed = RemoveMembersRequest::decode(payload).unwrap();
+    let out = if removed.uids[0].ends_with('2') { 1 } else { 2 };
+    let id = send(&mut scene, 300, out);
+    assert_eq!(refuse(&mut scene, 301, out, id), 0, "they are out");
+    let id = send(&mut scene, 310, 0);
+    assert_eq!(refuse(&mut scene, 311, 0, id), 1, "the owner never was");
+
+    let held_up = send(&mut scene, 320, out);
+    scene.chat.change_members(ms(400), &mut scene.wire);
+    scene.answer(Method::Invite, 500, Ok(changed(3)));
+    assert_eq!(
+        refuse(&mut scene, 600, out, held_up),
+        1,
+        "it was begun in their absence"
+    );
+    let id = send(&mut scene, 700, out);
+    assert_eq!(refuse(&mut scene, 701, out, id), 2, "they have long been back");
 }

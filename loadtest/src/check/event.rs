@@ -5,8 +5,10 @@ use std::time::Duration;
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::ids::ConversationId;
 
+use super::cursors::Cursors;
 use super::history::{
-    Answer, ChangeAsked, DeviceFacts, Entry, History, LiveSessions, Row, Sent, Showing, Shown, Talk,
+    Answer, ChangeAsked, ChangeDone, DeviceFacts, Entry, History, LiveSessions, Row, Sent, Showing, Shown,
+    Talk,
 };
 use super::names::{Device, Text, User};
 
@@ -62,6 +64,8 @@ pub enum Event {
         text: Text,
         /// Why: a code of the protocol.
         code: u32,
+        /// It had arrived by then.
+        at: Duration,
     },
     /// A change of a group is about to be asked for, the one before it done.
     ChangeAsked {
@@ -71,11 +75,22 @@ pub enum Event {
         kind: ChangeKind,
         /// For whom.
         user: User,
+        /// When.
+        at: Duration,
     },
     /// The last change asked for is done.
     ChangeDone {
         /// In which group.
         id: ConversationId,
+        /// The answer.
+        done: ChangeDone,
+    },
+    /// A group is called so.
+    Named {
+        /// Which group.
+        id: ConversationId,
+        /// Its name.
+        name: Text,
     },
     /// A user is about to say how far they have read.
     Marked {
@@ -113,6 +128,18 @@ pub enum Event {
         /// The row.
         row: Row,
     },
+    /// A device's cursor of the conversation list was moved. Cursors are hashes of their bytes, and
+    /// [`EMPTY`](super::cursors::EMPTY).
+    Synced {
+        /// Which device.
+        device: Device,
+        /// The cursor that was asked with, or that a notice goes on from.
+        from: u64,
+        /// The cursor afterwards.
+        to: u64,
+        /// The server said to forget all rows first.
+        full_resync: bool,
+    },
     /// At rest: what a device's connections say.
     Sessions {
         /// Which device.
@@ -127,13 +154,14 @@ impl Event {
     #[must_use]
     pub fn conversation(&self) -> Option<ConversationId> {
         match self {
-            Self::Device { .. } | Self::Sessions { .. } => None,
+            Self::Device { .. } | Self::Synced { .. } | Self::Sessions { .. } => None,
             Self::Talk { id, .. }
             | Self::Begun { id, .. }
             | Self::Answered { id, .. }
             | Self::Refused { id, .. }
             | Self::ChangeAsked { id, .. }
-            | Self::ChangeDone { id }
+            | Self::ChangeDone { id, .. }
+            | Self::Named { id, .. }
             | Self::Marked { id, .. }
             | Self::Shown { id, .. }
             | Self::Changed { id, .. }
@@ -156,6 +184,7 @@ impl History {
                     user,
                     showing,
                     live: None,
+                    cursors: Cursors::default(),
                 });
             }
             Event::Talk { id, talk, base_seq } => {
@@ -176,18 +205,20 @@ impl History {
                 begun_at: at,
                 answers: Vec::new(),
                 refused: None,
+                refused_at: None,
             }),
             Event::Answered { id, text, answer } => {
                 if let Some(sent) = self.sent_mut(id, text) {
                     sent.answers.push(answer);
                 }
             }
-            Event::Refused { id, text, code } => {
+            Event::Refused { id, text, code, at } => {
                 if let Some(sent) = self.sent_mut(id, text) {
                     sent.refused = Some(code);
+                    sent.refused_at.get_or_insert(at);
                 }
             }
-            Event::ChangeAsked { id, kind, user } => {
+            Event::ChangeAsked { id, kind, user, at } => {
                 self.conversations
                     .entry(id)
                     .or_default()
@@ -195,24 +226,46 @@ impl History {
                     .push(ChangeAsked {
                         kind,
                         user,
-                        acknowledged: false,
+                        asked_at: at,
+                        done: None,
                     });
             }
-            Event::ChangeDone { id } => {
+            Event::ChangeDone { id, done } => {
                 let changes = self
                     .conversations
                     .get_mut(&id)
                     .map(|conversation| &mut conversation.changes);
                 if let Some(change) = changes.and_then(|changes| changes.last_mut()) {
-                    change.acknowledged = true;
+                    change.done = Some(done);
                 }
+            }
+            Event::Named { id, name } => {
+                self.conversations.entry(id).or_default().name = Some(name);
             }
             Event::Marked { id, user, read_seq } => {
                 let marks = &mut self.conversations.entry(id).or_default().marks;
                 let mark = marks.entry(user).or_default();
                 *mark = read_seq.max(*mark);
             }
-            Event::Shown { id, device, entry } => self.shown_mut(id, device).entries.push(entry),
+            Event::Shown { id, device, entry } => {
+                let conversation = self.conversations.entry(id).or_default();
+                let asked = conversation.changes.len();
+                let shown = conversation.shown.entry(device).or_default();
+                if shown.asked.last().map_or(0, |(_, before)| *before) != asked {
+                    shown.asked.push((shown.entries.len(), asked));
+                }
+                shown.entries.push(entry);
+            }
+            Event::Synced {
+                device,
+                from,
+                to,
+                full_resync,
+            } => {
+                if let Some(facts) = self.devices.get_mut(&device) {
+                    facts.cursors.take(from, to, full_resync);
+                }
+            }
             Event::Changed { id, device, seq } => self.shown_mut(id, device).changed.push(seq),
             Event::Row { id, device, row } => self.shown_mut(id, device).rows.push(row),
             Event::Sessions { device, sessions } => {

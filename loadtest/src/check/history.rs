@@ -8,6 +8,7 @@ use std::time::Duration;
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::ids::ConversationId;
 
+use super::cursors::Cursors;
 use super::names::{Device, Names, Text, User};
 
 /// Everything the judge knows. Times count from any one moment, the same for all.
@@ -22,7 +23,7 @@ pub struct History {
 }
 
 /// A device, and where its connection stood in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceFacts {
     /// Whose it is.
     pub user: User,
@@ -30,6 +31,8 @@ pub struct DeviceFacts {
     pub showing: Showing,
     /// The login epochs of the sessions that are live at rest; at most the newest may be.
     pub live: Option<LiveSessions>,
+    /// How its cursor of the conversation list moved.
+    pub cursors: Cursors,
 }
 
 /// What a device's connections say at rest.
@@ -50,6 +53,8 @@ pub enum Showing {
     InOrder,
     /// As it comes from the server: everything, as often as it comes and in any order.
     AsItComes,
+    /// Nothing: it is there to be logged in, and asks for nothing. What is pushed to it must be its user's all the same.
+    Nothing,
 }
 
 /// What happened in one conversation.
@@ -63,6 +68,8 @@ pub struct Conversation {
     pub sent: Vec<Sent>,
     /// Every change of its members asked for; one after the other.
     pub changes: Vec<ChangeAsked>,
+    /// What a group is called, if the account says; a direct conversation has no name.
+    pub name: Option<Text>,
     /// How far users said they had read.
     pub marks: BTreeMap<User, u64>,
     /// What each device was shown.
@@ -98,6 +105,8 @@ pub struct Sent {
     pub answers: Vec<Answer>,
     /// The code with which it was refused for good.
     pub refused: Option<u32>,
+    /// When that was told for the first time.
+    pub refused_at: Option<Duration>,
 }
 
 /// An acknowledgement.
@@ -118,8 +127,19 @@ pub struct ChangeAsked {
     pub kind: ChangeKind,
     /// To whom it happens.
     pub user: User,
+    /// When.
+    pub asked_at: Duration,
     /// The server said that it is done.
-    pub acknowledged: bool,
+    pub done: Option<ChangeDone>,
+}
+
+/// The answer to a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeDone {
+    /// The entry that tells of it, as the answer says; `None` when whoever wrote the account was not told.
+    pub seq: Option<u64>,
+    /// It had arrived by then.
+    pub at: Duration,
 }
 
 /// What one device was shown of one conversation, in the order in which it was.
@@ -127,6 +147,8 @@ pub struct ChangeAsked {
 pub struct Shown {
     /// Its entries.
     pub entries: Vec<Entry>,
+    /// From which entry on how many changes of the group had been asked for; none before the first.
+    pub asked: Vec<(usize, usize)>,
     /// Its row of the conversation list, as it changed.
     pub rows: Vec<Row>,
     /// Entries that were said to be different now.
@@ -142,6 +164,9 @@ pub struct Entry {
     pub time_ms: u64,
     /// Who sent it, or did what it records.
     pub sender: User,
+    /// A hash of what else of it is the same for all, the sender's id of it and the running count; 0 when the account does
+    /// not say.
+    pub rest: u64,
     /// What it says.
     pub body: Body,
 }
@@ -191,6 +216,44 @@ pub struct Row {
     pub member: bool,
     /// The lowest seq the user may see.
     pub first_visible_seq: u64,
+    /// What else it shows, where the account says.
+    pub shows: Option<Shows>,
+}
+
+/// What a row shows beside numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shows {
+    /// The other one of a direct conversation.
+    pub peer: Option<User>,
+    /// The name of a group.
+    pub name: Option<Text>,
+    /// The newest entry.
+    pub preview: Option<Preview>,
+}
+
+/// An entry in a row, which may be cut: what of it is never cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preview {
+    /// As of [`Entry`].
+    pub seq: u64,
+    /// As of [`Entry`].
+    pub time_ms: u64,
+    /// As of [`Entry`].
+    pub sender: User,
+    /// As of [`Entry`].
+    pub rest: u64,
+    /// The conversation that its text says it is for.
+    pub meant_for: Option<ConversationId>,
+}
+
+impl Shown {
+    /// How many changes of the group had been asked for when this entry of the list was shown.
+    #[must_use]
+    pub fn asked_before(&self, entry: usize) -> usize {
+        let begun = self.asked.partition_point(|(from, _)| *from <= entry);
+        let last = begun.checked_sub(1).and_then(|at| self.asked.get(at));
+        last.map_or(0, |(_, asked)| *asked)
+    }
 }
 
 impl Conversation {

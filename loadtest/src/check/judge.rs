@@ -7,7 +7,8 @@ use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::ConversationId;
 
-use super::history::{Answer, Body, Conversation, Entry, History, Row, Sent, Showing, Shown};
+use super::absence::Absences;
+use super::history::{Answer, Body, Conversation, Entry, History, Sent, Showing, Shown};
 use super::invariant::{Invariant, Violation};
 use super::log::{Log, Membership};
 use super::names::{Device, Text, User};
@@ -16,7 +17,7 @@ use super::names::{Device, Text, User};
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
     let devices = devices_by_user(history);
-    let mut found = check_sessions(history);
+    let mut found = check_devices(history);
     for (id, conversation) in &history.conversations {
         found.extend(check_conversation(history, &devices, *id, conversation));
     }
@@ -33,11 +34,29 @@ pub fn devices_by_user(history: &History) -> BTreeMap<User, Vec<Device>> {
     devices
 }
 
-/// What is wrong with the devices' sessions: invariant 9.
+/// What is wrong with the devices by themselves: their sessions, invariant 9, and their cursors, invariant 7.
 #[must_use]
-pub fn check_sessions(history: &History) -> Vec<Violation> {
+pub fn check_devices(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (device, facts) in &history.devices {
+        for (count, what) in [
+            (
+                facts.cursors.back,
+                "was sent back to a cursor that it had left behind",
+            ),
+            (
+                facts.cursors.resyncs,
+                "was told to forget all rows, without a cause",
+            ),
+        ] {
+            if count > 0 {
+                let name = history.names.device(*device);
+                found.push(Violation {
+                    invariant: Invariant::Cursors,
+                    what: format!("{name} {what}, {count} times"),
+                });
+            }
+        }
         let Some(live) = facts.live else { continue };
         let name = history.names.device(*device);
         let what = if live.count > 1 {
@@ -71,6 +90,7 @@ pub fn check_conversation(
         history,
         id,
         conversation,
+        absences: Absences::of(&conversation.changes),
         found: Vec::new(),
     };
     let log = judge.gather_log();
@@ -82,15 +102,16 @@ pub fn check_conversation(
     judge.found
 }
 
-struct Judge<'a> {
-    history: &'a History,
-    id: ConversationId,
-    conversation: &'a Conversation,
+pub(super) struct Judge<'a> {
+    pub(super) history: &'a History,
+    pub(super) id: ConversationId,
+    pub(super) conversation: &'a Conversation,
+    absences: Absences,
     found: Vec<Violation>,
 }
 
 impl Judge<'_> {
-    fn wrong(&mut self, invariant: Invariant, what: impl AsRef<str>) {
+    pub(super) fn wrong(&mut self, invariant: Invariant, what: impl AsRef<str>) {
         let what = format!("{}: {}", self.id, what.as_ref());
         self.found.push(Violation { invariant, what });
     }
@@ -155,11 +176,11 @@ impl Judge<'_> {
         }
         for sent in &self.conversation.sent {
             let places = places.get(&sent.text).map_or(&[][..], Vec::as_slice);
-            self.check_answer(log, sent, places);
+            self.check_answer(sent, places);
         }
     }
 
-    fn check_answer(&mut self, log: &Log, sent: &Sent, places: &[&Entry]) {
+    fn check_answer(&mut self, sent: &Sent, places: &[&Entry]) {
         // Put together only for what is wrong: most messages are right.
         let (text, at, device) = (sent.text.0, sent.begun_at, sent.device);
         let history = self.history;
@@ -174,7 +195,7 @@ impl Judge<'_> {
         let Some(first) = sent.answers.first() else {
             match sent.refused {
                 None => self.wrong(Invariant::Answered, format!("{} was never answered", name())),
-                Some(code) if code == Code::NotMember.number() && log.was_ever_out(sent.user) => {}
+                Some(code) if code == Code::NotMember.number() && self.was_out(sent) => {}
                 Some(code) => {
                     let what = format!("{} was refused with code {code}", name());
                     self.wrong(Invariant::Answered, what);
@@ -202,6 +223,12 @@ impl Judge<'_> {
             let what = format!("{} was told {told:?}, the log says {is:?}", name());
             self.wrong(Invariant::OneAnswer, what);
         }
+    }
+
+    /// Whether a refused message's sender may have been out when it was decided: between its beginning and the answer.
+    fn was_out(&self, sent: &Sent) -> bool {
+        let refused_at = sent.refused_at.unwrap_or(Duration::MAX);
+        self.absences.meet(sent.user, sent.begun_at, refused_at)
     }
 
     fn check_orders(&mut self) {
@@ -238,12 +265,10 @@ impl Judge<'_> {
     /// The changes in a group's log are those that were asked for, in order.
     fn check_changes(&mut self, log: &Log) {
         let asked = &self.conversation.changes;
-        for change in asked.iter().filter(|change| !change.acknowledged) {
+        for change in asked.iter().filter(|change| change.done.is_none()) {
             self.wrong(Invariant::Answered, format!("{change:?} was never answered"));
         }
-        let base_seq = self.conversation.base_seq;
-        let done = log.changes().filter(|entry| entry.seq > base_seq);
-        let done: Vec<_> = done.filter_map(change).collect();
+        let done: Vec<_> = self.changes_done(log).filter_map(change).collect();
         let wanted = |at: usize| asked.get(at).map(|asked| (asked.kind, vec![asked.user]));
         let different = |at: &usize| wanted(*at).as_ref() != done.get(*at);
         if let Some(at) = (0..asked.len().max(done.len())).find(different) {
@@ -252,14 +277,30 @@ impl Judge<'_> {
                 wanted(at),
                 done.get(at)
             );
-            self.wrong(Invariant::PresentOnce, what);
+            return self.wrong(Invariant::PresentOnce, what);
         }
+        let places: Vec<u64> = self.changes_done(log).map(|entry| entry.seq).collect();
+        for (change, place) in asked.iter().zip(places) {
+            let told = change.done.and_then(|done| done.seq);
+            if let Some(told) = told.filter(|told| *told != place) {
+                let what = format!("{change:?} was told seq {told}, the log has it at {place}");
+                self.wrong(Invariant::OneAnswer, what);
+            }
+        }
+    }
+
+    /// The entries of the run that tell of changes, in order: those of the changes asked for, if all is well.
+    fn changes_done<'a>(&self, log: &'a Log) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let base_seq = self.conversation.base_seq;
+        log.changes()
+            .filter(move |entry| entry.seq > base_seq && change(entry).is_some())
     }
 
     /// Every device of every member was shown what is theirs to see, and nobody else anything.
     fn check_devices(&mut self, log: &Log, devices: &BTreeMap<User, Vec<Device>>) {
         let nothing = Shown::default();
         let talk = self.conversation.talk.as_ref();
+        let ordinals: HashMap<u64, usize> = self.changes_done(log).map(|entry| entry.seq).zip(0..).collect();
         for user in log.members(talk) {
             let Some(membership) = log.membership(talk, user) else {
                 continue;
@@ -269,7 +310,10 @@ impl Judge<'_> {
                 let name = self.name(*device);
                 let showing = self.history.devices.get(device).map(|facts| facts.showing);
                 self.check_entries(&name, log, &membership, (shown, showing));
-                self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
+                self.check_absences(&name, &membership, shown, &ordinals);
+                if showing != Some(Showing::Nothing) {
+                    self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
+                }
             }
         }
         for (device, shown) in &self.conversation.shown {
@@ -291,6 +335,34 @@ impl Judge<'_> {
                 );
                 self.wrong(Invariant::OneLog, what);
             }
+        }
+    }
+
+    /// What was said in somebody's absence may reach them once their return was asked for, if newcomers may read what was
+    /// before them; not while they are out. `ordinals` says of each change's entry the how manieth it is.
+    fn check_absences(
+        &mut self,
+        name: &str,
+        membership: &Membership,
+        shown: &Shown,
+        ordinals: &HashMap<u64, usize>,
+    ) {
+        if membership.gaps.is_empty() {
+            return;
+        }
+        let mut early = shown.entries.iter().enumerate().filter_map(|(at, entry)| {
+            let back = membership
+                .back_from(entry.seq)
+                .filter(|_| membership.sees(entry.seq))?;
+            let asked = ordinals.get(&back)?;
+            (shown.asked_before(at) <= *asked).then_some((entry.seq, back))
+        });
+        if let Some((seq, back)) = early.next() {
+            let more = early.count();
+            let what = format!(
+                "{name}: seq {seq} was shown while the user was out, before they were asked back by {back}; and {more} more"
+            );
+            self.wrong(Invariant::Removal, what);
         }
     }
 
@@ -320,6 +392,9 @@ impl Judge<'_> {
                 self.wrong(Invariant::Removal, what);
             }
         }
+        if showing == Some(Showing::Nothing) {
+            return;
+        }
         let since = self.conversation.base_seq + 1;
         let visible = log.entries().range(since..).map(|(seq, _)| seq);
         let visible = visible.filter(|seq| membership.sees(**seq));
@@ -333,69 +408,6 @@ impl Judge<'_> {
         if let Some(to) = tail.last() {
             let what = format!("{name}: shown up to {last}, the head is {to}");
             self.wrong(Invariant::ReachesHead, what);
-        }
-    }
-
-    fn check_rows(
-        &mut self,
-        name: &str,
-        log: &Log,
-        membership: &Membership,
-        (user, rows, showing): (User, &[Row], Option<Showing>),
-    ) {
-        for pair in rows.windows(2) {
-            if let [before, after] = pair
-                && (after.head_seq < before.head_seq || after.read_seq < before.read_seq)
-            {
-                let what = format!("{name}: {before:?} went back to {after:?}");
-                self.wrong(Invariant::Cursors, what);
-            }
-        }
-        // A device of a user shows its own marks before the server has them, with what it guesses is unread.
-        let exact = match showing {
-            Some(Showing::AsItComes) => rows,
-            _ => rows.last_chunk::<1>().map_or(&[][..], |last| last),
-        };
-        self.check_unread(name, log, (user, exact));
-        let is_foreign = |row: &&Row| row.head_seq > 0 && !membership.sees(row.head_seq);
-        if let Some(row) = rows.iter().find(is_foreign) {
-            let what = format!("{name}: {row:?} of an entry that is not the user's to see: {membership:?}");
-            self.wrong(Invariant::Removal, what);
-        }
-        let Some(row) = rows.last() else {
-            if membership.end_seq > 0 {
-                let what = format!("{name}: not in the conversation list");
-                self.wrong(Invariant::ReachesHead, what);
-            }
-            return;
-        };
-        if (row.head_seq, row.member) != (membership.end_seq, membership.current) {
-            let what = format!("{name}: {row:?} of {membership:?}");
-            self.wrong(Invariant::ReachesHead, what);
-        }
-        let marked = self.conversation.marks.get(&user).copied().unwrap_or(0);
-        let read_seq = marked.max(membership.joined_seq).min(membership.end_seq);
-        // Of earlier runs' marks only the sum is known.
-        let earlier = row.read_seq.min(self.conversation.base_seq);
-        if row.read_seq != read_seq.max(earlier) {
-            let what =
-                format!("{name}: {row:?}, but read up to {read_seq} (marked {marked}, {membership:?})");
-            self.wrong(Invariant::Cursors, what);
-        }
-        if row.first_visible_seq != membership.first_visible_seq() {
-            let what = format!("{name}: {row:?} of {membership:?}");
-            self.wrong(Invariant::Cursors, what);
-        }
-    }
-
-    /// Whatever a row says is unread it says of its head and its read mark.
-    fn check_unread(&mut self, name: &str, log: &Log, (user, rows): (User, &[Row])) {
-        let unread = |row: &Row| log.unread(user, row.read_seq, row.head_seq);
-        let mut miscounted = rows.iter().filter(|row| row.unread != unread(row));
-        if let Some(row) = miscounted.next() {
-            let (unread, more) = (unread(row), miscounted.count());
-            let what = format!("{name}: {row:?}, but {unread} are unread; and {more} more such rows");
-            self.wrong(Invariant::Cursors, what);
         }
     }
 }

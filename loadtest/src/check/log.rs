@@ -30,6 +30,8 @@ pub struct Membership {
     pub joined_seq: u64,
     /// The last seq they may see.
     pub end_seq: u64,
+    /// Times they were out and came back from: the entries that removed them and that brought them back.
+    pub gaps: Vec<(u64, u64)>,
 }
 
 impl Log {
@@ -94,23 +96,6 @@ impl Log {
         members
     }
 
-    /// Whether there was a time at which this user was no member of a group: before they were invited, or after they left or
-    /// were removed.
-    #[must_use]
-    pub fn was_ever_out(&self, user: User) -> bool {
-        self.changes().any(|entry| match &entry.body {
-            Body::Change {
-                kind: ChangeKind::Invited | ChangeKind::Removed,
-                users,
-            } => users.contains(&user),
-            Body::Change {
-                kind: ChangeKind::Left,
-                ..
-            } => entry.sender == user,
-            _ => false,
-        })
-    }
-
     /// `None` for who never was a member.
     #[must_use]
     pub fn membership(&self, talk: Option<&Talk>, user: User) -> Option<Membership> {
@@ -120,6 +105,7 @@ impl Log {
                 current: true,
                 joined_seq: 0,
                 end_seq: self.head_seq(),
+                gaps: Vec::new(),
             }),
             Talk::Group { open_history } => self.group_membership(*open_history, user),
         }
@@ -143,7 +129,18 @@ impl Log {
                 _ => false,
             };
             if joins {
-                let earlier = membership.take().map(|before| before.intervals);
+                let before = membership.take();
+                let mut gaps = before
+                    .as_ref()
+                    .map(|before| before.gaps.clone())
+                    .unwrap_or_default();
+                gaps.extend(
+                    before
+                        .as_ref()
+                        .filter(|before| !before.current)
+                        .map(|before| (before.end_seq, entry.seq)),
+                );
+                let earlier = before.map(|before| before.intervals);
                 let mut intervals = earlier.filter(|_| !open_history).unwrap_or_default();
                 intervals.push((if open_history { 1 } else { entry.seq }, u64::MAX));
                 membership = Some(Membership {
@@ -151,6 +148,7 @@ impl Log {
                     current: true,
                     joined_seq: entry.seq,
                     end_seq: u64::MAX,
+                    gaps,
                 });
             }
             if let Some(membership) = membership.as_mut().filter(|_| goes) {
@@ -186,6 +184,14 @@ impl Membership {
         self.intervals
             .iter()
             .any(|(from, to)| (*from..=*to).contains(&seq))
+    }
+
+    /// The entry that brought them back from the absence in which this one was written; `None` when they were a member.
+    #[must_use]
+    pub fn back_from(&self, seq: u64) -> Option<u64> {
+        let next = self.gaps.partition_point(|(_, back)| *back <= seq);
+        let gap = self.gaps.get(next).filter(|(gone, _)| *gone < seq);
+        gap.map(|(_, back)| *back)
     }
 
     /// The lowest seq they may see.

@@ -11,6 +11,8 @@
 //! Everything but the ledger's files is pure. The judge proves itself on planted faults, and on a server
 //! that has some (`cargo xtask planted`).
 
+mod absence;
+pub mod cursors;
 mod event;
 mod history;
 mod invariant;
@@ -19,17 +21,18 @@ pub mod ledger;
 mod log;
 mod names;
 mod recorder;
+mod rows;
 
 #[cfg(test)]
 mod judge_tests;
 
 pub use event::Event;
 pub use history::{
-    Answer, Body, ChangeAsked, Conversation, DeviceFacts, Entry, History, LiveSessions, Row, Sent, Showing,
-    Shown, Talk,
+    Answer, Body, ChangeAsked, ChangeDone, Conversation, DeviceFacts, Entry, History, LiveSessions, Preview,
+    Row, Sent, Showing, Shown, Shows, Talk,
 };
 pub use invariant::{Invariant, Violation};
-pub use judge::{check, check_conversation, check_sessions, devices_by_user};
+pub use judge::{check, check_conversation, check_devices, devices_by_user};
 pub use log::{Log, Membership};
 pub use names::{Device, Named, Names, Text, User};
 pub use recorder::{Judged, LedgerRecorder, judged};

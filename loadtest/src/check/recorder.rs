@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::client::{self, ChangeKind};
 use whimbrel_protocol::ids::{ConversationId, OperationId};
 
+use super::cursors::EMPTY;
 use super::ledger::{self, LedgerError, Writer};
-use super::{Answer, Body, Device, Entry, Event, LiveSessions, Row, Showing, Talk, Text, User};
+use super::{
+    Answer, Body, ChangeDone, Device, Entry, Event, LiveSessions, Preview, Row, Showing, Shows, Talk, Text,
+    User,
+};
 use crate::record::{self, Acked, Begun, Membership, Recorder, Synced, UserNumber, Via};
 
 /// Operations whose answer is in, kept in case that there is another: those of some seconds.
@@ -89,7 +94,11 @@ impl LedgerRecorder {
         self.writer.note(&Event::Device {
             uid,
             name,
-            showing: Showing::AsItComes,
+            showing: if device.shows() {
+                Showing::AsItComes
+            } else {
+                Showing::Nothing
+            },
         });
         id
     }
@@ -116,9 +125,15 @@ impl Recorder for LedgerRecorder {
     fn conversation(&mut self, id: ConversationId, talk: &record::Talk, head_seq: u64) {
         let talk = match talk {
             record::Talk::Direct(users) => Talk::Direct(users.map(|user| self.user_name(user))),
-            record::Talk::Group { open_history, .. } => Talk::Group {
-                open_history: *open_history,
-            },
+            record::Talk::Group {
+                open_history, name, ..
+            } => {
+                let name = Text::of(name);
+                self.writer.note(&Event::Named { id, name });
+                Talk::Group {
+                    open_history: *open_history,
+                }
+            }
         };
         let base_seq = head_seq;
         self.writer.note(&Event::Talk { id, talk, base_seq });
@@ -162,9 +177,9 @@ impl Recorder for LedgerRecorder {
         }
     }
 
-    fn send_refused(&mut self, operation: OperationId, code: u32, _: Duration) {
+    fn send_refused(&mut self, operation: OperationId, code: u32, at: Duration) {
         if let Some(Message { id, text }) = self.message(operation) {
-            self.writer.note(&Event::Refused { id, text, code });
+            self.writer.note(&Event::Refused { id, text, code, at });
         }
     }
 
@@ -187,6 +202,12 @@ impl Recorder for LedgerRecorder {
 
     fn synced(&mut self, device: record::Device, synced: &Synced<'_>, _: Duration) {
         let device = self.device_name(device);
+        self.writer.note(&Event::Synced {
+            device,
+            from: cursor(synced.from_cursor),
+            to: cursor(synced.to_cursor),
+            full_resync: synced.full_resync,
+        });
         for row in synced.rows {
             // What names no conversation is no row of one.
             if let Ok(id) = ConversationId::from_wire(&row.conversation) {
@@ -196,6 +217,7 @@ impl Recorder for LedgerRecorder {
                     unread: row.unread,
                     member: row.member,
                     first_visible_seq: row.first_visible_seq,
+                    shows: Some(shows(row)),
                 };
                 self.writer.note(&Event::Row { id, device, row });
             }
@@ -213,17 +235,18 @@ impl Recorder for LedgerRecorder {
         id: ConversationId,
         change: Membership,
         user: UserNumber,
-        _: Duration,
+        at: Duration,
     ) {
         self.changes.insert(operation, id);
         let (user, kind) = (self.user_name(user), kind(change));
-        self.writer.note(&Event::ChangeAsked { id, kind, user });
+        self.writer.note(&Event::ChangeAsked { id, kind, user, at });
     }
 
-    fn change_answered(&mut self, operation: OperationId, answer: Result<u64, u32>, _: Duration) {
+    fn change_answered(&mut self, operation: OperationId, answer: Result<u64, u32>, at: Duration) {
         // A refused one stays unanswered in the ledger, for the judge to see.
-        if let (Some(id), Ok(_)) = (self.changes.remove(&operation), answer) {
-            self.writer.note(&Event::ChangeDone { id });
+        if let (Some(id), Ok(seq)) = (self.changes.remove(&operation), answer) {
+            let done = ChangeDone { seq: Some(seq), at };
+            self.writer.note(&Event::ChangeDone { id, done });
         }
     }
 
@@ -284,6 +307,37 @@ fn seen(entry: &client::Entry) -> Entry {
         seq: entry.seq,
         time_ms: entry.time_ms,
         sender: User::named(&entry.sender_uid),
+        rest: rest(entry),
         body,
+    }
+}
+
+/// A hash of what else is the same for all who are shown an entry.
+fn rest(entry: &client::Entry) -> u64 {
+    city_hash(&[&entry.client_msg_id[..], &entry.counted.to_be_bytes()].concat())
+}
+
+fn cursor(bytes: &[u8]) -> u64 {
+    if bytes.is_empty() { EMPTY } else { city_hash(bytes) }
+}
+
+fn shows(row: &client::ConversationRow) -> Shows {
+    let some = |text: &str| (!text.is_empty()).then(|| Text::of(text));
+    Shows {
+        peer: (!row.peer_uid.is_empty()).then(|| User::named(&row.peer_uid)),
+        name: some(&row.name),
+        preview: row.preview.as_ref().map(|entry| {
+            let seen = seen(entry);
+            Preview {
+                seq: seen.seq,
+                time_ms: seen.time_ms,
+                sender: seen.sender,
+                rest: seen.rest,
+                meant_for: match seen.body {
+                    Body::Text { meant_for, .. } => meant_for,
+                    Body::Change { .. } | Body::Other(_) => None,
+                },
+            }
+        }),
     }
 }

@@ -116,6 +116,8 @@ pub enum What {
         was_ready: bool,
         /// Why.
         why: String,
+        /// The reason of the gateway's CLOSE, if it was one: a number from the table of codes.
+        closed_for: Option<u32>,
     },
 }
 
@@ -133,6 +135,7 @@ pub enum Leave {
 /// Why an attempt failed, and what next.
 struct Setback {
     why: String,
+    closed_for: Option<u32>,
     retry_after_ms: u32,
     /// It is of no use to try again.
     for_good: bool,
@@ -144,6 +147,7 @@ impl Setback {
     fn of(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
+            closed_for: None,
             retry_after_ms: 0,
             for_good: false,
             at_once: false,
@@ -284,6 +288,22 @@ impl Engine {
                 // If it cannot be set the connection ends with a FIN, which the server bears as well.
                 let _ = socket2::SockRef::from(&line.stream).set_linger(Some(Duration::ZERO));
             }
+        }
+    }
+
+    /// Has a device stay as long as its connection does, and not come back.
+    pub fn stay_out(&mut self, id: SeatId) {
+        if let Some(seat) = self.seats.get_mut(id.index()) {
+            seat.wanted = false;
+            seat.dial_at = None;
+        }
+    }
+
+    /// Has a seat's next login be newer than those of another seat of the same device.
+    pub fn outrank(&mut self, id: SeatId, other: SeatId) {
+        let epoch = self.seats.get(other.index()).map_or(0, |seat| seat.epoch);
+        if let Some(seat) = self.seats.get_mut(id.index()) {
+            seat.epoch = seat.epoch.max(epoch);
         }
     }
 
@@ -571,12 +591,15 @@ impl Engine {
             other => format!("{other:?}"),
         });
         match end {
-            End::Closed { retry, .. } => match retry {
-                Retry::Never => setback.for_good = true,
-                Retry::After { ms } => setback.retry_after_ms = *ms,
-                Retry::NewToken => {}
-                Retry::NewDirectory => self.listings.ask(),
-            },
+            End::Closed { retry, reason } => {
+                setback.closed_for = Some(*reason);
+                match retry {
+                    Retry::Never => setback.for_good = true,
+                    Retry::After { ms } => setback.retry_after_ms = *ms,
+                    Retry::NewToken => {}
+                    Retry::NewDirectory => self.listings.ask(),
+                }
+            }
             End::LoginRefused { refusal, .. } => {
                 setback.retry_after_ms = refusal.retry_after_ms;
                 let wrong_for_all = [
@@ -615,7 +638,9 @@ impl Engine {
         drop(line);
         if was_ready {
             self.online -= 1;
-            self.counter.disconnected();
+            if seat.wanted {
+                self.counter.disconnected();
+            }
         } else if !setback.at_once {
             self.counter.attempt_failed();
         }
@@ -627,6 +652,7 @@ impl Engine {
                     epoch: seat.epoch,
                     was_ready,
                     why: setback.why.clone(),
+                    closed_for: setback.closed_for,
                 },
             });
         }

@@ -69,8 +69,10 @@ impl Quantiles {
 pub struct RoleFigures {
     /// Its processes, whose figures these are the sums of.
     pub pids: Vec<u32>,
-    /// It ended, or another took its place, during the run.
+    /// Another took its place during the run.
     pub restarted: bool,
+    /// At the end there was none in its place.
+    pub ended: bool,
     /// Processor time per client that came in, while they came in, microseconds.
     pub cpu_us_per_connect: Option<f64>,
     /// Per acknowledged message, everything that followed from it included.
@@ -92,6 +94,7 @@ pub struct RoleFigures {
 #[expect(missing_docs, reason = "the names are those of `Second`, and of `Quantiles`")]
 pub struct SecondFigures {
     pub at_s: u64,
+    pub is_cut: bool,
     pub online: u64,
     pub logins: u64,
     pub failures: u64,
@@ -111,6 +114,7 @@ impl SecondFigures {
     fn of(second: &Second) -> Self {
         Self {
             at_s: second.at_s,
+            is_cut: second.is_cut,
             online: second.online,
             logins: second.logins,
             failures: second.failures,
@@ -152,12 +156,20 @@ pub struct Report {
     pub deliveries_per_s: f64,
     pub delivery_ms: Quantiles,
     pub violations: u64,
+    /// How many of each invariant.
+    pub violations_of: BTreeMap<u8, u64>,
     /// Sends whose fate nobody knows.
     pub unresolved: u64,
     pub undelivered: u64,
     pub refused: u64,
+    /// Of them, those that no change of a group's members explains.
+    pub refused_wrongly: u64,
+    /// Clients that had come in and were not there at the end, of runs whose clients are to stay.
+    pub lost: u64,
     pub backlog_dropped: u64,
     pub retries: u64,
+    /// Acknowledged messages that were sent once more, and answered.
+    pub repeated: u64,
     pub duplicates: u64,
     pub pulls: u64,
     pub logins: u64,
@@ -226,11 +238,15 @@ impl Report {
             deliveries_per_s: per(tally.deliveries, until(tally.last_delivery)),
             delivery_ms: Quantiles::of(&tally.delivery),
             violations: tally.violations,
+            violations_of: tally.violations_of.clone(),
             unresolved: tally.unresolved,
             undelivered: tally.undelivered,
             refused: tally.refused,
+            refused_wrongly: tally.refused_wrongly,
+            lost: tally.lost,
             backlog_dropped: tally.backlog_dropped,
             retries: tally.retries,
+            repeated: tally.repeated,
             duplicates: tally.duplicates,
             pulls: tally.pulls,
             logins: tally.logins,
@@ -247,7 +263,7 @@ impl Report {
             raw_write_us: facts.raw_write_us,
             last_setback: tally.last_setback.clone(),
             ledger: facts.ledger,
-            violations_told: tally.told.clone(),
+            violations_told: tally.told(),
             seconds: seconds.iter().map(SecondFigures::of).collect(),
             distributions: Distributions {
                 handshake: tally.handshake.clone(),
@@ -261,7 +277,11 @@ impl Report {
     /// Whether the run has failed.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
-        self.violations > 0 || self.unresolved > 0 || self.failed > 0
+        self.violations > 0
+            || self.unresolved > 0
+            || self.refused_wrongly > 0
+            || self.failed > 0
+            || self.lost > 0
     }
 }
 
@@ -296,6 +316,8 @@ fn roles(facts: &Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>) -> BTr
     } else {
         load_from
     };
+    // Of clients that are gone, memory says nothing.
+    let held_clients = if tally.lost > 0 { 0 } else { tally.connected };
     let reconnects = tally.connected.saturating_mul(facts.rounds.into());
     begun
         .usage
@@ -312,10 +334,12 @@ fn roles(facts: &Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>) -> BTr
                 .zip(at_end)
                 .map(|(from, to)| to.cpu_us.saturating_sub(from.cpu_us));
             let connect_us = at_connected.map(|usage| usage.cpu_us.saturating_sub(first.cpu_us));
+            let lives = ran.is_some_and(|sample| sample.usage.contains_key(role));
             let lasting = span(load_from.map(|sample| sample.at), ran.map(|sample| sample.at));
             let figures = RoleFigures {
                 pids: begun.processes.iter().map(|(pid, _)| *pid).collect(),
-                restarted: at_end.is_none(),
+                restarted: at_end.is_none() && lives,
+                ended: !lives,
                 cpu_us_per_connect: connect_us.and_then(|us| ratio(us, tally.connected)),
                 cpu_us_per_send: load_us.and_then(|us| ratio(us, tally.acked)),
                 cpu_us_per_delivery: load_us.and_then(|us| ratio(us, tally.deliveries)),
@@ -323,17 +347,21 @@ fn roles(facts: &Facts, tally: &Tally, samples: &BTreeMap<Phase, Sample>) -> BTr
                 cpu_percent: load_us
                     .filter(|_| !lasting.is_zero())
                     .map(|us| per(us, lasting) / 10_000.0),
-                bytes_per_connection: at_held.and_then(|usage| {
-                    let grown = usage.private_dirty.saturating_sub(first.private_dirty);
-                    ratio(grown, tally.connected).filter(|_| usage.private_dirty > 0)
-                }),
-                rss_bytes_per_connection: at_held.and_then(|usage| {
-                    ratio(usage.rss.saturating_sub(first.rss), tally.connected).filter(|_| usage.rss > 0)
-                }),
+                bytes_per_connection: at_held
+                    .and_then(|held| grown(first.private_dirty, held.private_dirty))
+                    .and_then(|bytes| ratio(bytes, held_clients)),
+                rss_bytes_per_connection: at_held
+                    .and_then(|held| grown(first.rss, held.rss))
+                    .and_then(|bytes| ratio(bytes, held_clients)),
             };
             (role.clone(), figures)
         })
         .collect()
+}
+
+/// By how much memory grew; `None` when that is not known, or it shrank: then it says nothing of connections.
+fn grown(from: Option<u64>, to: Option<u64>) -> Option<u64> {
+    from.zip(to).and_then(|(from, to)| to.checked_sub(from))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sums of a run are far below 2^53")]
@@ -350,8 +378,8 @@ mod tests {
     fn sample(at_s: u64, cpu_us: u64, private_dirty: u64, started_ticks: u64) -> Sample {
         let usage = Usage {
             cpu_us,
-            rss: private_dirty * 2,
-            private_dirty,
+            rss: Some(private_dirty * 2),
+            private_dirty: Some(private_dirty),
             ..Usage::default()
         };
         let usage = RoleUsage {
@@ -414,6 +442,9 @@ mod tests {
             "deliveries_per_s",
             "delivery_ms",
             "violations",
+            "refused",
+            "refused_wrongly",
+            "lost",
             "roles",
             "raw_write_us",
         ] {
@@ -443,6 +474,24 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_nobody_may_see_or_that_clients_do_not_hold_is_not_told() {
+        let bytes = |tally: &Tally, samples: &BTreeMap<Phase, Sample>| {
+            let report = Report::new(facts(), tally, samples, &[]);
+            report.roles["gateway"].bytes_per_connection
+        };
+        let (held, mut lost) = (tally(), tally());
+        assert_eq!(bytes(&held, &samples(3)), Some(1_000.0));
+        lost.lost = 1;
+        assert_eq!(bytes(&lost, &samples(3)), None, "some are gone");
+        for changed in [None, Some(999_999)] {
+            let mut samples = samples(3);
+            let usage = &mut samples.get_mut(&Phase::Prepared).unwrap().usage;
+            usage.get_mut("gateway").unwrap().sum.private_dirty = changed;
+            assert_eq!(bytes(&held, &samples), None, "{changed:?}");
+        }
+    }
+
+    #[test]
     fn the_json_names_no_folder_of_this_machine() {
         let facts = Facts {
             ledger: Some("/home/ann/ledger".into()),
@@ -456,8 +505,17 @@ mod tests {
     fn a_process_that_was_replaced_has_no_cost() {
         let report = Report::new(facts(), &tally(), &samples(99), &[]);
         let gateway = &report.roles["gateway"];
-        assert!(gateway.restarted);
+        assert!(gateway.restarted && !gateway.ended);
         assert_eq!(gateway.cpu_us_per_send, None);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_at_the_end_was_not_restarted() {
+        let mut samples = samples(3);
+        samples.get_mut(&Phase::Ran).unwrap().usage.clear();
+        let report = Report::new(facts(), &tally(), &samples, &[]);
+        let gateway = &report.roles["gateway"];
+        assert!(gateway.ended && !gateway.restarted, "{gateway:?}");
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub fn page(report: &Report) -> anyhow::Result<String> {
         "<span class=\"good\">nothing lost, nothing unresolved</span>".to_owned()
     } else {
         format!(
-            "<span class=\"bad\">{} violations, {} unresolved sends, {} clients not in</span>",
-            report.violations, report.unresolved, report.failed
+            "<span class=\"bad\">{} violations, {} unresolved sends, {} refused without reason, {} clients not in, {} lost</span>",
+            report.violations, report.unresolved, report.refused_wrongly, report.failed, report.lost
         )
     };
     write!(
@@ -109,6 +109,16 @@ fn plots(out: &mut String, report: &Report) -> anyhow::Result<()> {
         name,
         points: over_time(of),
     };
+    // What happened in a part of a second is no rate.
+    let rate = |name, of: fn(&SecondFigures) -> u64| Line {
+        name,
+        points: report
+            .seconds
+            .iter()
+            .filter(|second| !second.is_cut)
+            .map(|second| (number(second.at_s + 1), number(of(second))))
+            .collect(),
+    };
     let messages = report.sends > 0;
     let latency = if messages {
         vec![
@@ -148,19 +158,19 @@ fn plots(out: &mut String, report: &Report) -> anyhow::Result<()> {
     section(out, "Percentiles", &plot.draw()?)?;
     let rates = if messages {
         vec![
-            line("deliveries", |second| Some(number(second.deliveries))),
-            line("sends due", |second| Some(number(second.sends))),
-            line("acknowledged", |second| Some(number(second.acked))),
-            line("open", |second| Some(number(second.backlog))),
+            rate("deliveries", |second| second.deliveries),
+            rate("sends due", |second| second.sends),
+            rate("acknowledged", |second| second.acked),
+            rate("open", |second| second.backlog),
         ]
     } else {
         vec![
-            line("logins", |second| Some(number(second.logins))),
-            line("failed or lost", |second| Some(number(second.failures))),
+            rate("logins", |second| second.logins),
+            rate("failed or lost", |second| second.failures),
         ]
     };
     figure(out, "Rates", "second", ("per second", Scale::Linear), rates)?;
-    let online = vec![line("online", |second| Some(number(second.online)))];
+    let online = vec![rate("online", |second| second.online)];
     figure(
         out,
         "Clients online",
@@ -232,6 +242,7 @@ fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
             let RoleFigures {
                 pids,
                 restarted,
+                ended,
                 cpu_us_per_connect,
                 cpu_us_per_send,
                 cpu_us_per_delivery,
@@ -248,7 +259,11 @@ fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
             let name = format!(
                 "{}{several}{}",
                 escape(role),
-                if *restarted { " (restarted)" } else { "" }
+                match (restarted, ended) {
+                    (_, true) => " (gone)",
+                    (true, false) => " (restarted)",
+                    (false, false) => "",
+                }
             );
             let cells = [
                 cpu_us_per_connect,
@@ -310,6 +325,8 @@ fn counts(out: &mut String, report: &Report) -> std::fmt::Result {
         ("messages due", report.sends),
         ("acknowledged", report.sends_acked),
         ("refused for good", report.refused),
+        ("refused without reason", report.refused_wrongly),
+        ("clients lost", report.lost),
         ("unresolved", report.unresolved),
         ("too many open, never sent", report.backlog_dropped),
         ("sent again", report.retries),
@@ -400,7 +417,6 @@ mod tests {
 
     use super::super::figures::Facts;
     use super::*;
-    use crate::record::Violation;
     use crate::tally::{Second, Tally};
 
     #[test]
@@ -408,13 +424,9 @@ mod tests {
         let mut tally = Tally {
             connected: 12_345,
             sends: 10,
-            violations: 1,
-            told: vec![Violation {
-                invariant: 2,
-                what: "seq <7> is missing".to_owned(),
-            }],
             ..Tally::default()
         };
+        tally.violate(2, || "seq <7> is missing".to_owned());
         let mut second = Second::default();
         for ms in [1, 3, 50] {
             tally.ack.record(Duration::from_millis(ms));
@@ -440,5 +452,48 @@ mod tests {
             !page.contains("src=") && !page.contains("href="),
             "nothing is loaded from elsewhere"
         );
+    }
+
+    #[test]
+    fn a_run_that_was_refused_or_lost_its_clients_is_not_green() {
+        for tally in [
+            Tally {
+                refused_wrongly: 3,
+                ..Tally::default()
+            },
+            Tally {
+                lost: 3,
+                ..Tally::default()
+            },
+        ] {
+            let report = Report::new(Facts::default(), &tally, &BTreeMap::new(), &[]);
+            let page = page(&report).unwrap();
+            assert!(page.contains("class=\"bad\"") && !page.contains("class=\"good\""));
+        }
+    }
+
+    #[test]
+    fn the_second_in_which_the_run_ended_is_no_collapse() {
+        let second = |at_s, acked, is_cut| Second {
+            at_s,
+            acked,
+            is_cut,
+            ..Second::default()
+        };
+        let tally = Tally {
+            sends: 210,
+            ..Tally::default()
+        };
+        let page_of = |seconds: &[Second]| {
+            let report = Report::new(Facts::default(), &tally, &BTreeMap::new(), seconds);
+            let mut plotted = String::new();
+            plots(&mut plotted, &report).unwrap();
+            plotted
+        };
+        let whole = [second(0, 100, false), second(1, 100, false)];
+        let cut = [&whole[..], &[second(2, 10, true)]].concat();
+        assert_eq!(page_of(&cut), page_of(&whole));
+        let slow = [&whole[..], &[second(2, 10, false)]].concat();
+        assert_ne!(page_of(&slow), page_of(&whole));
     }
 }

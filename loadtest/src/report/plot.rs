@@ -6,6 +6,13 @@ use plotters::prelude::*;
 /// Of a plot, in the page's own units.
 const SIZE: (u32, u32) = (760, 280);
 
+/// Of the strip above the axes that names the lines.
+const LEGEND_HEIGHT: i32 = 24;
+/// Where it begins: above the left axis.
+const LEGEND_LEFT: i32 = 68;
+/// Of a letter of it, at most.
+const LETTER_WIDTH: i32 = 8;
+
 /// Of axes and words.
 const INK: RGBColor = RGBColor(128, 134, 144);
 
@@ -101,8 +108,20 @@ impl Plot {
         };
         let mut svg = String::new();
         {
-            let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+            let whole = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
             let words = ("sans-serif", 13).into_font().color(&INK);
+            // Above the axes, where no line is.
+            let (legend, area) = whole.split_vertically(LEGEND_HEIGHT);
+            let mut left = LEGEND_LEFT;
+            for ((name, _), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+                let middle = LEGEND_HEIGHT / 2;
+                let sample = vec![(left, middle), (left + 18, middle)];
+                legend
+                    .draw(&PathElement::new(sample, colour.stroke_width(2)))
+                    .and_then(|()| legend.draw(&Text::new(*name, (left + 24, middle - 6), words.clone())))
+                    .map_err(|error| anyhow!("a legend cannot be drawn: {error}"))?;
+                left += 24 + 24 + LETTER_WIDTH * i32::try_from(name.len()).unwrap_or_default();
+            }
             let mut chart = ChartBuilder::on(&area)
                 .margin(10)
                 .margin_right(24)
@@ -124,22 +143,14 @@ impl Plot {
                 .y_labels(if y_scale == Scale::Linear { 6 } else { 9 })
                 .draw()
                 .map_err(|error| anyhow!("axes cannot be drawn: {error}"))?;
-            for ((name, points), colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
+            for ((_, points), colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
                 let style = colour.stroke_width(2);
                 chart
                     .draw_series(LineSeries::new(points, style))
-                    .map_err(|error| anyhow!("a line cannot be drawn: {error}"))?
-                    .label(name)
-                    .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+                    .map_err(|error| anyhow!("a line cannot be drawn: {error}"))?;
             }
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
-                .label_font(words)
-                .border_style(INK.mix(0.0))
-                .draw()
-                .map_err(|error| anyhow!("a legend cannot be drawn: {error}"))?;
-            area.present()
+            whole
+                .present()
                 .map_err(|error| anyhow!("a plot cannot be finished: {error}"))?;
         }
         // In a page it takes the width that there is.
@@ -155,8 +166,8 @@ fn ranges(lines: &[(&str, Vec<(f64, f64)>)], y_scale: Scale) -> Option<(Range, R
     let (x_least, x_most) = bounds(points().map(|(x, _)| *x))?;
     let (y_least, y_most) = bounds(points().map(|(_, y)| *y))?;
     let y = match y_scale {
-        // Room above for the legend, and for it to be seen that there is nothing.
-        Scale::Linear => 0.0..(y_most * 1.25).max(1.0),
+        // For it to be seen that there is nothing.
+        Scale::Linear => 0.0..(y_most * 1.05).max(1.0),
         Scale::Log | Scale::Nines => y_least.floor()..(y_most + 0.4).ceil().max(y_least.floor() + 1.0),
     };
     Some((x_least..x_most.max(x_least + 1.0), y))
@@ -201,5 +212,40 @@ mod tests {
         );
         plot.lines.clear();
         assert_eq!(plot.draw().unwrap(), "");
+    }
+
+    #[test]
+    fn the_names_of_lines_stand_above_all_lines() {
+        let plot = Plot {
+            x: ("second", Scale::Linear),
+            y: ("clients", Scale::Linear),
+            lines: vec![Line {
+                name: "online",
+                points: vec![(1.0, 60_000.0), (2.0, 60_000.0)],
+            }],
+        };
+        let svg = plot.draw().unwrap();
+        let y_of = |element: &str| -> f64 {
+            let y = element.split_once(" y=\"").unwrap().1;
+            y.split_once('"').unwrap().0.parse().unwrap()
+        };
+        let name = svg.split("<text").find(|text| text.contains("online")).unwrap();
+        let lines = svg.split("<polyline").skip(1);
+        let blue = lines.filter(|line| line.to_ascii_uppercase().contains("2F81F7"));
+        let heights: Vec<f64> = blue
+            .flat_map(|line| {
+                let points = line.split_once("points=\"").unwrap().1.split_once('"').unwrap().0;
+                let pairs = points.split_ascii_whitespace();
+                let heights = pairs.map(|pair| pair.split_once(',').unwrap().1.parse::<f64>().unwrap());
+                heights.collect::<Vec<_>>()
+            })
+            .collect();
+        let highest = heights
+            .iter()
+            .copied()
+            .filter(|y| *y > f64::from(LEGEND_HEIGHT))
+            .reduce(f64::min);
+        assert!(y_of(name) < f64::from(LEGEND_HEIGHT), "{name}");
+        assert!(highest.is_some(), "{heights:?}");
     }
 }

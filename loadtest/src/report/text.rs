@@ -54,7 +54,13 @@ pub fn summary(report: &Report) -> String {
         );
     }
     if report.refused > 0 {
-        line("refused for good", report.refused.to_string());
+        line(
+            "refused for good",
+            format!(
+                "{} ({} for no reason that this run knows)",
+                report.refused, report.refused_wrongly
+            ),
+        );
     }
     if report.membership_changes > 0 {
         line(
@@ -84,6 +90,9 @@ pub fn summary(report: &Report) -> String {
         if figures.restarted {
             parts.push("restarted during the run: no figures of the load".to_owned());
         }
+        if figures.ended {
+            parts.push("gone at the end of the run: no figures of the load".to_owned());
+        }
         line(role, parts.join(", "));
     }
     if report.roles.is_empty() {
@@ -95,8 +104,17 @@ pub fn summary(report: &Report) -> String {
     if let Some(us) = report.raw_write_us {
         line("raw write", format!("{us:.2} us"));
     }
+    if report.lost > 0 {
+        line(
+            "LOST",
+            format!("{} clients were not there at the end", report.lost),
+        );
+    }
     line("unresolved sends", report.unresolved.to_string());
     line("violations", report.violations.to_string());
+    for (invariant, count) in &report.violations_of {
+        line("", format!("{count} of invariant {invariant}"));
+    }
     for violation in &report.violations_told {
         line(
             "",
@@ -106,7 +124,7 @@ pub fn summary(report: &Report) -> String {
     if let Some(ledger) = &report.ledger {
         line("ledger", ledger.display().to_string());
     }
-    if report.failed + report.unresolved > 0
+    if report.failed + report.unresolved + report.refused_wrongly + report.lost > 0
         && let Some(setback) = &report.last_setback
     {
         line("last setback", setback.clone());
@@ -118,5 +136,29 @@ fn of(quantiles: &Quantiles) -> String {
     match (quantiles.p50, quantiles.p99) {
         (Some(p50), Some(p99)) => format!(", p50 {p50:.2} ms, p99 {p99:.2} ms"),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::figures::Facts;
+    use super::*;
+    use crate::tally::Tally;
+
+    #[test]
+    fn what_was_refused_or_lost_without_reason_is_said() {
+        let tally = Tally {
+            refused: 614,
+            refused_wrongly: 600,
+            lost: 17,
+            last_setback: Some("the gateway closed the connection".to_owned()),
+            ..Tally::default()
+        };
+        let summary = summary(&Report::new(Facts::default(), &tally, &BTreeMap::new(), &[]));
+        for expected in ["614 (600 for no reason", "17 clients", "closed the connection"] {
+            assert!(summary.contains(expected), "{expected}: {summary}");
+        }
     }
 }

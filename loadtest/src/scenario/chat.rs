@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::connecting::Connecting;
 use super::{Common, HEAD_START, WAIT_STEP};
 use crate::chat::{Chat, ChatOptions};
+use crate::doubles::Doubles;
 use crate::engine::{Engine, Happening, Leave};
 use crate::lead::{Lead, Phase};
 use crate::reading::Reading;
@@ -45,6 +46,8 @@ pub struct ChatScenario {
     rates: ChatRates,
     lasting: Duration,
     chat: Chat,
+    /// Of a checked run.
+    doubles: Doubles,
     state: State,
     reading_failed: Option<String>,
 }
@@ -65,6 +68,7 @@ impl ChatScenario {
             common,
             rates,
             lasting,
+            doubles: Doubles::default(),
             state: State::New,
             reading_failed: None,
         }
@@ -88,11 +92,15 @@ impl Scenario for ChatScenario {
         {
             return reading.handle(happening, self.chat.recorder(), engine);
         }
+        if self.doubles.owns(happening.seat) {
+            return self.doubles.handle(happening, self.chat.recorder(), engine);
+        }
         self.chat.handle(happening, engine);
     }
 
     fn tick(&mut self, now: Duration, engine: &mut Engine, lead: &mut dyn Lead) -> anyhow::Result<Step> {
         self.chat.tick(now, engine);
+        self.doubles.tick(now, engine);
         match &mut self.state {
             State::New => {
                 let rate = (self.common.connect_per_s, self.common.share);
@@ -132,6 +140,10 @@ impl Scenario for ChatScenario {
                     let start = start + HEAD_START;
                     let at = |per_s| Schedule::new(start, self.lasting, per_s, self.common.share);
                     engine.counter.tally.began = start;
+                    if self.chat.recorder().wants_everything_read() {
+                        let users = self.common.first()..self.common.first() + self.common.count();
+                        self.doubles = Doubles::start(users, now, engine);
+                    }
                     self.state = State::Sending {
                         sends: at(self.rates.sends),
                         changes: at(self.rates.changes),
@@ -150,6 +162,8 @@ impl Scenario for ChatScenario {
                 if let Some(due) = sends.due().into_iter().chain(changes.due()).min() {
                     return Ok(self.step(due));
                 }
+                self.chat.hasten_repeats(now);
+                self.doubles.rest();
                 self.state = State::Settling {
                     deadline: now + self.common.grace,
                     look_at: now,
@@ -159,7 +173,8 @@ impl Scenario for ChatScenario {
             State::Settling { deadline, look_at } => {
                 if now >= *look_at {
                     *look_at = now + LOOK_EVERY;
-                    if self.chat.is_settled() || now >= *deadline {
+                    let settled = self.chat.is_settled() && self.doubles.is_settled(engine);
+                    if settled || now >= *deadline {
                         self.state = State::Settled;
                         return Ok(Step::Until(now));
                     }

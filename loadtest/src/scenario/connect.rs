@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::connecting::Connecting;
-use super::{Common, WAIT_STEP};
+use super::{Common, WAIT_STEP, lost};
 use crate::engine::{Engine, Happening};
 use crate::lead::{Lead, Phase};
 use crate::run::{Scenario, Step};
@@ -18,6 +18,8 @@ enum State {
     Holding {
         until: Duration,
     },
+    /// The others are still holding.
+    Held,
 }
 
 /// See the module.
@@ -26,6 +28,7 @@ pub struct ConnectScenario {
     common: Common,
     hold: Duration,
     state: State,
+    lost: u64,
 }
 
 impl ConnectScenario {
@@ -36,6 +39,7 @@ impl ConnectScenario {
             common,
             hold,
             state: State::New,
+            lost: 0,
         }
     }
 }
@@ -68,12 +72,19 @@ impl Scenario for ConnectScenario {
                 Ok(Step::Until(now + WAIT_STEP))
             }
             State::Holding { until } if now < *until => Ok(Step::Until(*until)),
-            State::Holding { .. } => match lead.pass(Phase::Ran) {
+            State::Holding { .. } => {
+                self.lost = lost(engine);
+                self.state = State::Held;
+                Ok(Step::Until(now))
+            }
+            State::Held => match lead.pass(Phase::Ran) {
                 Some(_) => Ok(Step::Done),
                 None => Ok(Step::Until(now + WAIT_STEP)),
             },
         }
     }
 
-    fn close(&mut self, _: &mut Tally) {}
+    fn close(&mut self, tally: &mut Tally) {
+        tally.lost += self.lost;
+    }
 }

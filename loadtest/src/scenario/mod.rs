@@ -12,6 +12,7 @@ pub use self::chat::{ChatRates, ChatScenario};
 pub use self::connect::ConnectScenario;
 pub use self::reconnect::{Drop, ReconnectScenario};
 pub use self::room::{RoomOptions, RoomScenario};
+use crate::engine::Engine;
 use crate::schedule::Share;
 
 /// While other processes are waited for.
@@ -19,6 +20,11 @@ const WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// Between the moment all are ready and the first send.
 const HEAD_START: Duration = Duration::from_millis(20);
+
+/// Of the clients that had come in, those that are not there.
+fn lost(engine: &Engine) -> u64 {
+    engine.counter.tally.connected.saturating_sub(engine.online())
+}
 
 /// What a scenario has to know beside its own options.
 #[derive(Debug, Clone)]

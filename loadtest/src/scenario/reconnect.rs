@@ -1,8 +1,8 @@
 //! All clients drop at once, come back and sync, again and again: what a gateway's restart or a network's hiccup costs.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::bail;
 use bytes::Bytes;
 use prost::Message as _;
 use rand::rngs::StdRng;
@@ -50,6 +50,10 @@ enum State {
     Over {
         number: u32,
     },
+    /// Some did not come back: nothing more is asked of anybody. The other processes are led on through these.
+    GaveUp {
+        phases: VecDeque<Phase>,
+    },
 }
 
 /// How clients drop, and when they come back.
@@ -71,6 +75,7 @@ pub struct ReconnectScenario {
     clients: Vec<Client>,
     synced: usize,
     rounds_ms: Vec<f64>,
+    lost: u64,
     state: State,
 }
 
@@ -86,6 +91,7 @@ impl ReconnectScenario {
             drop,
             synced: 0,
             rounds_ms: Vec::new(),
+            lost: 0,
             state: State::New,
         }
     }
@@ -103,15 +109,26 @@ impl ReconnectScenario {
             .ok();
     }
 
-    /// Some have not come back, or not synced.
-    fn give_up(&self, engine: &Engine) -> anyhow::Result<()> {
-        bail!(
+    /// Some have not come back, or not synced, before the end of `round` (0: of the first sync). What was measured
+    /// until then is told all the same.
+    fn give_up(&mut self, round: u32, engine: &mut Engine) {
+        self.lost = self.missing();
+        engine.counter.tally.last_setback = Some(format!(
             "{} of {} clients are not back and synced within {} s: {}",
-            self.clients.len() - self.synced,
+            self.lost,
             self.clients.len(),
             self.common.connect_within.as_secs(),
             engine.last_setback().unwrap_or("their syncs were not answered")
-        )
+        ));
+        let connected = (round == 0).then_some(Phase::Connected);
+        let rounds = (round.max(1)..self.rounds).map(Phase::Round);
+        let phases = connected.into_iter().chain(rounds).chain([Phase::Ran]).collect();
+        self.state = State::GaveUp { phases };
+    }
+
+    /// Clients that are not there, or have not synced.
+    fn missing(&self) -> u64 {
+        (self.clients.len() - self.synced) as u64
     }
 
     fn drop_all(&mut self, number: u32, engine: &mut Engine, now: Duration) {
@@ -183,7 +200,8 @@ impl Scenario for ReconnectScenario {
                 Err(look_at) => Ok(Step::Until(look_at)),
                 Ok(()) => {
                     if engine.counter.tally.failed > 0 {
-                        self.give_up(engine)?;
+                        self.give_up(0, engine);
+                        return Ok(Step::Until(now));
                     }
                     let deadline = now + self.common.connect_within;
                     self.state = State::Syncing { deadline };
@@ -196,7 +214,7 @@ impl Scenario for ReconnectScenario {
                     return Ok(Step::Until(now));
                 }
                 if now >= *deadline {
-                    self.give_up(engine)?;
+                    self.give_up(0, engine);
                 }
                 Ok(Step::Until(now + LOOK_EVERY))
             }
@@ -219,7 +237,8 @@ impl Scenario for ReconnectScenario {
                     return Ok(Step::Until(now));
                 }
                 if now >= *deadline {
-                    self.give_up(engine)?;
+                    let number = *number;
+                    self.give_up(number, engine);
                 }
                 Ok(Step::Until(now + LOOK_EVERY))
             }
@@ -230,6 +249,16 @@ impl Scenario for ReconnectScenario {
                         self.drop_all(number + 1, engine, now);
                     }
                 } else if lead.pass(Phase::Ran).is_some() {
+                    self.lost = self.missing();
+                    return Ok(Step::Done);
+                }
+                Ok(Step::Until(now + WAIT_STEP))
+            }
+            State::GaveUp { phases } => {
+                if phases.front().is_some_and(|phase| lead.pass(*phase).is_some()) {
+                    phases.pop_front();
+                }
+                if phases.is_empty() {
                     return Ok(Step::Done);
                 }
                 Ok(Step::Until(now + WAIT_STEP))
@@ -238,6 +267,7 @@ impl Scenario for ReconnectScenario {
     }
 
     fn close(&mut self, tally: &mut Tally) {
+        tally.lost += self.lost;
         tally.rounds_ms.append(&mut self.rounds_ms);
     }
 }

@@ -92,6 +92,7 @@ pub struct RoomScenario {
     last_delivery: Duration,
     backlog: usize,
     last_refusal: Option<String>,
+    lost: u64,
     state: State,
 }
 
@@ -111,6 +112,7 @@ impl RoomScenario {
             last_delivery: Duration::ZERO,
             backlog: 0,
             last_refusal: None,
+            lost: 0,
             state: State::New,
         }
     }
@@ -150,6 +152,7 @@ impl RoomScenario {
                 operation,
                 order: sender.order,
                 scheduled,
+                begun: now,
             });
             self.backlog += 1;
             self.pump(SeatId(u32::try_from(who).unwrap_or_default()), now, engine);
@@ -223,7 +226,9 @@ impl RoomScenario {
                 if final_code(&failure).is_some() {
                     let batch = sender.outbox.answered();
                     self.backlog -= batch.len();
+                    // Nobody is put out of a room here: nothing explains a refusal.
                     engine.counter.tally.refused += batch.len() as u64;
+                    engine.counter.tally.refused_wrongly += batch.len() as u64;
                 } else {
                     engine.counter.tally.retries += 1;
                     let jitter = self.rng.random_range(0.0..1.0);
@@ -238,28 +243,17 @@ impl RoomScenario {
     }
 
     fn take_push(&mut self, seat: SeatId, payload: Bytes, now: Duration, engine: &mut Engine) {
-        let Some(member) = self.members.get_mut(seat.index()) else {
+        let stamp = match heard(payload, &self.options.room) {
+            Ok(stamp) => stamp.filter(|stamp| stamp.run == self.common.run),
+            Err(what) => {
+                let uid = self.common.first() + seat.0;
+                let tally = &mut engine.counter.tally;
+                return tally.violate(10, || format!("user {uid} was pushed {what}"));
+            }
+        };
+        let Some((stamp, member)) = stamp.zip(self.members.get_mut(seat.index())) else {
             return;
         };
-        let Ok(push) = RoomPush::decode(payload) else {
-            return;
-        };
-        let Some(Content {
-            content: Some(content::Content::Text(Text { text })),
-        }) = push.content
-        else {
-            return;
-        };
-        let Some(stamp) = Stamp::of_text(&text).filter(|stamp| stamp.run == self.common.run) else {
-            return;
-        };
-        if push.room != self.options.room.as_str() {
-            let uid = self.common.first() + seat.0;
-            engine.counter.tally.violate(10, || {
-                format!("user {uid} was pushed a message of the room {:?}", push.room)
-            });
-            return;
-        }
         let newest = match member.seen.iter_mut().find(|(sender, _)| *sender == stamp.sender) {
             Some((_, newest)) => newest,
             None => {
@@ -285,6 +279,24 @@ impl RoomScenario {
             && tally.deliveries >= tally.acked.saturating_mul(self.members.len() as u64);
         self.backlog == 0 && (complete || now.saturating_sub(quiet_since) >= QUIET)
     }
+}
+
+/// What a push to a member of `room` says: the stamp of a message of some run. `None`: somebody else talks in the room.
+///
+/// # Errors
+/// What it is, when it is not for this member: of another room, whoever's run it is of, or nothing that can be read.
+fn heard(payload: Bytes, room: &RoomId) -> Result<Option<Stamp>, String> {
+    let push = RoomPush::decode(payload).map_err(|error| format!("what is no message of a room: {error}"))?;
+    if push.room != room.as_str() {
+        return Err(format!("a message of the room {:?}", push.room));
+    }
+    let Some(Content {
+        content: Some(content::Content::Text(Text { text })),
+    }) = push.content
+    else {
+        return Ok(None);
+    };
+    Ok(Stamp::of_text(&text))
 }
 
 impl Scenario for RoomScenario {
@@ -428,6 +440,9 @@ impl Scenario for RoomScenario {
             State::Settling { deadline } => {
                 let deadline = *deadline;
                 if self.is_settled(engine, now) || now >= deadline {
+                    // Whoever is out of the room hears nothing, though they be online.
+                    let there = engine.online().min(self.joined as u64);
+                    self.lost = engine.counter.tally.connected.saturating_sub(there);
                     self.state = State::Settled;
                     return step(now);
                 }
@@ -446,6 +461,45 @@ impl Scenario for RoomScenario {
 
     fn close(&mut self, tally: &mut Tally) {
         tally.unresolved += self.backlog as u64;
+        tally.lost += self.lost;
         tally.room_members += self.members.len() as u64;
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn push(room: &str, text: &str) -> Bytes {
+        let content = Content {
+            content: Some(content::Content::Text(Text {
+                text: text.to_owned(),
+            })),
+        };
+        let push = RoomPush {
+            room: room.to_owned(),
+            content: Some(content),
+            ..RoomPush::default()
+        };
+        push.encode_to_vec().into()
+    }
+
+    #[test]
+    fn a_message_of_another_room_is_told_whoever_sent_it() {
+        let room = RoomId::new("ours").unwrap();
+        let stamp = Stamp {
+            run: 7,
+            sender: 1,
+            order: 1,
+            scheduled: Duration::ZERO,
+        };
+        assert_eq!(heard(push("ours", &stamp.to_text(40)), &room), Ok(Some(stamp)));
+        assert_eq!(heard(push("ours", "hello"), &room), Ok(None));
+        for text in [stamp.to_text(40).as_str(), "a secret of strangers"] {
+            let what = heard(push("theirs", text), &room).unwrap_err();
+            assert!(what.contains("theirs"), "{what}");
+        }
+        assert!(heard(Bytes::from_static(b"\xff\xff"), &room).is_err());
     }
 }

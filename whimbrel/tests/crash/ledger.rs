@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
-use whimbrel_loadtest::check::{Answer, Event, History, Text};
+use whimbrel_loadtest::check::{Answer, ChangeDone, Event, History, Text};
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_sdk::{ConversationId, LocalMessageId};
 
@@ -151,7 +151,10 @@ impl Ledger {
                 let answer = Answer { seq, time_ms, at };
                 Event::Answered { id, text, answer }
             }
-            Outcome::Refused(code) => Event::Refused { id, text, code },
+            Outcome::Refused(code) => {
+                let at = self.started.elapsed();
+                Event::Refused { id, text, code, at }
+            }
         });
         if inner.pending.remove(&text) {
             self.tally.send_modify(|tally| {
@@ -164,12 +167,15 @@ impl Ledger {
     /// A change of a group's members is about to be asked for, the one before it done.
     pub(crate) fn ask_change(&self, id: ConversationId, kind: ChangeKind, uid: &Uid) {
         let user = uid.user();
-        self.note(Event::ChangeAsked { id, kind, user });
+        let at = self.started.elapsed();
+        self.note(Event::ChangeAsked { id, kind, user, at });
     }
 
     /// The last one was done.
     pub(crate) fn changed(&self, id: ConversationId) {
-        self.note(Event::ChangeDone { id });
+        let at = self.started.elapsed();
+        let done = ChangeDone { seq: None, at };
+        self.note(Event::ChangeDone { id, done });
     }
 
     /// A user is about to say that they have read up to here.

@@ -5,12 +5,18 @@
 mod server;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use server::{Server, read_json};
 use whimbrel_loadtest::cli::Cli;
 use whimbrel_loadtest::program;
+
+/// Clients are in within a second; a machine that is busy with other tests may take far longer.
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn clients_log_in_at_a_rate_and_stay() {
@@ -55,6 +61,12 @@ fn pairs_chat_and_everything_is_acknowledged_delivered_and_checked() {
         assert_eq!(json[key], expected, "{key}: {json}");
     }
     assert!(json["delivery_ms"]["p99"].as_f64().unwrap() > 0.0, "{json}");
+    assert!(
+        json["repeated"].as_u64().unwrap() > 0,
+        "nothing was sent twice: {json}"
+    );
+    // One user in fifty has two devices more, one of which logs in again while it is in.
+    assert!(json["logins"].as_u64().unwrap() >= 20 + 20 + 3, "{json}");
     let page = fs::read_to_string(page).unwrap();
     assert!(
         page.contains("<svg") && page.contains("nothing lost"),
@@ -148,6 +160,93 @@ fn a_server_that_dies_leaves_sends_unresolved_and_the_run_fails() {
     );
     assert_eq!(report.sends, 150, "a dead server does not stop the schedule");
     assert!(report.last_setback.is_some());
+}
+
+/// Waits until a metric, summed over its labels, has reached `count`.
+fn wait_for(server: &Server, metric: &str, count: u64) {
+    let ready = read_json(&server.path("ready.json"));
+    let address = ready["metrics"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("http://")
+        .to_owned();
+    let started = Instant::now();
+    loop {
+        let mut socket = TcpStream::connect(&address).unwrap();
+        let asked = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        socket.write_all(asked.as_bytes()).unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).unwrap();
+        let values = page.lines().filter(|line| line.starts_with(metric));
+        let sum: f64 = values
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        #[expect(clippy::cast_precision_loss, reason = "a few")]
+        if sum >= count as f64 {
+            return;
+        }
+        assert!(started.elapsed() < SOON, "{metric} is {sum}, not {count}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a scenario whose server is killed as soon as a metric of it has reached `count`.
+fn killed(scenario: &str, metric: &str, count: u64) -> Value {
+    let mut server = Server::start();
+    let cli = Cli::read(server.command_line(scenario)).unwrap();
+    let run = thread::spawn(move || program::measure(&cli));
+    wait_for(&server, metric, count);
+    server.child.kill().unwrap();
+    let report = run.join().unwrap().unwrap();
+    assert!(report.is_failure(), "{scenario}: {report:?}");
+    read_json(&server.path("out.json"))
+}
+
+#[test]
+fn clients_that_are_to_stay_and_are_gone_at_the_end_are_lost() {
+    let page = tempfile::NamedTempFile::new().unwrap();
+    let scenario = format!(
+        "connect --connections 40 --rate 0 --hold 3s --report {}",
+        page.path().display()
+    );
+    let json = killed(&scenario, Duration::from_secs(2));
+    assert_eq!(
+        (&json["connected"], &json["lost"]),
+        (&40.into(), &40.into()),
+        "{json}"
+    );
+    let role = &json["roles"]["standalone"];
+    assert_eq!(
+        (&role["ended"], &role["restarted"]),
+        (&true.into(), &false.into()),
+        "{json}"
+    );
+    assert!(role["bytes_per_connection"].is_null(), "{json}");
+    let page = fs::read_to_string(page.path()).unwrap();
+    assert!(page.contains("lost</span>") && !page.contains("nothing lost"));
+}
+
+#[test]
+fn members_who_only_listen_and_are_gone_at_the_end_are_lost() {
+    let json = killed(
+        "room --members 40 --rate 0 --duration 4s --connect-rate 0",
+        Duration::from_secs(2),
+    );
+    assert_eq!(json["lost"], 40, "{json}");
+}
+
+#[test]
+fn clients_that_do_not_come_back_are_told_with_what_was_measured_before() {
+    let json = killed(
+        "reconnect --connections 40 --rounds 1000 --spread 50ms --connect-within 3s --connect-rate 0",
+        // Those of the second round: the first is over.
+        "whimbrel_gateway_logins_total",
+        120,
+    );
+    assert_eq!(json["lost"], 40, "{json}");
+    assert!(!json["rounds_ms"].as_array().unwrap().is_empty(), "{json}");
+    let setback = json["last_setback"].as_str().unwrap();
+    assert!(setback.contains("40 of 40 clients are not back"), "{setback}");
 }
 
 #[test]

@@ -129,6 +129,8 @@ impl fmt::Display for Outcome {
             "sends",
             "sends_acked",
             "refused",
+            "refused_wrongly",
+            "repeated",
             "unresolved",
             "membership_changes",
             "deliveries",

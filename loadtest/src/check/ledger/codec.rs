@@ -8,7 +8,10 @@ use prost::encoding::{decode_varint, encode_varint};
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::ids::{CONVERSATION_ID_LEN, ConversationId};
 
-use crate::check::{Answer, Body, Device, Entry, Event, LiveSessions, Row, Showing, Talk, Text, User};
+use crate::check::{
+    Answer, Body, ChangeDone, Device, Entry, Event, LiveSessions, Preview, Row, Showing, Shows, Talk, Text,
+    User,
+};
 
 /// Characters kept of what nobody sent.
 const OTHER_LEN_MAX: usize = 200;
@@ -23,6 +26,7 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             out.put_u8(match showing {
                 Showing::InOrder => 0,
                 Showing::AsItComes => 1,
+                Showing::Nothing => 2,
             });
         }
         Event::Talk { id, talk, base_seq } => {
@@ -60,21 +64,42 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             encode_varint(answer.time_ms, out);
             put_time(answer.at, out);
         }
-        Event::Refused { id, text, code } => {
+        Event::Refused { id, text, code, at } => {
             out.put_u8(5);
             put_id(*id, out);
             out.put_u64(text.0);
             encode_varint(u64::from(*code), out);
+            put_time(*at, out);
         }
-        Event::ChangeAsked { id, kind, user } => {
+        Event::ChangeAsked { id, kind, user, at } => {
             out.put_u8(6);
             put_id(*id, out);
             put_kind(*kind, out);
             out.put_u64(user.0);
+            put_time(*at, out);
         }
-        Event::ChangeDone { id } => {
+        Event::ChangeDone { id, done } => {
             out.put_u8(7);
             put_id(*id, out);
+            put_option(done.seq, out, |seq, out| encode_varint(seq, out));
+            put_time(done.at, out);
+        }
+        Event::Named { id, name } => {
+            out.put_u8(13);
+            put_id(*id, out);
+            out.put_u64(name.0);
+        }
+        Event::Synced {
+            device,
+            from,
+            to,
+            full_resync,
+        } => {
+            out.put_u8(14);
+            out.put_u64(device.0);
+            out.put_u64(*from);
+            out.put_u64(*to);
+            out.put_u8(u8::from(*full_resync));
         }
         Event::Marked { id, user, read_seq } => {
             out.put_u8(8);
@@ -103,6 +128,7 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             encode_varint(row.unread, out);
             encode_varint(row.first_visible_seq, out);
             out.put_u8(u8::from(row.member));
+            put_option(row.shows.as_ref(), out, put_shows);
         }
         Event::Sessions { device, sessions } => {
             out.put_u8(12);
@@ -114,10 +140,30 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
     }
 }
 
+fn put_option<T>(value: Option<T>, out: &mut Vec<u8>, put: impl FnOnce(T, &mut Vec<u8>)) {
+    out.put_u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(value, out);
+    }
+}
+
+fn put_shows(shows: &Shows, out: &mut Vec<u8>) {
+    put_option(shows.peer, out, |user, out| out.put_u64(user.0));
+    put_option(shows.name, out, |name, out| out.put_u64(name.0));
+    put_option(shows.preview, out, |preview, out| {
+        encode_varint(preview.seq, out);
+        encode_varint(preview.time_ms, out);
+        out.put_u64(preview.sender.0);
+        out.put_u64(preview.rest);
+        put_option(preview.meant_for, out, put_id);
+    });
+}
+
 fn put_entry(entry: &Entry, out: &mut Vec<u8>) {
     encode_varint(entry.seq, out);
     encode_varint(entry.time_ms, out);
     out.put_u64(entry.sender.0);
+    out.put_u64(entry.rest);
     match &entry.body {
         Body::Text { text, meant_for } => {
             out.put_u8(u8::from(meant_for.is_some()));
@@ -177,6 +223,7 @@ impl Reader<'_, '_> {
                 showing: match self.byte()? {
                     0 => Showing::InOrder,
                     1 => Showing::AsItComes,
+                    2 => Showing::Nothing,
                     _ => return None,
                 },
             },
@@ -211,13 +258,21 @@ impl Reader<'_, '_> {
                 id: self.id()?,
                 text: self.text_name()?,
                 code: u32::try_from(self.number()?).ok()?,
+                at: self.time()?,
             },
             6 => Event::ChangeAsked {
                 id: self.id()?,
                 kind: self.kind()?,
                 user: self.user()?,
+                at: self.time()?,
             },
-            7 => Event::ChangeDone { id: self.id()? },
+            7 => Event::ChangeDone {
+                id: self.id()?,
+                done: ChangeDone {
+                    seq: self.option(Self::number)?,
+                    at: self.time()?,
+                },
+            },
             8 => Event::Marked {
                 id: self.id()?,
                 user: self.user()?,
@@ -241,7 +296,8 @@ impl Reader<'_, '_> {
                     read_seq: self.number()?,
                     unread: self.number()?,
                     first_visible_seq: self.number()?,
-                    member: self.byte()? == 1,
+                    member: self.flag()?,
+                    shows: self.option(Self::shows)?,
                 },
             },
             12 => Event::Sessions {
@@ -252,7 +308,52 @@ impl Reader<'_, '_> {
                     count: u32::try_from(self.number()?).ok()?,
                 },
             },
+            13 => Event::Named {
+                id: self.id()?,
+                name: self.text_name()?,
+            },
+            14 => Event::Synced {
+                device: self.device()?,
+                from: self.eight()?,
+                to: self.eight()?,
+                full_resync: self.flag()?,
+            },
             _ => return None,
+        })
+    }
+
+    /// `None` when it cannot be read, `Some(None)` when there is none.
+    #[expect(clippy::option_option, reason = "the outer one is whether it can be read")]
+    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.flag()? {
+            true => read(self).map(Some),
+            false => Some(None),
+        }
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn shows(&mut self) -> Option<Shows> {
+        Some(Shows {
+            peer: self.option(Self::user)?,
+            name: self.option(Self::text_name)?,
+            preview: self.option(Self::preview)?,
+        })
+    }
+
+    fn preview(&mut self) -> Option<Preview> {
+        Some(Preview {
+            seq: self.number()?,
+            time_ms: self.number()?,
+            sender: self.user()?,
+            rest: self.eight()?,
+            meant_for: self.option(Self::id)?,
         })
     }
 
@@ -261,6 +362,7 @@ impl Reader<'_, '_> {
             seq: self.number()?,
             time_ms: self.number()?,
             sender: self.user()?,
+            rest: self.eight()?,
             body: match self.byte()? {
                 0 => Body::Text {
                     text: self.text_name()?,
@@ -346,6 +448,7 @@ pub(super) mod tests {
             seq: 300,
             time_ms: 1_795_219_200_001,
             sender: user,
+            rest: 99,
             body,
         };
         let shown = |body| Event::Shown {
@@ -385,13 +488,55 @@ pub(super) mod tests {
                     at,
                 },
             },
-            Event::Refused { id, text, code: 302 },
+            Event::Refused {
+                id,
+                text,
+                code: 302,
+                at,
+            },
             Event::ChangeAsked {
                 id,
                 kind: ChangeKind::Invited,
                 user,
+                at,
             },
-            Event::ChangeDone { id },
+            Event::ChangeDone {
+                id,
+                done: ChangeDone { seq: Some(17), at },
+            },
+            Event::ChangeDone {
+                id,
+                done: ChangeDone { seq: None, at },
+            },
+            Event::Named { id, name: text },
+            Event::Synced {
+                device,
+                from: 0,
+                to: 8,
+                full_resync: true,
+            },
+            Event::Row {
+                id,
+                device,
+                row: Row {
+                    head_seq: 3,
+                    read_seq: 2,
+                    unread: 1,
+                    member: false,
+                    first_visible_seq: 1,
+                    shows: Some(Shows {
+                        peer: Some(user),
+                        name: Some(text),
+                        preview: Some(Preview {
+                            seq: 3,
+                            time_ms: 4,
+                            sender: user,
+                            rest: 5,
+                            meant_for: Some(id),
+                        }),
+                    }),
+                },
+            },
             Event::Marked {
                 id,
                 user,
@@ -420,6 +565,7 @@ pub(super) mod tests {
                     unread: 298,
                     member: true,
                     first_visible_seq: 1,
+                    shows: None,
                 },
             },
             Event::Sessions {

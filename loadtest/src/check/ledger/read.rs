@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,15 +11,18 @@ use std::thread;
 use super::codec::decode;
 use super::{COMMON, LedgerError, PARTS, part_name};
 use crate::check::{
-    Event, History, Invariant, Violation, check_conversation, check_sessions, devices_by_user,
+    Event, History, Invariant, Violation, check_conversation, check_devices, devices_by_user,
 };
 
 /// Parts judged at once, where there are so many processors: each takes its 100 MB.
 const THREADS_MAX: usize = 4;
-/// Violations that are told of; the others are counted.
-const TOLD_MAX: usize = 1_000;
+/// Violations of one invariant that are told of; the others are counted.
+const TOLD_MAX: usize = 100;
 /// Bytes of the longest record: a group's members.
 const RECORD_LEN_MAX: usize = 1 << 20;
+
+/// Stands for the length of a record whose length is cut off.
+const CUT_OFF: usize = usize::MAX;
 
 /// What a ledger shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,17 +37,25 @@ pub struct Report {
     pub shown: u64,
     /// Broken promises, by which.
     pub counts: BTreeMap<Invariant, u64>,
-    /// The first of them.
+    /// The first of each.
     pub violations: Vec<Violation>,
+    /// How many of each are among them.
+    told: BTreeMap<Invariant, usize>,
 }
 
 impl Report {
     fn tell(&mut self, found: Vec<Violation>) {
         for violation in found {
             *self.counts.entry(violation.invariant).or_default() += 1;
-            if self.violations.len() < TOLD_MAX {
-                self.violations.push(violation);
-            }
+            self.keep(violation);
+        }
+    }
+
+    fn keep(&mut self, violation: Violation) {
+        let told = self.told.entry(violation.invariant).or_default();
+        if *told < TOLD_MAX {
+            *told += 1;
+            self.violations.push(violation);
         }
     }
 
@@ -56,8 +67,9 @@ impl Report {
         for (invariant, count) in part.counts {
             *self.counts.entry(invariant).or_default() += count;
         }
-        let room = TOLD_MAX.saturating_sub(self.violations.len());
-        self.violations.extend(part.violations.into_iter().take(room));
+        part.violations
+            .into_iter()
+            .for_each(|violation| self.keep(violation));
     }
 }
 
@@ -72,7 +84,7 @@ pub fn judge(run: &Path) -> Result<Report, LedgerError> {
     for folder in &processes {
         report.events += replay(&folder.join(COMMON), &mut common)?;
     }
-    report.tell(check_sessions(&common));
+    report.tell(check_devices(&common));
 
     let next = AtomicUsize::new(0);
     let judged = Mutex::new(BTreeMap::new());
@@ -146,6 +158,9 @@ fn replay(path: &Path, history: &mut History) -> Result<u64, LedgerError> {
             at,
             what,
         };
+        if len == CUT_OFF {
+            return Err(damaged("a record that is cut off"));
+        }
         if len > RECORD_LEN_MAX {
             return Err(damaged("a record longer than any"));
         }
@@ -160,12 +175,15 @@ fn replay(path: &Path, history: &mut History) -> Result<u64, LedgerError> {
     Ok(count)
 }
 
-/// The next record's length; `None` at the end.
+/// The next record's length; `None` at the end, a length that no record has where the file ends within it.
 fn next_len(file: &mut BufReader<File>) -> io::Result<Option<usize>> {
+    if file.fill_buf()?.is_empty() {
+        return Ok(None);
+    }
     let mut len = [0; 4];
     match file.read_exact(&mut len) {
         Ok(()) => Ok(Some(u32::from_le_bytes(len) as usize)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(CUT_OFF)),
         Err(error) => Err(error),
     }
 }
@@ -229,6 +247,7 @@ mod tests {
                         seq,
                         time_ms: seq,
                         sender: ann,
+                        rest: seq,
                         body,
                     };
                     note(Event::Shown { id, device, entry });
@@ -242,6 +261,7 @@ mod tests {
                         unread: if process == 0 { 0 } else { each },
                         member: true,
                         first_visible_seq: 1,
+                        shows: None,
                     },
                 });
             }
@@ -277,6 +297,33 @@ mod tests {
     }
 
     #[test]
+    fn all_violations_are_counted_and_some_of_each_are_told() {
+        let run = tempfile::tempdir().unwrap();
+        write(run.path(), 10, 1_000, |event| match event {
+            Event::Answered { .. } => None,
+            Event::Row { mut row, id, device } if id.as_bytes()[1] == 9 => {
+                row.unread = 777;
+                Some(Event::Row { id, device, row })
+            }
+            event => Some(event),
+        });
+        let report = judge(run.path()).unwrap();
+        assert_eq!(report.counts[&Invariant::Answered], 10_000);
+        assert_eq!(report.counts[&Invariant::Cursors], 2);
+        let told = |of| {
+            report
+                .violations
+                .iter()
+                .filter(|told| told.invariant == of)
+                .count()
+        };
+        assert_eq!(
+            (told(Invariant::Answered), told(Invariant::Cursors)),
+            (TOLD_MAX, 2)
+        );
+    }
+
+    #[test]
     fn a_send_that_was_never_answered_is_found() {
         let run = tempfile::tempdir().unwrap();
         write(run.path(), 3, 5, |event| match event {
@@ -295,14 +342,23 @@ mod tests {
             .map(|part| run.path().join("process-0").join(part_name(part)))
             .max_by_key(|path| path.metadata().unwrap().len())
             .unwrap();
-        let len = largest.metadata().unwrap().len();
-        File::options()
-            .write(true)
-            .open(&largest)
-            .unwrap()
-            .set_len(len - 1)
-            .unwrap();
-        assert!(matches!(judge(run.path()), Err(LedgerError::Damaged { .. })));
+        // At every length but those at which a record ends.
+        let whole = std::fs::read(&largest).unwrap();
+        let mut ends = vec![0];
+        while let Some(at) = ends.last().copied().filter(|at| *at < whole.len()) {
+            let len = u32::from_le_bytes(whole[at..at + 4].try_into().unwrap()) as usize;
+            ends.push(at + 4 + len);
+        }
+        for len in (0..whole.len()).rev().take(200) {
+            std::fs::write(&largest, &whole[..len]).unwrap();
+            let damaged = matches!(judge(run.path()), Err(LedgerError::Damaged { .. }));
+            assert_eq!(
+                damaged,
+                !ends.contains(&len),
+                "cut to {len} of {} bytes",
+                whole.len()
+            );
+        }
     }
 
     #[test]
