@@ -110,6 +110,8 @@ impl AppService {
                 node: identity.node.clone(),
                 incarnation: identity.incarnation,
                 draining: false,
+                app_keys: identity.app_keys.clone(),
+                capacity: identity.capacity,
             },
             apps: apps.clone(),
             store: Arc::clone(&store),
@@ -206,8 +208,8 @@ impl AppServiceHandle {
         self.uplink.set_readiness(Readiness {
             ready: false,
             reason: "this node is draining".to_owned(),
-            load_permille: 0,
             draining: true,
+            ..Readiness::default()
         });
         self.http_stop.cancel();
         let finished = tokio::time::timeout(grace, self.node.finish()).await;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use whimbrel_host::{Drain, Health};
-use whimbrel_link::{Identity, Readiness, Uplink};
+use whimbrel_link::{Capacity, Identity, Readiness, Uplink};
 use whimbrel_protocol::cluster::{NodeLease, Role};
-use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{Registry, RegistryError};
+use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId};
+use whimbrel_registry::{Registry, RegistryError, lease_of};
 
 use crate::env::Env;
 use crate::placement::{Peer, Placement};
@@ -88,20 +88,17 @@ impl Lease {
     async fn renew(&self) -> Renewed {
         let ttl = self.renewal * RENEWALS_PER_LEASE;
         let lease = NodeLease {
-            node: self.identity.node.as_str().to_owned(),
-            role: Role::AppService.into(),
-            incarnation: self.identity.incarnation.0,
-            zone: self.identity.zone.clone(),
-            version_tag: self.identity.version_tag.clone(),
             load_permille: self.service.load_permille(),
             draining: self.drain.is_started(),
-            ttl_ms: u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX),
-            ..NodeLease::default()
+            ..lease_of(&self.identity, ttl)
         };
         match self.registry.put_node(lease).await {
             Ok(()) => {}
             Err(error @ RegistryError::Superseded { .. }) => {
-                tracing::error!(%error, "this node takes no more requests");
+                if !self.drain.is_started() {
+                    tracing::error!(%error, "this node takes no more requests and leaves");
+                    self.drain.start();
+                }
                 return Renewed::Superseded;
             }
             Err(error) => tracing::debug!(%error, "the lease was not renewed"),
@@ -122,10 +119,13 @@ impl Lease {
         let reason = if superseded {
             Some("another process has taken this node's name".to_owned())
         } else {
-            self.service.not_ready()
+            self.service
+                .not_ready()
+                .or_else(|| clock_fault(self.uplink.clock_ahead_ms()))
         };
         metrics::gauge!("whimbrel_store_serves").set(self.service.store_serves());
         self.uplink.set_readiness(Readiness {
+            utc_ms: self.env.clock.now_ms(),
             ready: reason.is_none(),
             reason: reason.clone().unwrap_or_default(),
             load_permille: self.service.load_permille(),
@@ -139,11 +139,27 @@ impl Lease {
     }
 }
 
+/// A clock that is wrong by much judges tokens and operation ids wrongly.
+fn clock_fault(ahead_ms: i64) -> Option<String> {
+    let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    let seconds = ahead_ms.unsigned_abs() / 1_000;
+    (ahead_ms != 0).then(|| {
+        format!("this machine's clock is {seconds} s {way} that of most nodes: set it right, and keep it so by NTP")
+    })
+}
+
 fn peer(lease: &NodeLease) -> Option<Peer> {
     let node = NodeId::new(&lease.node).ok()?;
     Some(Peer {
         node,
         incarnation: Incarnation(lease.incarnation),
         draining: lease.draining,
+        // One that this version cannot read names no app here.
+        app_keys: lease
+            .app_keys
+            .iter()
+            .filter_map(|key| AppKey::new(key).ok())
+            .collect(),
+        capacity: Capacity::of_peer(lease.capacity_percent),
     })
 }

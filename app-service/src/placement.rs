@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use whimbrel_link::Capacity;
 use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, UserId};
 use whimbrel_registry::rendezvous::{FULL_WEIGHT_PERMILLE, draw, mix};
@@ -20,6 +21,24 @@ pub struct Peer {
     pub incarnation: Incarnation,
     /// On its way out: it lives, but gets no more work.
     pub draining: bool,
+    /// The apps it is kept for; none: it serves all.
+    pub app_keys: Vec<AppKey>,
+    /// How much it can do.
+    pub capacity: Capacity,
+}
+
+impl Peer {
+    /// An ordinary node that serves all.
+    #[must_use]
+    pub fn ordinary(node: NodeId, incarnation: Incarnation) -> Self {
+        Self {
+            node,
+            incarnation,
+            draining: false,
+            app_keys: Vec::new(),
+            capacity: Capacity::ORDINARY,
+        }
+    }
 }
 
 /// Where a piece of work belongs.
@@ -88,23 +107,32 @@ impl Placement {
         self.known.store(false, Ordering::Relaxed);
     }
 
-    /// Who owns this user's lane.
+    /// Who owns this user's lane: of the nodes that are kept for the app, if there are any, else of those that serve all.
     #[must_use]
     pub fn owner_of_user(&self, app: &AppKey, user: UserId) -> Place {
-        self.place(mix(city_hash(app.as_str().as_bytes()) ^ user.0))
+        let peers = self.peers();
+        let is_kept = |peer: &Peer| !peer.draining && peer.app_keys.contains(app);
+        let kept = peers.iter().any(is_kept);
+        let serves = |peer: &Peer| {
+            if kept {
+                is_kept(peer)
+            } else {
+                peer.app_keys.is_empty()
+            }
+        };
+        self.place(&peers, mix(city_hash(app.as_str().as_bytes()) ^ user.0), serves)
     }
 
     /// Who sweeps after a life that ended.
     #[must_use]
     pub fn sweeper_of(&self, dead: Incarnation) -> Place {
-        self.place(mix(dead.0))
+        self.place(&self.peers(), mix(dead.0), |_| true)
     }
 
-    fn place(&self, key: u64) -> Place {
-        let peers = self.peers();
+    fn place(&self, peers: &[Peer], key: u64, may: impl Fn(&Peer) -> bool) -> Place {
         let owner = peers
             .iter()
-            .filter(|peer| !peer.draining)
+            .filter(|peer| !peer.draining && may(peer))
             .min_by(|a, b| drawn(a, key).total_cmp(&drawn(b, key)))
             .unwrap_or(&self.me);
         if owner.node == self.me.node {
@@ -115,12 +143,10 @@ impl Placement {
     }
 }
 
+/// Nodes own users in proportion to what they can do.
 fn drawn(peer: &Peer, key: u64) -> f64 {
-    draw(
-        key,
-        city_hash(peer.node.as_str().as_bytes()),
-        FULL_WEIGHT_PERMILLE,
-    )
+    let weight = FULL_WEIGHT_PERMILLE / 100 * peer.capacity.percent();
+    draw(key, city_hash(peer.node.as_str().as_bytes()), weight)
 }
 
 #[cfg(test)]
@@ -129,11 +155,7 @@ mod tests {
     use super::*;
 
     fn peer(name: &str) -> Peer {
-        Peer {
-            node: NodeId::new(name).unwrap(),
-            incarnation: Incarnation(7),
-            draining: false,
-        }
+        Peer::ordinary(NodeId::new(name).unwrap(), Incarnation(7))
     }
 
     fn owners(placement: &Placement) -> Vec<Place> {
@@ -184,6 +206,73 @@ mod tests {
         for (before, after) in before.iter().zip(&after) {
             assert!(before == after || *before == gone);
             assert_ne!(*after, gone);
+        }
+    }
+
+    #[test]
+    fn nodes_own_users_in_proportion_to_what_they_can_do() {
+        let big = Peer {
+            capacity: Capacity::from_percent(300).unwrap(),
+            ..peer("a")
+        };
+        let placement = Placement::alone(big);
+        placement.update([peer("b")]);
+        let owned = owners(&placement);
+        let here = owned.iter().filter(|place| **place == Place::Here).count();
+        assert!((2_100..2_400).contains(&here), "{here} of 3000");
+    }
+
+    #[test]
+    fn users_of_an_app_with_nodes_of_its_own_are_owned_by_those_and_no_others_users_are() {
+        let (demo, acme) = (AppKey::new("demo").unwrap(), AppKey::new("acme").unwrap());
+        let kept = |name: &str| Peer {
+            app_keys: vec![acme.clone()],
+            ..peer(name)
+        };
+        let placement = Placement::alone(peer("a"));
+        placement.update([peer("b"), kept("own")]);
+        let own = Place::There(peer("own").node);
+        for user in 0..200 {
+            assert_eq!(placement.owner_of_user(&acme, UserId(user)), own);
+            assert_ne!(placement.owner_of_user(&demo, UserId(user)), own);
+        }
+        let draining = Peer {
+            draining: true,
+            ..kept("own")
+        };
+        placement.update([peer("b"), draining]);
+        assert_ne!(
+            placement.owner_of_user(&acme, UserId(1)),
+            own,
+            "when it leaves, the others do it"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn each_dead_life_is_swept_by_exactly_one_of_those_who_agree_on_who_lives(
+            capacities in proptest::collection::vec((1_u32..500, proptest::bool::ANY), 1..7),
+            dead: u64,
+        ) {
+            let peers: Vec<Peer> = capacities
+                .iter()
+                .enumerate()
+                .map(|(nth, (percent, draining))| Peer {
+                    capacity: Capacity::from_percent(*percent).unwrap(),
+                    draining: *draining,
+                    ..peer(&format!("node-{nth}"))
+                })
+                .collect();
+            let sweeps = |me: &Peer| {
+                let placement = Placement::alone(Peer { draining: false, ..me.clone() });
+                let others = peers.iter().filter(|peer| peer.node != me.node);
+                placement.update(others.cloned());
+                placement.sweeper_of(Incarnation(dead)) == Place::Here
+            };
+            // A draining node has stopped its sweeper; the others know that it leaves.
+            let staying = peers.iter().filter(|peer| !peer.draining);
+            let sweepers = staying.clone().filter(|peer| sweeps(peer)).count();
+            proptest::prop_assert_eq!(sweepers, usize::from(staying.count() > 0));
         }
     }
 }

@@ -166,6 +166,7 @@ impl Gateway {
             rotated_at_ms: now_ms,
             renewed_at: None,
             missed: false,
+            drain: host.drain.clone(),
             draining: draining.clone(),
             stop: stop.clone(),
         };

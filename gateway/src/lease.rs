@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use whimbrel_host::{Clock, Health, Readiness};
+use whimbrel_host::{Clock, Drain, Health, Readiness};
 use whimbrel_link::{Identity, Uplink};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::cluster::NodeLease;
 use whimbrel_protocol::ids::Incarnation;
-use whimbrel_registry::{Registry, RegistryError};
+use whimbrel_registry::{Registry, RegistryError, lease_of};
 
 use crate::certificate::Expiry;
 use crate::config::GatewayConfig;
@@ -45,6 +45,8 @@ pub(crate) struct Lease {
     pub(crate) renewed_at: Option<Instant>,
     /// A renewal has failed since.
     pub(crate) missed: bool,
+    /// The process's order to leave.
+    pub(crate) drain: Drain,
     /// Cancelled when the gateway starts to leave.
     pub(crate) draining: CancellationToken,
     /// Cancelled when it is gone.
@@ -111,23 +113,26 @@ impl Lease {
         let sent_at = Instant::now();
         let draining = self.draining.is_cancelled();
         let load_permille = self.reach.load_permille();
-        let lease = NodeLease {
-            node: self.identity.node.as_str().to_owned(),
-            role: self.identity.role.into(),
-            incarnation: self.identity.incarnation.0,
-            zone: self.identity.zone.clone(),
-            version_tag: self.identity.version_tag.clone(),
-            app_keys: self.config.app_keys.clone(),
+        let mut lease = NodeLease {
             descriptor: self.keys.descriptor.clone(),
             load_permille,
             connections: self.reach.connections() as u64,
             draining,
-            ttl_ms: self.config.lease.ttl_ms,
-            ..NodeLease::default()
+            ..lease_of(
+                &self.identity,
+                Duration::from_millis(self.config.lease.ttl_ms.into()),
+            )
         };
+        if !self.config.app_keys.is_empty() {
+            lease.app_keys.clone_from(&self.config.app_keys);
+        }
         let put = self.registry.put_node(lease).await;
-        if let Err(RegistryError::Superseded { .. }) = &put {
-            tracing::error!(node = %self.identity.node, "another process has taken this gateway's name; end one of them");
+        if let Err(error @ RegistryError::Superseded { .. }) = &put
+            && !self.drain.is_started()
+        {
+            // Its sessions are found by nobody any more: their clients must go elsewhere.
+            tracing::error!(%error, "this gateway sends its clients away and leaves");
+            self.drain.start();
         }
         let ttl = Duration::from_millis(u64::from(self.config.lease.ttl_ms));
         let may_be_lost = if put.is_ok() {
@@ -148,6 +153,12 @@ impl Lease {
         } else {
             put.err().map(|error| error.to_string())
         };
+        let ahead_ms = self.uplink.clock_ahead_ms();
+        let clock_off = (ahead_ms != 0).then(|| {
+            let seconds = ahead_ms / 1_000;
+            format!("this machine's clock is {seconds} s ahead of that of most nodes: set it right, and keep it so by NTP")
+        });
+        let reason = reason.or(clock_off);
         // Routers are told of what is wrong here only: what they said of themselves they know.
         let beyond = (*self.uplink.ready_routers().borrow() == 0)
             .then(|| "no linked router has a service node to serve requests".to_owned());
@@ -161,6 +172,7 @@ impl Lease {
             reason: reason.unwrap_or_default(),
             load_permille,
             draining,
+            utc_ms: self.clock.now_ms(),
         });
         may_be_lost
     }

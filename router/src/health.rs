@@ -1,27 +1,23 @@
 //! Whether one node is fit to serve. Pure: `now` is a monotonic time handed in.
 //!
 //! Three judges. The node itself says, asked by probes or unasked, whether it is ready, draining and how loaded.
-//! Silence to a probe says that it is frozen, though its link lives. And failures of real requests in a row eject it
-//! for a growing time, if its pool can spare it. Whoever comes back starts slowly.
+//! Silence to a probe says that it is frozen, though its link lives. And failures of real requests in a row open its
+//! [circuit](crate::circuit) for a growing time, if its pool can spare it. Whoever comes back starts slowly.
 
 use std::time::Duration;
 
 use whimbrel_protocol::cluster::ProbeResponse;
 
-/// Failures in a row that eject a node: fewer happen to healthy ones.
-const FAILURES_MAX: u32 = 5;
-/// The first ejection; each further one doubles it.
-const EJECTION_MIN: Duration = Duration::from_secs(5);
-/// The longest ejection: by then it is worth asking again.
-const EJECTION_MAX: Duration = Duration::from_secs(80);
-/// A node that has served this long since its last ejection starts over at the shortest.
-const EJECTION_FORGOTTEN: Duration = Duration::from_secs(300);
+use crate::circuit::{self, Circuit};
+
 /// How long a node takes from its first work to its full share: caches and connections warm in seconds.
 const SLOW_START: Duration = Duration::from_secs(10);
-/// The share a node starts with, permille.
+/// The share a node starts with, permille, and which it is tried with while its circuit is half open.
 const SLOW_START_FLOOR: u32 = 100;
 /// A node that says it is this loaded gets work only for want of others.
 const LOAD_FULL_PERMILLE: u32 = 950;
+/// Bytes of a node's reason that are kept.
+const REASON_LEN_MAX: usize = 256;
 
 /// One node's health.
 #[derive(Debug)]
@@ -30,18 +26,20 @@ pub(crate) struct Health {
     probe: Option<Probe>,
     next_probe_at: Duration,
     silent: bool,
-    failures: u32,
-    ejections: u32,
-    ejected_until: Option<Duration>,
-    last_ejection_end: Duration,
+    /// How far its clock is ahead of most, ms, if that is too much; else 0.
+    clock_ahead_ms: i64,
+    circuit: Circuit,
     /// Since when it has been fit without a break.
     fit_since: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    ready: bool,
-    load_permille: u32,
+/// What the node last said of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
+    pub(crate) reason: String,
+    pub(crate) load_permille: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,19 +65,21 @@ impl Health {
             probe: None,
             next_probe_at: now,
             silent: false,
-            failures: 0,
-            ejections: 0,
-            ejected_until: None,
-            last_ejection_end: Duration::ZERO,
+            clock_ahead_ms: 0,
+            circuit: Circuit::default(),
             fit_since: None,
         }
     }
 
     /// The node said how it is.
-    pub(crate) fn handle_told(&mut self, now: Duration, told: &ProbeResponse) {
+    pub(crate) fn handle_told(&mut self, now: Duration, told: ProbeResponse) {
         self.silent = false;
+        let mut reason = told.reason;
+        reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
         self.told = Some(Told {
             ready: told.ready && !told.draining,
+            draining: told.draining,
+            reason,
             load_permille: told.load_permille,
         });
         self.judge(now);
@@ -109,34 +109,22 @@ impl Health {
     }
 
     /// It served a request.
-    pub(crate) fn handle_success(&mut self) {
-        self.failures = 0;
+    pub(crate) fn handle_success(&mut self, now: Duration) {
+        self.circuit.handle_success();
+        self.judge(now);
     }
 
     /// It failed one. True when that ejects it; `may_eject` says whether its pool can spare it.
     pub(crate) fn handle_failure(&mut self, now: Duration, may_eject: bool) -> bool {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < FAILURES_MAX || self.ejected_until.is_some() || !may_eject {
-            return false;
-        }
-        if now.saturating_sub(self.last_ejection_end) > EJECTION_FORGOTTEN {
-            self.ejections = 0;
-        }
-        let time = EJECTION_MIN
-            .saturating_mul(1 << self.ejections.min(8))
-            .min(EJECTION_MAX);
-        self.ejections += 1;
-        self.failures = 0;
-        self.last_ejection_end = now + time;
-        self.ejected_until = Some(now + time);
+        let ejected = self.circuit.handle_failure(now, may_eject);
         self.judge(now);
-        true
+        ejected
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has something to do.
     pub(crate) fn next_timeout(&self) -> Duration {
         let lost_at = self.probe.filter(|_| !self.silent).map(|probe| probe.lost_at);
-        [lost_at, self.ejected_until]
+        [lost_at, self.circuit.next_timeout()]
             .into_iter()
             .flatten()
             .fold(self.next_probe_at, Duration::min)
@@ -145,9 +133,7 @@ impl Health {
     /// What is due at `now`; at most one of each.
     pub(crate) fn handle_timeout(&mut self, now: Duration) -> Vec<Due> {
         let mut due = Vec::new();
-        if self.ejected_until.is_some_and(|until| until <= now) {
-            self.ejected_until = None;
-        }
+        self.circuit.handle_timeout(now);
         if !self.silent && self.probe.is_some_and(|probe| probe.lost_at <= now) {
             self.silent = true;
             due.push(Due::WentSilent);
@@ -159,18 +145,47 @@ impl Health {
         due
     }
 
+    /// Its clock is so much ahead of most; 0: not too much.
+    pub(crate) fn handle_clock(&mut self, now: Duration, ahead_ms: i64) {
+        self.clock_ahead_ms = ahead_ms;
+        self.judge(now);
+    }
+
+    /// How far its clock is ahead of most, ms, if that is too much; else 0.
+    pub(crate) fn clock_ahead_ms(&self) -> i64 {
+        self.clock_ahead_ms
+    }
+
     /// Whether it answers at all.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// Whether failures have taken it out.
-    pub(crate) fn is_ejected(&self) -> bool {
-        self.ejected_until.is_some()
+    /// Whether it is out of service for its failures or its silence: what its pool has to do without by our judgement.
+    pub(crate) fn is_out(&self) -> bool {
+        self.silent || self.circuit.is_out()
+    }
+
+    /// Whether it is being tried, with one request at a time.
+    pub(crate) fn is_tried(&self) -> bool {
+        matches!(self.circuit.state(), circuit::State::HalfOpen { .. })
+    }
+
+    /// Its circuit, to be shown.
+    pub(crate) fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
+    /// What it last said of itself.
+    pub(crate) fn told(&self) -> Option<&Told> {
+        self.told.as_ref()
     }
 
     /// How much of a full share it gets, permille; 0: none.
     pub(crate) fn weight_permille(&self, now: Duration) -> u32 {
+        if self.is_tried() && self.is_willing() {
+            return SLOW_START_FLOOR;
+        }
         let Some(since) = self.fit_since else { return 0 };
         let served = now.saturating_sub(since);
         if served >= SLOW_START {
@@ -183,11 +198,17 @@ impl Health {
     /// Whether it says that it is full.
     pub(crate) fn is_full(&self) -> bool {
         self.told
+            .as_ref()
             .is_some_and(|told| told.load_permille >= LOAD_FULL_PERMILLE)
     }
 
+    /// Whether it says that it is ready, and answers, and knows what time it is.
+    fn is_willing(&self) -> bool {
+        !self.silent && self.clock_ahead_ms == 0 && self.told.as_ref().is_some_and(|told| told.ready)
+    }
+
     fn judge(&mut self, now: Duration) {
-        let fit = self.told.is_some_and(|told| told.ready) && !self.silent && self.ejected_until.is_none();
+        let fit = self.is_willing() && !self.circuit.is_out();
         self.fit_since = if fit { self.fit_since.or(Some(now)) } else { None };
     }
 }
@@ -208,12 +229,8 @@ mod tests {
 
     fn fit(now: Duration) -> Health {
         let mut health = Health::new(now);
-        health.handle_told(now, &ready());
+        health.handle_told(now, ready());
         health
-    }
-
-    fn fail_until_ejected(health: &mut Health, now: Duration) -> u32 {
-        (1..=100).find(|_| health.handle_failure(now, true)).unwrap_or(0)
     }
 
     #[test]
@@ -221,11 +238,11 @@ mod tests {
         let mut health = Health::new(SECOND);
         assert_eq!(health.weight_permille(SECOND), 0);
         assert_eq!(health.handle_timeout(SECOND), [Due::Probe]);
-        health.handle_told(SECOND, &ready());
+        health.handle_told(SECOND, ready());
         assert_eq!(health.weight_permille(SECOND), SLOW_START_FLOOR);
         health.handle_told(
             SECOND,
-            &ProbeResponse {
+            ProbeResponse {
                 draining: true,
                 ..ready()
             },
@@ -254,44 +271,50 @@ mod tests {
         assert_eq!(health.handle_timeout(5 * SECOND), [Due::Probe]);
         assert!(!health.handle_probe_answered(2));
         assert!(health.handle_probe_answered(3));
-        health.handle_told(5 * SECOND, &ready());
+        health.handle_told(5 * SECOND, ready());
         assert_eq!(health.weight_permille(5 * SECOND), SLOW_START_FLOOR);
     }
 
     #[test]
-    fn failures_in_a_row_eject_for_a_growing_time() {
+    fn an_ejected_node_is_tried_and_then_starts_slowly() {
         let mut now = SECOND;
         let mut health = fit(now);
-        for seconds in [5, 10, 20, 40, 80, 80] {
-            assert_eq!(fail_until_ejected(&mut health, now), FAILURES_MAX);
-            assert_eq!(health.weight_permille(now), 0);
-            now += Duration::from_secs(seconds);
-            health.handle_timeout(now - Duration::from_millis(1));
-            assert!(health.is_ejected());
-            health.handle_timeout(now);
-            assert_eq!(health.weight_permille(now), SLOW_START_FLOOR);
-        }
-        now += EJECTION_FORGOTTEN + SECOND;
-        fail_until_ejected(&mut health, now);
-        health.handle_timeout(now + EJECTION_MIN);
-        assert!(!health.is_ejected());
+        now += SLOW_START;
+        assert_eq!((1..9).find(|_| health.handle_failure(now, true)), Some(5));
+        assert!(health.circuit().is_out() && !health.is_tried() && health.weight_permille(now) == 0);
+        now += Duration::from_secs(5);
+        health.handle_timeout(now);
+        assert!(health.is_tried() && health.weight_permille(now) == SLOW_START_FLOOR);
+        // However long that takes, its share does not grow meanwhile.
+        now += SLOW_START;
+        assert_eq!(health.weight_permille(now), SLOW_START_FLOOR);
+        (0..3).for_each(|_| health.handle_success(now));
+        assert!(!health.circuit().is_out());
+        assert_eq!(health.weight_permille(now), SLOW_START_FLOOR);
+        assert_eq!(health.weight_permille(now + SLOW_START), 1_000);
     }
 
     #[test]
-    fn a_success_between_failures_keeps_a_node_in() {
-        let mut health = fit(SECOND);
-        for _ in 0..20 {
-            assert!(!health.handle_failure(SECOND, true));
-            health.handle_success();
-        }
+    fn a_node_whose_clock_is_far_off_gets_nothing_until_it_is_right() {
+        let mut health = fit(Duration::ZERO);
+        health.handle_clock(SLOW_START, 86_400_000);
+        assert_eq!(health.weight_permille(SLOW_START), 0);
+        health.handle_clock(SLOW_START, 0);
+        assert_eq!(health.weight_permille(SLOW_START), SLOW_START_FLOOR);
     }
 
     #[test]
-    fn a_pool_that_cannot_spare_it_keeps_it() {
+    fn a_node_that_is_tried_must_still_be_ready_and_answer() {
         let mut health = fit(SECOND);
-        for _ in 0..20 {
-            assert!(!health.handle_failure(SECOND, false));
-        }
-        assert!(health.handle_failure(SECOND, true));
+        (0..5).for_each(|_| _ = health.handle_failure(SECOND, true));
+        health.handle_timeout(SECOND + Duration::from_secs(5));
+        assert!(health.is_tried());
+        let unready = ProbeResponse {
+            reason: "x".repeat(300),
+            ..ProbeResponse::default()
+        };
+        health.handle_told(6 * SECOND, unready);
+        assert_eq!(health.weight_permille(6 * SECOND), 0);
+        assert_eq!(health.told().map(|told| told.reason.len()), Some(REASON_LEN_MAX));
     }
 }

@@ -16,8 +16,8 @@ const LOAD_FLOOR: u64 = 64;
 pub(crate) struct Candidate {
     /// The hash of its name.
     pub(crate) node_hash: u64,
-    /// How much of a full node's share it shall have: 1 to 1,000.
-    pub(crate) weight_permille: u32,
+    /// Its share, beside the others' weights; an ordinary node that is whole has 1,000. At least 1.
+    pub(crate) weight: u32,
     /// What it has not yet answered.
     pub(crate) outstanding: usize,
     /// Full by its own word or ours: only for want of others.
@@ -32,7 +32,7 @@ pub(crate) fn place(key: u64, candidates: &[Candidate]) -> Option<usize> {
         .sum();
     let weights: u64 = candidates
         .iter()
-        .map(|candidate| u64::from(candidate.weight_permille.max(1)))
+        .map(|candidate| u64::from(candidate.weight.max(1)))
         .sum();
     let has_room = |candidate: &Candidate| {
         !candidate.full && (candidate.outstanding as u64) < load_max(candidate, total, weights)
@@ -52,13 +52,13 @@ pub(crate) fn place(key: u64, candidates: &[Candidate]) -> Option<usize> {
 
 /// What `candidate` may have out, the new request included, when `total` is out already.
 fn load_max(candidate: &Candidate, total: u64, weights: u64) -> u64 {
-    let weight = u64::from(candidate.weight_permille.max(1));
+    let weight = u64::from(candidate.weight.max(1));
     let share = (total + 1) * weight * OVER_SHARE_PERMILLE;
     share.div_ceil(weights * 1_000).max(LOAD_FLOOR)
 }
 
 fn score(key: u64, candidate: &Candidate) -> f64 {
-    draw(key, candidate.node_hash, candidate.weight_permille)
+    draw(key, candidate.node_hash, candidate.weight)
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
         (0..nodes as u64)
             .map(|node| Candidate {
                 node_hash: mix(node + 1_000),
-                weight_permille: 1_000,
+                weight: 1_000,
                 outstanding: 0,
                 full: false,
             })
@@ -98,7 +98,7 @@ mod tests {
         fn a_growing_node_takes_keys_only_for_itself(nodes in 2_usize..12, key: u64, from in 1_u32..1_000) {
             let mut grown = pool(nodes);
             let mut growing = grown.clone();
-            growing[0].weight_permille = from;
+            growing[0].weight = from;
             let before = place(key, &growing).unwrap();
             let after = place(key, &grown).unwrap();
             prop_assert!(after == before || after == 0);
@@ -113,14 +113,14 @@ mod tests {
         ) {
             let mut candidates = pool(weights.len());
             for (candidate, weight) in candidates.iter_mut().zip(&weights) {
-                candidate.weight_permille = *weight;
+                candidate.weight = *weight;
             }
             let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
             for (total, key) in keys.iter().enumerate() {
                 let chosen = place(*key, &candidates).unwrap();
                 let candidate = &mut candidates[chosen];
                 candidate.outstanding += 1;
-                let share = (total + 1) as f64 * f64::from(candidate.weight_permille) / sum * 1.25;
+                let share = (total + 1) as f64 * f64::from(candidate.weight) / sum * 1.25;
                 prop_assert!(candidate.outstanding as f64 <= (share + 1.0).max(LOAD_FLOOR as f64));
             }
         }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn keys_spread_in_proportion_to_weight() {
         let mut candidates = pool(4);
-        candidates[3].weight_permille = 500;
+        candidates[3].weight = 500;
         let mut counts = [0_usize; 4];
         for key in 0..35_000 {
             counts[place(mix(key), &candidates).unwrap()] += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use whimbrel_host::{HostParts, Readiness};
@@ -15,13 +15,16 @@ use whimbrel_protocol::cluster::{RegistryRequest, Status};
 use whimbrel_registry::{MemoryRegistry, serve};
 
 use crate::config::RouterConfig;
-use crate::core::{Action, Core, SendFailure};
+use crate::core::{Action, Core, NOBODY_SERVES, SendFailure};
 use crate::meter::Meter;
+use crate::topology::Topology;
 
 /// Events handled before their actions go out.
 const BATCH_LEN: usize = 256;
 /// How often counts are published.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks at the topology that wait; who finds no room waits, too.
+const LOOKS_MAX: usize = 16;
 /// The name under which health pages know the router.
 const COMPONENT: &str = "router";
 
@@ -33,6 +36,22 @@ pub struct Router;
 #[derive(Debug)]
 pub struct RouterHandle {
     task: JoinHandle<RouterReport>,
+    view: RouterView,
+}
+
+/// A way to look at what a router sees. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct RouterView {
+    looks: mpsc::Sender<oneshot::Sender<Topology>>,
+}
+
+impl RouterView {
+    /// The cluster as the router sees it now; `None` once it has left.
+    pub async fn look(&self) -> Option<Topology> {
+        let (tell, told) = oneshot::channel();
+        self.looks.send(tell).await.ok()?;
+        told.await.ok()
+    }
 }
 
 /// How a router ended.
@@ -56,22 +75,33 @@ impl Router {
         registry_served: Option<Arc<MemoryRegistry>>,
         host: HostParts,
     ) -> RouterHandle {
-        let own_name = endpoint.identity().node.as_str().to_owned();
+        let own = endpoint.identity().clone();
+        let (looks, looked) = mpsc::channel(LOOKS_MAX);
         let shell = Shell {
-            core: Core::new(config.clone(), own_name, registry_served.is_some()),
+            core: Core::new(config.clone(), own, registry_served.is_some()),
+            looked,
+            said_unready: Some(NOBODY_SERVES),
             links: BTreeMap::new(),
             registry: registry_served,
             actions: Vec::new(),
             start: Instant::now(),
         };
-        host.health.set_ready(COMPONENT, Readiness::Ready);
+        host.health
+            .set_ready(COMPONENT, Readiness::NotReady(NOBODY_SERVES.to_owned()));
         RouterHandle {
             task: tokio::spawn(shell.run(config, endpoint, events, host)),
+            view: RouterView { looks },
         }
     }
 }
 
 impl RouterHandle {
+    /// A way to look at what it sees.
+    #[must_use]
+    pub fn view(&self) -> RouterView {
+        self.view.clone()
+    }
+
     /// Waits until the router has left.
     ///
     /// # Panics
@@ -86,6 +116,9 @@ impl RouterHandle {
 
 struct Shell {
     core: Core,
+    looked: mpsc::Receiver<oneshot::Sender<Topology>>,
+    /// Why health pages say that it is not ready, if they do.
+    said_unready: Option<&'static str>,
     links: BTreeMap<LinkId, Link>,
     registry: Option<Arc<MemoryRegistry>>,
     actions: Vec<Action>,
@@ -111,11 +144,19 @@ impl Shell {
                 biased;
                 () = host.drain.started(), if drain_ends.is_none() => {
                     tracing::info!(pending = self.core.pending(), "router draining");
-                    host.health.set_ready(COMPONENT, Readiness::NotReady("draining".to_owned()));
                     drain_ends = Some(DrainTimes::new(Instant::now(), &config));
                     self.core.handle_drain(&mut self.actions);
                 }
-                _ = publish.tick() => meter.publish(self.now(), &self.core),
+                _ = publish.tick() => {
+                    meter.publish(self.now(), &self.core);
+                    let now = self.now();
+                    self.core.handle_clock(now, host.clock.now_ms(), &mut self.actions);
+                }
+                Some(look) = self.looked.recv() => {
+                    let (now, up) = (self.now(), self.start.elapsed());
+                    // Whoever looked may have gone.
+                    drop(look.send(self.core.topology(now, up)));
+                }
                 received = events.recv_many(&mut batch, BATCH_LEN) => if received == 0 { break },
                 () = sleep_until(due) => {}
                 () = sleep_until(drain_ends.as_ref().map(|ends| ends.next(Instant::now()))) => {}
@@ -128,6 +169,7 @@ impl Shell {
             let now = self.now();
             self.core.handle_timeout(now, &mut self.actions);
             self.act().await;
+            self.say_readiness(&host);
             if drain_ends
                 .as_ref()
                 .is_some_and(|ends| ends.are_over(Instant::now(), self.core.pending()))
@@ -148,6 +190,18 @@ impl Shell {
 
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Keeps what health pages say true: a router without a service node refuses everything.
+    fn say_readiness(&mut self, host: &HostParts) {
+        let unready = self.core.unready();
+        if std::mem::replace(&mut self.said_unready, unready) != unready {
+            let readiness = match unready {
+                Some(reason) => Readiness::NotReady(reason.to_owned()),
+                None => Readiness::Ready,
+            };
+            host.health.set_ready(COMPONENT, readiness);
+        }
     }
 
     fn apply(&mut self, event: LinkEvent) {
@@ -194,7 +248,8 @@ impl Shell {
         };
         let failure = match &error {
             SendError::Full(_) => SendFailure::Full,
-            SendError::Closed(_) | SendError::TooLarge(_) => SendFailure::Closed,
+            SendError::Closed(_) => SendFailure::Closed,
+            SendError::TooLarge(_) => SendFailure::TooLarge,
         };
         let now = self.now();
         self.core

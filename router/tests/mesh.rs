@@ -15,8 +15,8 @@ use whimbrel_link::{
 use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Role};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::conformance::lease;
-use whimbrel_registry::{LinkRegistry, MemoryRegistry, Registry as _};
-use whimbrel_router::{Router, RouterConfig, RouterHandle};
+use whimbrel_registry::{LinkRegistry, MemoryRegistry, Registry as _, follow_routers};
+use whimbrel_router::{NodeHealth, Router, RouterConfig, RouterHandle, announce};
 
 /// Whatever takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +31,8 @@ fn endpoint(node: &str, role: Role) -> (Endpoint, mpsc::Receiver<LinkEvent>) {
         cluster: "test".to_owned(),
         zone: String::new(),
         version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: whimbrel_link::Capacity::ORDINARY,
     };
     let options = LinkOptions {
         redial_max: Duration::from_millis(50),
@@ -43,16 +45,24 @@ fn endpoint(node: &str, role: Role) -> (Endpoint, mpsc::Receiver<LinkEvent>) {
 struct Served {
     name: String,
     answers: AtomicBool,
+    answered: AtomicU64,
     held: mpsc::UnboundedSender<(Envelope, Reply)>,
 }
 
 impl Handler for Served {
     fn handle(&self, request: Envelope, reply: Reply) {
         if self.answers.load(Ordering::SeqCst) {
+            self.answered.fetch_add(1, Ordering::SeqCst);
             reply.ok(Bytes::from(self.name.clone()));
         } else {
             self.held.send((request, reply)).unwrap();
         }
+    }
+}
+
+impl Served {
+    fn count(&self) -> u64 {
+        self.answered.load(Ordering::SeqCst)
     }
 }
 
@@ -73,6 +83,7 @@ impl Leaf {
         let served = Arc::new(Served {
             name: name.clone(),
             answers: answers.into(),
+            answered: AtomicU64::new(0),
             held: held_in,
         });
         let handler: Arc<dyn Handler> = Arc::<Served>::clone(&served);
@@ -308,6 +319,163 @@ async fn the_registry_is_reached_at_its_home_through_any_router() {
     for _ in 0..10 {
         assert_eq!(named.nodes(None).await.unwrap().len(), 1);
     }
+}
+
+impl Running {
+    /// Makes it known to a registry beside the cluster.
+    fn announce(&self, registry: &Arc<MemoryRegistry>) {
+        let registry = Arc::clone(registry);
+        let (endpoint, drain) = (self.endpoint.clone(), self.host.drain.clone());
+        let view = self.handle.view();
+        tokio::spawn(announce(registry, endpoint, self.address.clone(), view, drain));
+    }
+}
+
+#[tokio::test]
+async fn nodes_find_the_routers_that_a_registry_beside_them_knows() {
+    let registry = Arc::new(MemoryRegistry::new(Incarnation(5)));
+    let first = Running::start("router-1", None).await;
+    first.announce(&registry);
+    let gateway = Leaf::start("gateway-1", Role::Gateway, true);
+    let app = Leaf::start("app-1", Role::AppService, true);
+    for leaf in [&gateway, &app] {
+        tokio::spawn(follow_routers(
+            Arc::<MemoryRegistry>::clone(&registry),
+            leaf.endpoint.clone(),
+        ));
+    }
+    assert_eq!(until_served(&gateway, &request()).await.body, "app-1");
+    // One that comes later is found, and one that leaves is not missed.
+    let second = Running::start("router-2", None).await;
+    second.announce(&registry);
+    for leaf in [&gateway, &app] {
+        leaf.routers(2).await;
+    }
+    first.host.drain.start();
+    tokio::time::timeout(PATIENCE, first.handle.join()).await.unwrap();
+    assert_eq!(until_served(&gateway, &request()).await.body, "app-1");
+    let gone = async {
+        while registry.nodes(Some(Role::Router)).await.unwrap().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+}
+
+/// Asks without end, from several tasks at once; every request must be served.
+struct Traffic {
+    served: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    askers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn start(asker: &Leaf) -> Self {
+        let (served, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let spread = Envelope {
+            affinity: 0,
+            ..request()
+        };
+        let ask = || {
+            let (uplink, request) = (asker.uplink.clone(), spread.clone());
+            let (served, stop) = (Arc::clone(&served), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    uplink.call(request.clone(), LONG).await.unwrap();
+                    served.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+        };
+        let askers = (0..8).map(|_| ask()).collect();
+        Self { served, stop, askers }
+    }
+
+    async fn more(&self, count: u64) {
+        let enough = self.served.load(Ordering::SeqCst) + count;
+        let more = async {
+            while self.served.load(Ordering::SeqCst) < enough {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, more).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for asker in self.askers {
+            asker.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_node_that_is_added_under_load_has_its_share_and_one_that_drains_fails_nothing() {
+    let routers = [
+        Running::start("router-1", None).await,
+        Running::start("router-2", None).await,
+    ];
+    let gateway = Leaf::start("gateway-1", Role::Gateway, true);
+    let apps = [
+        Leaf::start("app-1", Role::AppService, true),
+        Leaf::start("app-2", Role::AppService, true),
+    ];
+    for leaf in [&gateway, &apps[0], &apps[1]] {
+        for router in &routers {
+            leaf.endpoint.dial(router.address.clone());
+        }
+        leaf.routers(2).await;
+    }
+    until_served(&gateway, &request()).await;
+    let traffic = Traffic::start(&gateway);
+    let added = Leaf::start("app-3", Role::AppService, true);
+    for router in &routers {
+        added.endpoint.dial(router.address.clone());
+    }
+    // At both routers, past its slow start.
+    let whole = async {
+        for router in &routers {
+            loop {
+                let seen = router.handle.view().look().await.unwrap();
+                let app = seen.nodes.iter().find(|node| node.node == "app-3");
+                if app.is_some_and(|app| app.health == NodeHealth::Ready) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), whole)
+        .await
+        .unwrap();
+    let before = added.served.count();
+    traffic.more(1_500).await;
+    let share = added.served.count() - before;
+    assert!((350..700).contains(&share), "{share} of 1500 and some");
+
+    // It leaves as a service node does: says so, finishes what it has, and goes.
+    added.uplink.set_readiness(Readiness {
+        draining: true,
+        ..Readiness::default()
+    });
+    added.served.answers.store(false, Ordering::SeqCst);
+    let Leaf {
+        mut held,
+        endpoint,
+        uplink,
+        ..
+    } = added;
+    let refusing = tokio::spawn(async move {
+        while let Some((_, reply)) = held.recv().await {
+            reply.fail(whimbrel_protocol::cluster::Status::Unavailable, "draining", 0);
+        }
+    });
+    traffic.more(300).await;
+    endpoint.shut_down().await;
+    traffic.more(300).await;
+    traffic.end().await;
+    refusing.abort();
+    drop(uplink);
 }
 
 #[tokio::test]

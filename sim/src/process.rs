@@ -98,6 +98,8 @@ impl Process {
             cluster: "simulation".to_owned(),
             zone: String::new(),
             version_tag: String::new(),
+            app_keys: Vec::new(),
+            capacity: whimbrel_link::Capacity::ORDINARY,
         };
         let (endpoint, clock, body) = {
             let _entered = runtime.enter();

@@ -11,6 +11,8 @@ pub(crate) const PORT_BASE_DEFAULT: u16 = 7000;
 
 /// Gateways of a standalone deployment, at most: more than two cores' worth, and as many ports as stay free for them.
 pub(crate) const GATEWAYS_MAX: u16 = 16;
+/// Routers of a standalone deployment, at most, for the same reasons.
+pub(crate) const ROUTERS_MAX: u16 = 8;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Chat in a terminal.
     Chat(ChatArgs),
+    /// Watch the cluster as its routers see it.
+    Top(TopArgs),
 }
 
 #[derive(Args, Debug, Clone)]
@@ -65,6 +69,24 @@ pub(crate) struct StandaloneArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "processes",
         value_parser = clap::value_parser!(u16).range(1..=i64::from(GATEWAYS_MAX)))]
     pub(crate) gateways: u16,
+    /// Routers, each a process that takes links on a port of its own, from N+200. The first keeps the registry.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "processes",
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(ROUTERS_MAX)))]
+    pub(crate) routers: u16,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct TopArgs {
+    /// A router's page of metrics and health, such as http://127.0.0.1:7003; may be given more than once. Without it, what
+    /// the ready file names.
+    #[arg(long, value_name = "URL")]
+    pub(crate) router: Vec<String>,
+    /// Print the table once and exit, for scripts; fails when no router answers.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// A running deployment's ready file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -9,6 +9,7 @@ use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
 use whimbrel_host::{TelemetryConfig, config::OutOfBounds};
 use whimbrel_lbs::LbsConfig;
+use whimbrel_link::Capacity;
 use whimbrel_protocol::ids::NodeId;
 use whimbrel_router::RouterConfig;
 
@@ -22,6 +23,10 @@ pub(crate) struct NodeSection {
     pub(crate) cluster: String,
     /// Where it stands, for placement; may be empty.
     pub(crate) zone: String,
+    /// The apps it is kept for; empty: it serves all.
+    pub(crate) app_keys: Vec<String>,
+    /// How much it can do, percent of an ordinary node.
+    pub(crate) capacity_percent: u32,
 }
 
 impl Default for NodeSection {
@@ -30,6 +35,8 @@ impl Default for NodeSection {
             name: String::new(),
             cluster: "whimbrel".to_owned(),
             zone: String::new(),
+            app_keys: Vec::new(),
+            capacity_percent: Capacity::ORDINARY.percent(),
         }
     }
 }
@@ -52,6 +59,8 @@ pub(crate) struct RouterLinksSection {
     pub(crate) secret: SecretString,
     /// Where other nodes link to.
     pub(crate) listen: SocketAddr,
+    /// The same as the other nodes reach it, `host:port`, for those that find routers in the registry; empty: `listen`.
+    pub(crate) advertise: String,
 }
 
 impl Default for RouterLinksSection {
@@ -59,6 +68,7 @@ impl Default for RouterLinksSection {
         Self {
             secret: SecretString::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7200)),
+            advertise: String::new(),
         }
     }
 }

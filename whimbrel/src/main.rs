@@ -23,6 +23,8 @@ mod standalone;
 mod supervisor;
 mod terminal;
 mod token;
+mod top;
+mod topology_page;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Chat(args) => on_all_cores(chat::run(args)),
         Command::Keygen(command) => keygen::run(&command, token::now_ms()),
         Command::Token(args) => token::run(&args),
+        Command::Top(args) => on_one_thread(top::run(args)),
     }
 }
 

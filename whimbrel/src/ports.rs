@@ -29,8 +29,8 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 impl Ports {
-    /// The ports from `base`; 0 finds a base whose ports are free now, with so many gateways.
-    pub(crate) fn new(base: u16, gateways: u16) -> anyhow::Result<Self> {
+    /// The ports from `base`; 0 finds a base whose ports are free now, with so many gateways and routers.
+    pub(crate) fn new(base: u16, gateways: u16, routers: u16) -> anyhow::Result<Self> {
         if base != 0 {
             if base > u16::MAX - SPAN {
                 bail!(
@@ -46,7 +46,7 @@ impl Ports {
             })
             .find(|ports| {
                 ports
-                    .all(gateways)
+                    .all(gateways, routers)
                     .all(|address| TcpListener::bind(address).is_ok())
             })
             .with_context(|| {
@@ -75,16 +75,19 @@ impl Ports {
         loopback(self.base + GATEWAY_TCP + nth)
     }
 
-    /// Where the router takes links.
-    pub(crate) fn router_links(self) -> SocketAddr {
-        loopback(self.base + LINKS)
+    /// Where the `nth` router takes links.
+    pub(crate) fn router_links(self, nth: u16) -> SocketAddr {
+        loopback(self.base + LINKS + nth)
     }
 
-    fn all(self, gateways: u16) -> impl Iterator<Item = SocketAddr> {
-        let pages = (0..3 + gateways + 1).map(move |nth| self.metrics(nth));
+    fn all(self, gateways: u16, routers: u16) -> impl Iterator<Item = SocketAddr> {
+        let processes = 2 + gateways + routers;
+        let pages = (0..=processes).map(move |nth| self.metrics(nth));
         let clients = (0..gateways).map(move |nth| self.gateway_tcp(nth));
-        [self.lbs(), self.http(), self.router_links()]
+        let links = (0..routers).map(move |nth| self.router_links(nth));
+        [self.lbs(), self.http()]
             .into_iter()
+            .chain(links)
             .chain(pages)
             .chain(clients)
     }
@@ -97,25 +100,25 @@ mod tests {
 
     #[test]
     fn the_default_base_gives_the_documented_ports() {
-        let ports = Ports::new(7000, 1).unwrap();
+        let ports = Ports::new(7000, 1, 1).unwrap();
         assert_eq!(ports.lbs().port(), 7000);
         assert_eq!(ports.http().port(), 7001);
         assert_eq!(ports.metrics(0).port(), 7002);
         assert_eq!(ports.gateway_tcp(0).port(), 7100);
-        assert_eq!(ports.router_links().port(), 7200);
+        assert_eq!(ports.router_links(0).port(), 7200);
     }
 
     #[test]
     fn base_zero_finds_ports_that_can_be_bound() {
-        let ports = Ports::new(0, 3).unwrap();
-        for address in ports.all(3) {
+        let ports = Ports::new(0, 3, 2).unwrap();
+        for address in ports.all(3, 2) {
             TcpListener::bind(address).unwrap();
         }
     }
 
     #[test]
     fn a_base_without_room_above_it_is_refused_with_the_highest_that_has() {
-        let error = Ports::new(65_500, 1).unwrap_err().to_string();
+        let error = Ports::new(65_500, 1, 1).unwrap_err().to_string();
         assert!(error.contains("65235"), "{error}");
     }
 }

@@ -36,13 +36,19 @@ const ROLE_DRAIN_GRACE: Duration = Duration::from_secs(15);
 const PREDECESSORS_END_WITHIN: Duration = Duration::from_secs(3);
 /// Where each process shows its pages.
 type Pages = Vec<(Member, SocketAddr)>;
+/// The page that routers have and others have not.
+const TOPOLOGY: &str = "topology";
 /// How long the roles' own pages may take to answer.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The processes: one of each role, and as many gateways as were asked for.
+/// The processes: one of each role, and as many gateways and routers as were asked for.
 fn members(args: &StandaloneArgs) -> Vec<Member> {
     let all_of = |role| {
-        let count = if role == "gateway" { args.gateways } else { 1 };
+        let count = match role {
+            "gateway" => args.gateways,
+            "router" => args.routers,
+            _ => 1,
+        };
         (0..count).map(move |nth| Member { role, nth })
     };
     ROLES.into_iter().flat_map(all_of).collect()
@@ -188,11 +194,20 @@ fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &Dat
         "health": { "listen": page },
         "telemetry": { "log": "warn" },
     });
+    if args.routers > 1 {
+        config["registry"] = json!({ "home": Member { role: "router", nth: 0 }.to_string() });
+    }
     if role == "router" {
-        config["links"]["listen"] = json!(ports.router_links());
-        config["router"] = json!({ "drain_window": "0s" });
+        config["links"]["listen"] = json!(ports.router_links(nth));
+        if args.routers == 1 {
+            // Nobody has another one to move to.
+            config["router"] = json!({ "drain_window": "0s" });
+        }
     } else {
-        config["links"]["routers"] = json!([ports.router_links().to_string()]);
+        let routers: Vec<_> = (0..args.routers)
+            .map(|nth| ports.router_links(nth).to_string())
+            .collect();
+        config["links"]["routers"] = json!(routers);
     }
     match role {
         "gateway" => {
@@ -216,11 +231,13 @@ fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &Dat
     config
 }
 
-/// The pages of all roles on one: metrics with the label `process`, readiness when all are ready.
+/// The pages of all roles on one: metrics with the label `process`, readiness when all are ready, and a list of what each
+/// router sees.
 fn page_routes(members: Pages) -> anyhow::Result<Router> {
     let client = http_client().context("an HTTP client for the roles' pages")?;
     let fetch = move |path: &'static str| {
-        let (client, members) = (client.clone(), members.clone());
+        let (client, mut members) = (client.clone(), members.clone());
+        members.retain(|(member, _)| path != TOPOLOGY || member.role == "router");
         async move {
             let mut pages = Vec::new();
             for (member, address) in members {
@@ -238,6 +255,16 @@ fn page_routes(members: Pages) -> anyhow::Result<Router> {
                     .iter()
                     .filter_map(|(member, page)| Some((member.as_str(), page.as_ref().ok()?.1.as_str()))),
             )
+        }
+    };
+    let topology = {
+        let fetch = fetch.clone();
+        move || async move {
+            let pages = fetch(TOPOLOGY).await;
+            let seen = pages.iter().filter_map(|(_, page)| page.as_ref().ok());
+            let seen = seen.filter(|(status, _)| *status == 200);
+            let seen = seen.filter_map(|(_, text)| serde_json::from_str(text).ok());
+            axum::Json(seen.collect::<Vec<Value>>())
         }
     };
     let ready = move || async move {
@@ -261,6 +288,7 @@ fn page_routes(members: Pages) -> anyhow::Result<Router> {
     };
     Ok(Router::new()
         .route("/metrics", get(metrics))
+        .route("/topology", get(topology))
         .route("/readyz", get(ready))
         .route("/healthz", get(|| async { "ok\n" })))
 }

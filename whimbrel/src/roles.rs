@@ -16,27 +16,31 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
-use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_health};
+use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::Lbs;
-use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
+use whimbrel_link::{
+    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink,
+};
 use whimbrel_protocol::{
     SystemEntropy,
     cluster::{Envelope, Role, Status},
     descriptor::RootPublicKey,
     entropy::Entropy as _,
-    ids::{Incarnation, NodeId},
+    ids::{AppKey, Incarnation, NodeId},
 };
-use whimbrel_registry::{LinkRegistry, MemoryRegistry, RegistryAt};
-use whimbrel_router::Router;
+use whimbrel_registry::{MemoryRegistry, RegistryAt, follow_routers};
+use whimbrel_router::{Router, announce};
 use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Store};
 
 use crate::{
     cli::RoleArgs,
     config::{
-        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, NodeSection, RouterFile, StoreSection,
+        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection, RouterFile,
+        StoreSection,
     },
     gateway_identity, ready_file, secret_file, supervisor,
     token::now_ms,
+    topology_page::TopologyPage,
 };
 
 /// How long an LBS may take to finish the answers it is at.
@@ -49,7 +53,11 @@ const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
 pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let file: GatewayFile = read(&args, |file: &GatewayFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
-    let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
+    let registry = RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
+    let links = leaf_links(&file.node, Role::Gateway, &file.links, &registry)?;
+    process.leave_when_taken_over(&links.0);
     let certificate = beside_config(&args, &file.identity.certificate);
     let root = match &file.identity.root {
         none if none == Path::new("") => None,
@@ -62,9 +70,6 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
         root.as_ref(),
         now_ms(),
     )?;
-    let registry = RegistryAt::Linked {
-        home: file.registry.home()?,
-    };
     let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;
     process.ready(&args, "gateway", json!({ "gateway_tcp": gateway.address() }))?;
     let report = gateway.join().await;
@@ -76,13 +81,32 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
 /// `whimbrel router`.
 pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     let file: RouterFile = read(&args, |file: &RouterFile| &file.telemetry)?;
-    let process = Process::begin(&file.health, &args).await?;
+    let topology = TopologyPage::default();
+    let process = Process::begin_with(&file.health, &args, topology.routes()).await?;
     let identity = identity(&file.node, Role::Router)?;
     let keeps_registry = file.registry.is_at(&identity.node)?;
     let registry = keeps_registry.then(|| Arc::new(MemoryRegistry::new(identity.incarnation)));
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
-    let router = Router::start(file.router, (endpoint, events), registry, process.host.clone());
+    process.leave_when_taken_over(&endpoint);
+    let router = Router::start(
+        file.router,
+        (endpoint.clone(), events),
+        registry.clone(),
+        process.host.clone(),
+    );
+    topology.show(router.view());
+    if let Some(registry) = registry {
+        let link_address = match &*file.links.advertise {
+            "" => address.to_string(),
+            advertised if is_host_and_port(advertised) => advertised.to_owned(),
+            other => {
+                bail!("`links.advertise` is {other:?}: expected \"host:port\", such as \"10.0.0.7:7200\"")
+            }
+        };
+        let (view, drain) = (router.view(), process.host.drain.clone());
+        tokio::spawn(announce(registry, endpoint, link_address, view, drain));
+    }
     process.ready(&args, "router", json!({ "links": address }))?;
     let report = router.join().await;
     tracing::info!(?report, "the router has left");
@@ -106,15 +130,11 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     }
     let process = Process::begin(&file.health, &args).await?;
     let store = open_store(&file.store, args.end_with_stdin).await?;
-    let links = leaf_links(
-        &file.node,
-        Role::AppService,
-        &file.links.secret,
-        &file.links.routers,
-    )?;
     let registry = RegistryAt::Linked {
         home: file.registry.home()?,
     };
+    let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
+    process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
         file.app_service,
         Arc::clone(&store),
@@ -135,12 +155,13 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
 pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let file: LbsFile = read(&args, |file: &LbsFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
-    let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links.secret, &file.links.routers)?;
-    let uplink = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
-    let registry = Arc::new(LinkRegistry::new(
-        Arc::new(uplink),
-        file.registry.home()?.as_ref(),
-    ));
+    let registry = RegistryAt::Linked {
+        home: file.registry.home()?,
+    };
+    let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links, &registry)?;
+    process.leave_when_taken_over(&endpoint);
+    let uplink: Arc<dyn Caller> = Arc::new(Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing)));
+    let registry = registry.reached_through(&uplink);
     let lbs = Lbs::start(file.lbs, registry, process.host.clone()).await?;
     process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
@@ -172,6 +193,15 @@ struct Process {
 
 impl Process {
     async fn begin(health: &HealthSection, args: &RoleArgs) -> anyhow::Result<Self> {
+        Self::begin_with(health, args, axum::Router::new()).await
+    }
+
+    /// The same with pages of the role's own beside those of health.
+    async fn begin_with(
+        health: &HealthSection,
+        args: &RoleArgs,
+        pages: axum::Router,
+    ) -> anyhow::Result<Self> {
         if args.end_with_stdin {
             supervisor::end_with_supervisor()?;
         }
@@ -181,10 +211,11 @@ impl Process {
         let health = match health.listen {
             Some(address) => {
                 let listener = whimbrel_host::bind_tcp("the health page", "health.listen", address).await?;
-                Some(tokio::spawn(serve_health(
+                Some(tokio::spawn(serve_pages(
                     listener,
                     host.health.clone(),
                     host.drain.clone(),
+                    pages,
                 )))
             }
             None => None,
@@ -200,6 +231,20 @@ impl Process {
         said["role"] = role.into();
         said["pid"] = std::process::id().into();
         ready_file::write_whole(path, said.to_string().as_bytes())
+    }
+
+    /// A process whose name a later one has gets no links any more. It leaves, in order and with success: whoever watches
+    /// over it and starts it again after failures would have the two take the name from one another without end.
+    fn leave_when_taken_over(&self, endpoint: &Endpoint) {
+        let (endpoint, drain) = (endpoint.clone(), self.host.drain.clone());
+        tokio::spawn(async move {
+            endpoint.taken_over().await;
+            tracing::error!(
+                node = %endpoint.identity().node,
+                "another process has taken this node's name: this one leaves"
+            );
+            drain.start();
+        });
     }
 
     async fn end(self) {
@@ -254,6 +299,16 @@ fn beside_config(args: &RoleArgs, path: &Path) -> PathBuf {
 /// This node, in a life that begins now.
 pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identity> {
     let name = NodeId::new(&node.name).context("`node.name` must name this node")?;
+    if node.app_keys.len() > APP_KEYS_MAX {
+        bail!(
+            "`node.app_keys` names {} apps: a node can be kept for at most {APP_KEYS_MAX}",
+            node.app_keys.len()
+        );
+    }
+    let app_keys = node.app_keys.iter().map(|key| AppKey::new(key));
+    let app_keys = app_keys
+        .collect::<Result<_, _>>()
+        .context("`node.app_keys` must name apps by their keys")?;
     Ok(Identity {
         node: name,
         role,
@@ -261,6 +316,8 @@ pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identit
         cluster: node.cluster.clone(),
         zone: node.zone.clone(),
         version_tag: env!("CARGO_PKG_VERSION").to_owned(),
+        app_keys,
+        capacity: Capacity::from_percent(node.capacity_percent).context("`node.capacity_percent`")?,
     })
 }
 
@@ -282,21 +339,30 @@ fn cluster_secret(secret: &secrecy::SecretString) -> anyhow::Result<ClusterSecre
 
 type Links = (Endpoint, mpsc::Receiver<LinkEvent>);
 
+/// A node that dials routers: those that are listed, and where the registry can be asked without them, those it knows.
 fn leaf_links(
     node: &NodeSection,
     role: Role,
-    secret: &secrecy::SecretString,
-    routers: &[String],
+    section: &LinksSection,
+    registry: &RegistryAt,
 ) -> anyhow::Result<Links> {
-    if routers.is_empty() {
+    let routers = &section.routers;
+    let discovered = match registry {
+        RegistryAt::Here(registry) => Some(Arc::clone(registry)),
+        RegistryAt::Linked { .. } => None,
+    };
+    if routers.is_empty() && discovered.is_none() {
         bail!("`links.routers` is empty: name every router as \"host:port\"");
     }
     if let Some(router) = routers.iter().find(|router| !is_host_and_port(router)) {
         bail!("`links.routers` names {router:?}: expected \"host:port\", such as \"127.0.0.1:7200\"");
     }
-    let (endpoint, events) = Endpoint::new(identity(node, role)?, cluster_secret(secret)?);
+    let (endpoint, events) = Endpoint::new(identity(node, role)?, cluster_secret(&section.secret)?);
     for router in routers {
         endpoint.dial(router.clone());
+    }
+    if let Some(registry) = discovered {
+        tokio::spawn(follow_routers(registry, endpoint.clone()));
     }
     Ok((endpoint, events))
 }

@@ -14,9 +14,7 @@ use whimbrel_app_service::{
     config::{AppConfig, AppServiceConfig, HttpConfig},
 };
 use whimbrel_gateway::{DrainConfig, Gateway, GatewayConfig};
-use whimbrel_host::{
-    Drain, HostParts, TelemetryConfig, bind_tcp, fold_metrics, init_telemetry, serve_health,
-};
+use whimbrel_host::{Drain, HostParts, TelemetryConfig, bind_tcp, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::{Lbs, LbsConfig};
 use whimbrel_link::{ClusterSecret, Endpoint};
 use whimbrel_protocol::{cluster::Role, ids::NodeId};
@@ -33,6 +31,7 @@ use crate::{
     ready_file::{OneOrMore, ReadyFile},
     roles, secret_file, terminal,
     token::now_ms,
+    topology_page::TopologyPage,
 };
 
 /// What standalone logs unless RUST_LOG says otherwise: its terminal belongs to the person who tries it out.
@@ -80,7 +79,7 @@ pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
     init_telemetry(&TelemetryConfig { log: LOG.to_owned() })?;
     let folder = Folder::of(&args)?;
     let data = DataDir::open(folder.path(), args.gateways, now_ms())?;
-    let ports = Ports::new(args.port_base, args.gateways)?;
+    let ports = Ports::new(args.port_base, args.gateways, args.routers)?;
     let result = if args.processes {
         processes::run(&args, &data, ports).await
     } else {
@@ -111,7 +110,13 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let identity = gateway_identity::read(&key, &certificate, &name, Some(&root), now_ms())?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     tokio::spawn(fold_metrics(host.drain.clone()));
-    let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
+    let topology = TopologyPage::default();
+    let health = tokio::spawn(serve_pages(
+        health,
+        host.health.clone(),
+        host.drain.clone(),
+        topology.routes(),
+    ));
     let store = roles::open_store(&store_section(args, data), false).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
@@ -139,6 +144,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
         Some(Arc::clone(&registry)),
         router_host.clone(),
     );
+    topology.show(router.view());
     let app_service = AppService::start(
         app_service_config(data, ports),
         Arc::clone(&store),

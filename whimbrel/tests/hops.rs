@@ -107,7 +107,11 @@ async fn a_message_passes_each_hop_once() {
 
 #[tokio::test]
 async fn a_message_passes_each_hop_once_between_processes() {
-    passes_each_hop_once(Mode::Processes { gateways: 1 }).await;
+    let mode = Mode::Processes {
+        gateways: 1,
+        routers: 1,
+    };
+    passes_each_hop_once(mode).await;
 }
 
 async fn passes_each_hop_once(mode: Mode) {

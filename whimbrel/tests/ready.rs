@@ -13,7 +13,10 @@ const GATEWAYS: u16 = 4;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lbs_lists_every_gateway_once_the_ready_file_is_there() {
     let folder = tempfile::tempdir().unwrap();
-    let mode = Mode::Processes { gateways: GATEWAYS };
+    let mode = Mode::Processes {
+        gateways: GATEWAYS,
+        routers: 1,
+    };
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let standalone = Standalone::start(folder.path(), mode, 0, &[]).await;
     let question = format!(

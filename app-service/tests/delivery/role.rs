@@ -29,6 +29,8 @@ fn endpoint(node: &str, role: Role) -> (Endpoint, tokio::sync::mpsc::Receiver<Li
         cluster: "test".into(),
         zone: String::new(),
         version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: whimbrel_link::Capacity::ORDINARY,
     };
     Endpoint::new(identity, ClusterSecret::from_bytes([1; 32]))
 }

@@ -112,6 +112,8 @@ async fn a_node_that_has_not_heard_of_the_registry_for_a_lease_takes_nobody_for_
         cluster: "test".into(),
         zone: String::new(),
         version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: whimbrel_link::Capacity::ORDINARY,
     };
     let (env, _) = World::new(1).env();
     let host = HostParts::on_clock(env.clock);

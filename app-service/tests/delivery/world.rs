@@ -140,11 +140,8 @@ impl World {
     /// A new life of the node of this name, knowing of no other.
     pub(crate) async fn start(&self, name: &str) -> Live {
         let (env, tasks) = self.killable();
-        let peer = Peer {
-            node: NodeId::new(name).unwrap(),
-            incarnation: Incarnation(self.lives.fetch_add(1, Ordering::Relaxed)),
-            draining: false,
-        };
+        let life = Incarnation(self.lives.fetch_add(1, Ordering::Relaxed));
+        let peer = Peer::ordinary(NodeId::new(name).unwrap(), life);
         let parts = NodeParts {
             me: peer.clone(),
             apps: apps(),

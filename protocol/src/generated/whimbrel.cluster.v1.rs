@@ -63,9 +63,19 @@ pub struct LinkHello {
     /// Of the accepting end: why it refuses this link; empty when it does not.
     #[prost(string, tag = "8")]
     pub refusal: ::prost::alloc::string::String,
+    /// Apps it serves; none: all.
+    #[prost(string, repeated, tag = "9")]
+    pub app_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How much it can do, percent of an ordinary node; 0: unsaid, so 100.
+    #[prost(uint32, tag = "10")]
+    pub capacity_percent: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Probe {}
+pub struct Probe {
+    /// How far the asked node's clock is ahead of what most nodes' clocks say, ms, when that is more than it may be; else 0.
+    #[prost(sint64, tag = "1")]
+    pub clock_ahead_ms: i64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProbeResponse {
     #[prost(bool, tag = "1")]
@@ -77,6 +87,9 @@ pub struct ProbeResponse {
     pub load_permille: u32,
     #[prost(bool, tag = "4")]
     pub draining: bool,
+    /// The node's wall clock as it answers, unix ms; 0: unsaid.
+    #[prost(uint64, tag = "5")]
+    pub utc_ms: u64,
 }
 /// Where a login session lives. All five parts must match for anything to be delivered.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -361,6 +374,9 @@ pub struct NodeLease {
     /// The lease ends this long after its last renewal.
     #[prost(uint32, tag = "12")]
     pub ttl_ms: u32,
+    /// How much it can do, percent of an ordinary node; 0: unsaid, so 100.
+    #[prost(uint32, tag = "13")]
+    pub capacity_percent: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionRecord {

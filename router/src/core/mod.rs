@@ -7,19 +7,24 @@
 //! it cannot serve: only a request placed by role, and only by the first router it meets (`hops` 0). Whatever else
 //! befalls it is told to the asker, who knows whether asking again is safe.
 
+mod clock;
 mod nodes;
+mod refusal;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_link::{Identity, LinkId};
-use whimbrel_protocol::cluster::{Envelope, Kind, Priority, ProbeResponse, Role, Status};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Probe, ProbeResponse, Role, Status};
 use whimbrel_registry::rendezvous::mix;
 
-use self::nodes::{NoPlace, Nodes};
+use self::clock::clock_ms;
+use self::nodes::{NoPlace, Nodes, Wanted};
+use self::refusal::Refusal;
 use crate::config::RouterConfig;
 use crate::health::Due;
 use crate::pending::{Pending, PendingTable};
@@ -28,10 +33,9 @@ use crate::pending::{Pending, PendingTable};
 const HOPS_MAX: u32 = 4;
 /// The longest a request may wait, whatever its asker says: what it holds here is bounded in time, too.
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
-/// What is told to whoever finds nobody fit: probes find a node that has come back within about this time.
-const UNAVAILABLE_RETRY_AFTER_MS: u32 = 1_000;
-/// What is told to whoever is refused for want of room: queues drain in tenths of seconds.
-const OVERLOADED_RETRY_AFTER_MS: u32 = 300;
+
+/// What a router says of itself while it knows no fit service node.
+pub(crate) const NOBODY_SERVES: &str = "no service node is ready";
 
 /// What the shell is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +51,10 @@ pub(crate) enum Action {
 pub(crate) enum SendFailure {
     /// Its queue is full.
     Full,
-    /// It is down, or the envelope is more than it carries.
+    /// It is down.
     Closed,
+    /// The envelope is more than any link carries.
+    TooLarge,
 }
 
 /// What has happened so far; the shell publishes it. See `meter` for the meanings.
@@ -72,7 +78,7 @@ pub(crate) struct Counts {
 #[derive(Debug)]
 pub(crate) struct Core {
     config: RouterConfig,
-    own_name: String,
+    own: Identity,
     /// Whether the registry's home is here.
     serves_registry: bool,
     nodes: Nodes,
@@ -80,27 +86,39 @@ pub(crate) struct Core {
     draining: bool,
     /// Whether there was a fit service node when the linked nodes were last told.
     serves: bool,
+    /// How far this machine's clock is ahead of most, ms, if that is too much; else 0.
+    own_ahead_ms: i64,
     counts: Counts,
 }
 
 impl Core {
-    pub(crate) fn new(config: RouterConfig, own_name: String, serves_registry: bool) -> Self {
+    pub(crate) fn new(config: RouterConfig, own: Identity, serves_registry: bool) -> Self {
         let pending = PendingTable::new(config.pending_max);
-        let (nodes, counts) = (Nodes::default(), Counts::default());
+        let (nodes, counts) = (Nodes::in_zone(own.zone.clone()), Counts::default());
         Self {
             config,
-            own_name,
+            own,
             serves_registry,
             nodes,
             pending,
             draining: false,
             serves: false,
+            own_ahead_ms: 0,
             counts,
         }
     }
 
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Why this router is not to be asked, if so.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        match (self.draining, self.serves) {
+            (true, _) => Some("draining"),
+            (false, false) => Some(NOBODY_SERVES),
+            (false, true) => None,
+        }
     }
 
     /// How many requests are out.
@@ -129,7 +147,7 @@ impl Core {
 
     /// A node is gone: what it had goes elsewhere or is lost, what it asked nobody waits for.
     pub(crate) fn handle_link_down(&mut self, now: Duration, link: LinkId, out: &mut Vec<Action>) {
-        self.nodes.remove(link);
+        self.nodes.remove(now, link);
         for pending in self.pending.remove_all_of_asker(link) {
             self.forget_outstanding(pending.target);
         }
@@ -149,7 +167,7 @@ impl Core {
             self.handle_response(now, link, envelope, out);
             return;
         }
-        let is_for_this_node = envelope.to_node.is_empty() || envelope.to_node == self.own_name;
+        let is_for_this_node = envelope.to_node.is_empty() || envelope.to_node == self.own.node.as_str();
         match Kind::try_from(envelope.kind) {
             Ok(Kind::Probe) => out.push(Action::Send(link, self.readiness(link, envelope.id))),
             Ok(Kind::Registry) if is_for_this_node && self.serves_registry => {
@@ -184,6 +202,13 @@ impl Core {
         let refusal = match failure {
             SendFailure::Full => Refusal::overloaded("the node's link is full"),
             SendFailure::Closed => Refusal::unavailable("the node's link is down"),
+            SendFailure::TooLarge => {
+                // No other node's link carries it either.
+                let detail = "the request is over the bound of a link";
+                let refusal = Refusal::of(Status::BadRequest, detail);
+                self.refuse(pending.asker, pending.asker_id, refusal, out);
+                return;
+            }
         };
         self.fail_over(now, pending, refusal, out);
     }
@@ -340,14 +365,16 @@ impl Core {
         };
         // A router that passes on for want of a node must not hand it back.
         let back = (envelope.to_role == i32::from(Role::Router)).then_some(asker);
-        self.nodes
-            .place(now, envelope.to_role, key, [avoid, back])
-            .map_err(|reason| match reason {
-                NoPlace::NobodyFit => Refusal::unavailable("no node of that role is ready"),
-                NoPlace::AllFull => {
-                    Refusal::overloaded("all nodes of that role have more than they can serve")
-                }
-            })
+        let wanted = Wanted {
+            role: envelope.to_role,
+            app_key: &envelope.app_key,
+            key,
+            avoid: [avoid, back],
+        };
+        self.nodes.place(now, wanted).map_err(|reason| match reason {
+            NoPlace::NobodyFit => Refusal::unavailable("no node of that role is ready"),
+            NoPlace::AllFull => Refusal::overloaded("all nodes of that role have more than they can serve"),
+        })
     }
 
     /// Sends a request to its target and remembers it.
@@ -382,7 +409,10 @@ impl Core {
         if unasked || node.health.handle_probe_answered(response.id) {
             // A node that answers nonsense is not ready.
             let told = ProbeResponse::decode(response.body).unwrap_or_default();
-            node.health.handle_told(now, &told);
+            if told.utc_ms > 0 {
+                node.clock_ms = Some(clock_ms(now, told.utc_ms));
+            }
+            node.health.handle_told(now, told);
             self.tell_changes(now, out);
             return;
         }
@@ -482,10 +512,10 @@ impl Core {
             return;
         };
         if served {
-            node.health.handle_success();
+            node.health.handle_success(now);
         } else if node.health.handle_failure(now, may_eject) {
             self.counts.ejections += 1;
-            tracing::warn!(node = %node.identity, "the node failed many requests in a row: it rests a while");
+            tracing::warn!(node = %node.identity, "the node failed requests in a row: it rests a while, and is then tried");
         }
     }
 
@@ -503,12 +533,15 @@ impl Core {
         node.health
             .handle_probe_sent(now, id, self.config.probe_interval, self.config.probe_timeout);
         let (kind, priority) = (Kind::Probe.into(), Priority::Control.into());
+        let clock_ahead_ms = node.health.clock_ahead_ms();
+        let body = Bytes::from(Probe { clock_ahead_ms }.encode_to_vec());
         out.push(Action::Send(
             link,
             Envelope {
                 id,
                 kind,
                 priority,
+                body,
                 ..Envelope::default()
             },
         ));
@@ -521,16 +554,17 @@ impl Core {
             .nodes
             .get(link)
             .is_some_and(|node| node.identity.role != Role::Router);
-        let reason = match (self.draining, self.serves || !asks_for_service) {
-            (true, _) => "draining",
-            (false, false) => "no service node is ready",
-            (false, true) => "",
+        let reason = match self.unready() {
+            Some(NOBODY_SERVES) if !asks_for_service => "",
+            reason => reason.unwrap_or_default(),
         };
         let told = ProbeResponse {
             ready: reason.is_empty(),
             reason: reason.to_owned(),
             load_permille: self.pending.load_permille(),
             draining: self.draining,
+            // The router's own clock is its shell's, and judged there.
+            utc_ms: 0,
         };
         let body = Bytes::from(told.encode_to_vec());
         Envelope {
@@ -539,38 +573,6 @@ impl Core {
             kind: Kind::Probe.into(),
             body,
             ..Envelope::default()
-        }
-    }
-}
-
-/// An answer that is the router's own.
-#[derive(Debug)]
-struct Refusal {
-    status: Status,
-    detail: std::borrow::Cow<'static, str>,
-    retry_after_ms: u32,
-}
-
-impl Refusal {
-    fn of(status: Status, detail: &'static str) -> Self {
-        Self {
-            status,
-            detail: detail.into(),
-            retry_after_ms: 0,
-        }
-    }
-
-    fn unavailable(detail: &'static str) -> Self {
-        Self {
-            retry_after_ms: UNAVAILABLE_RETRY_AFTER_MS,
-            ..Self::of(Status::Unavailable, detail)
-        }
-    }
-
-    fn overloaded(detail: &'static str) -> Self {
-        Self {
-            retry_after_ms: OVERLOADED_RETRY_AFTER_MS,
-            ..Self::of(Status::Overloaded, detail)
         }
     }
 }

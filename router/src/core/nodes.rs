@@ -1,6 +1,6 @@
 //! The nodes a router is linked with: by link, by name, by role. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use whimbrel_link::{Identity, LinkId};
@@ -8,10 +8,15 @@ use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::cluster::Role;
 
 use crate::health::Health;
+use crate::narrow::{self, Member, Serves};
 use crate::placement::{self, Candidate};
 
 /// Unanswered requests one node may have: more than it can serve within any deadline.
 const OUTSTANDING_MAX: usize = 16_384;
+/// Nodes that are gone and still shown: a zone's worth, for whoever looks what happened.
+const GONE_MAX: usize = 64;
+/// How long they are shown.
+const GONE_SHOWN: Duration = Duration::from_secs(600);
 
 /// A linked node.
 #[derive(Debug)]
@@ -20,7 +25,20 @@ pub(crate) struct Node {
     pub(crate) health: Health,
     /// What it has not yet answered.
     pub(crate) outstanding: usize,
+    /// When its link came up.
+    pub(crate) since: Duration,
+    /// Its wall clock against the router's monotonic one, ms; `None` until it says what time it has.
+    pub(crate) clock_ms: Option<i64>,
+    /// It stands in the router's zone.
+    own_zone: bool,
     name_hash: u64,
+}
+
+/// A node whose link went down.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) identity: Identity,
+    pub(crate) at: Duration,
 }
 
 impl Node {
@@ -28,23 +46,71 @@ impl Node {
     pub(crate) fn is_full(&self) -> bool {
         self.outstanding >= OUTSTANDING_MAX
     }
+
+    /// What it gets beside others: its health, as much as it can do.
+    pub(crate) fn weight(&self, now: Duration) -> u32 {
+        match self.health.weight_permille(now) {
+            0 => 0,
+            permille => self.scaled(permille),
+        }
+    }
+
+    fn scaled(&self, permille: u32) -> u32 {
+        // 1,000 permille of 10,000 percent stay far below the bound.
+        (permille * self.identity.capacity.percent() / 100).max(1)
+    }
+
+    fn serves(&self, app_key: &str) -> Serves {
+        let kept_for = &self.identity.app_keys;
+        if kept_for.is_empty() {
+            Serves::Everybody
+        } else if kept_for.iter().any(|key| key.as_str() == app_key) {
+            Serves::Kept
+        } else {
+            Serves::Others
+        }
+    }
+}
+
+/// What a request needs of the node that serves it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) role: i32,
+    pub(crate) app_key: &'a str,
+    /// What rendezvous hashing goes by.
+    pub(crate) key: u64,
+    pub(crate) avoid: [Option<LinkId>; 2],
 }
 
 /// All linked nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
+    /// The router's; empty: none.
+    zone: String,
     nodes: BTreeMap<LinkId, Node>,
+    gone: VecDeque<Gone>,
     by_name: BTreeMap<String, LinkId>,
     pools: BTreeMap<i32, Vec<LinkId>>,
     /// Scratch of `place`, so that a request costs no allocation.
     links: Vec<LinkId>,
+    members: Vec<Member>,
+    chosen: Vec<usize>,
     candidates: Vec<Candidate>,
 }
 
 impl Nodes {
+    pub(crate) fn in_zone(zone: String) -> Self {
+        Self {
+            zone,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn insert(&mut self, now: Duration, link: LinkId, identity: Identity) {
         let name = identity.node.as_str().to_owned();
         let name_hash = city_hash(name.as_bytes());
+        let own_zone = !self.zone.is_empty() && identity.zone == self.zone;
+        self.gone.retain(|gone| gone.identity.node != identity.node);
         self.by_name.insert(name, link);
         self.pools.entry(identity.role.into()).or_default().push(link);
         self.nodes.insert(
@@ -53,16 +119,24 @@ impl Nodes {
                 identity,
                 health: Health::new(now),
                 outstanding: 0,
+                since: now,
+                clock_ms: None,
+                own_zone,
                 name_hash,
             },
         );
     }
 
-    pub(crate) fn remove(&mut self, link: LinkId) -> Option<Node> {
+    pub(crate) fn remove(&mut self, now: Duration, link: LinkId) -> Option<Node> {
         let node = self.nodes.remove(&link)?;
         let name = node.identity.node.as_str();
         if self.by_name.get(name) == Some(&link) {
             self.by_name.remove(name);
+            if self.gone.len() == GONE_MAX {
+                self.gone.pop_front();
+            }
+            let identity = node.identity.clone();
+            self.gone.push_back(Gone { identity, at: now });
         }
         if let Some(pool) = self.pools.get_mut(&i32::from(node.identity.role)) {
             pool.retain(|member| *member != link);
@@ -82,6 +156,17 @@ impl Nodes {
         self.nodes.iter_mut().map(|(link, node)| (*link, node))
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Nodes that were linked not long ago.
+    pub(crate) fn gone(&self, now: Duration) -> impl Iterator<Item = &Gone> {
+        self.gone
+            .iter()
+            .filter(move |gone| now.saturating_sub(gone.at) < GONE_SHOWN)
+    }
+
     pub(crate) fn links(&self) -> impl Iterator<Item = LinkId> {
         self.nodes.keys().copied()
     }
@@ -90,14 +175,15 @@ impl Nodes {
         self.by_name.get(name).copied()
     }
 
-    /// Whether a pool can spare one more member to ejection: never more than half of it.
+    /// Whether a role's pool, of all zones together, can spare one more member to ejection: never more than half of it is
+    /// out by the router's judgement, those that are silent among them.
     pub(crate) fn may_eject_from(&self, role: Role) -> bool {
         let pool = self.pools.get(&i32::from(role)).map_or(&[][..], Vec::as_slice);
-        let ejected = pool
+        let out = pool
             .iter()
             .filter_map(|link| self.nodes.get(link))
-            .filter(|node| node.health.is_ejected());
-        (ejected.count() + 1) * 2 <= pool.len()
+            .filter(|node| node.health.is_out());
+        (out.count() + 1) * 2 <= pool.len()
     }
 
     /// How many of a role there are, and how many of them are fit.
@@ -108,34 +194,46 @@ impl Nodes {
         (pool.len(), fit)
     }
 
-    /// The node of `role` that serves `key`, none of `avoid`; the error says whether there are any at all.
-    pub(crate) fn place(
-        &mut self,
-        now: Duration,
-        role: i32,
-        key: u64,
-        avoid: [Option<LinkId>; 2],
-    ) -> Result<LinkId, NoPlace> {
+    /// The node that serves this; the error says whether there are any at all.
+    pub(crate) fn place(&mut self, now: Duration, wanted: Wanted<'_>) -> Result<LinkId, NoPlace> {
         self.links.clear();
+        self.members.clear();
         self.candidates.clear();
-        let pool = self.pools.get(&role).map_or(&[][..], Vec::as_slice);
-        for link in pool.iter().copied().filter(|link| !avoid.contains(&Some(*link))) {
+        let pool = self.pools.get(&wanted.role).map_or(&[][..], Vec::as_slice);
+        for link in pool
+            .iter()
+            .copied()
+            .filter(|link| !wanted.avoid.contains(&Some(*link)))
+        {
             let Some(node) = self.nodes.get(&link) else {
                 continue;
             };
-            let weight_permille = node.health.weight_permille(now);
-            if weight_permille > 0 {
-                self.links.push(link);
-                self.candidates.push(Candidate {
-                    node_hash: node.name_hash,
-                    weight_permille,
-                    outstanding: node.outstanding,
-                    full: node.is_full() || node.health.is_full(),
-                });
-            }
+            // One that is tried has one request at a time.
+            let is_busy = node.health.is_tried() && node.outstanding > 0;
+            self.links.push(link);
+            self.members.push(Member {
+                weight: if is_busy { 0 } else { node.weight(now) },
+                weight_whole: node.scaled(1_000),
+                own_zone: node.own_zone,
+                app: node.serves(wanted.app_key),
+                full: node.is_full() || node.health.is_full(),
+            });
         }
-        let link = placement::place(key, &self.candidates)
-            .and_then(|index| self.links.get(index))
+        narrow::narrow(&self.members, &mut self.chosen);
+        for index in &self.chosen {
+            let (member, link) = (&self.members[*index], &self.links[*index]);
+            let Some(node) = self.nodes.get(link) else {
+                continue;
+            };
+            self.candidates.push(Candidate {
+                node_hash: node.name_hash,
+                weight: member.weight,
+                outstanding: node.outstanding,
+                full: member.full,
+            });
+        }
+        let link = placement::place(wanted.key, &self.candidates)
+            .and_then(|index| self.links.get(*self.chosen.get(index)?))
             .copied()
             .ok_or(NoPlace::NobodyFit)?;
         match self.nodes.get(&link) {

@@ -159,7 +159,14 @@ fn record_process_metrics() {
 
 /// Serves the three pages until [`Drain::finish`]: through the whole drain, when they are most wanted.
 pub async fn serve_health(listener: TcpListener, health: Health, drain: Drain) {
-    let routes = health_routes(health, drain.clone()).route("/metrics", get(metrics_page));
+    serve_pages(listener, health, drain, Router::new()).await;
+}
+
+/// The same with pages of the role's own beside the three.
+pub async fn serve_pages(listener: TcpListener, health: Health, drain: Drain, pages: Router) {
+    let routes = health_routes(health, drain.clone())
+        .route("/metrics", get(metrics_page))
+        .merge(pages);
     let until = async move { drain.finished().await };
     http::serve(listener, routes, HttpLimits::default(), until).await;
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use bind::{BindError, bind_tcp};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use drain::Drain;
-pub use health::{Health, Readiness, fold_metrics, serve_health};
+pub use health::{Health, Readiness, fold_metrics, serve_health, serve_pages};
 pub use limits::RawFdLimit;
 pub use tasks::{ShutDownReport, Spawner, Tasks};
 pub use telemetry::{TelemetryConfig, TelemetryError, TelemetryGuard, init_telemetry};

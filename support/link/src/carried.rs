@@ -7,7 +7,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use whimbrel_protocol::cluster::Envelope;
 
 use crate::endpoint::{Admission, Endpoint};
-use crate::handshake::LinkError;
+use crate::error::LinkError;
 use crate::identity::Identity;
 use crate::link::{DownReason, LinkEvent};
 
@@ -115,6 +115,8 @@ mod tests {
             cluster: "c".to_owned(),
             zone: String::new(),
             version_tag: String::new(),
+            app_keys: Vec::new(),
+            capacity: crate::Capacity::ORDINARY,
         }
     }
 

@@ -12,20 +12,23 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_protocol::ids::NodeId;
 
 use crate::backoff::Backoff;
-use crate::handshake::{self, LinkError};
+use crate::error::LinkError;
+use crate::handshake;
 use crate::identity::{ClusterSecret, Identity, LinkId};
 use crate::link::{DownReason, Link, LinkEvent};
 use crate::options::LinkOptions;
+use crate::peers::{Peers, Refused};
+use crate::told::Told;
 use crate::{memory, meter, task, tcp};
 
 /// The pause after accepting failed: out of descriptors, most likely, and trying at once changes nothing.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How often a refusal of one kind is logged loudly: whoever reaches the port can cause them without end.
-const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The pause of a dialler that finds its peer linked by another way, until it looks whether that still is so.
+const LINKED_ELSEWHERE_PAUSE: Duration = Duration::from_secs(5);
 
 /// All links of a node. Clones are the same endpoint. Must be used within a tokio runtime.
 #[derive(Clone)]
@@ -40,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) options: LinkOptions,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     /// One link per node, by name: the guard against two processes of one name, and two links of one pair.
-    peers: Mutex<BTreeMap<NodeId, (LinkId, Incarnation)>>,
+    peers: Mutex<Peers>,
     next_link: AtomicU64,
     handshakes: Mutex<Handshakes>,
     told: Mutex<Told>,
@@ -48,6 +51,8 @@ pub(crate) struct Shared {
     stop: CancellationToken,
     /// Ends what is still there after that.
     kill: CancellationToken,
+    /// A peer has said that a later process has this node's name.
+    taken_over: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -77,6 +82,7 @@ impl Endpoint {
             told: Mutex::default(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
+            taken_over: CancellationToken::new(),
             tasks: TaskTracker::new(),
             options,
         };
@@ -106,9 +112,28 @@ impl Endpoint {
         Ok(bound)
     }
 
-    /// Keeps a link to `address` (host:port): dials, and dials again after jittered pauses, until shut down.
-    pub fn dial(&self, address: String) {
-        self.shared.spawn(dial_again(Arc::clone(&self.shared), address));
+    /// Keeps a link to `address` (host:port): dials, and dials again after jittered pauses, until shut down or told to
+    /// give up.
+    pub fn dial(&self, address: String) -> Dialing {
+        let given_up = self.shared.stop.child_token();
+        let dialing = Dialing {
+            given_up: given_up.clone(),
+        };
+        self.shared
+            .spawn(dial_again(Arc::clone(&self.shared), address, given_up));
+        dialing
+    }
+
+    /// Whether a node of this name is linked.
+    #[must_use]
+    pub fn is_linked(&self, node: &NodeId) -> bool {
+        self.shared.peers().is_linked(node)
+    }
+
+    /// Returns once a peer has said that a later process has this node's name: this one gets no links any more and must
+    /// end.
+    pub async fn taken_over(&self) {
+        self.shared.taken_over.cancelled().await;
     }
 
     /// Links two endpoints of this process.
@@ -129,6 +154,11 @@ impl Endpoint {
             }
             Err(error) => note_refusal(&error, None),
         }
+    }
+
+    /// Returns once the endpoint has been told to shut down.
+    pub async fn stopping(&self) {
+        self.shared.stop.cancelled().await;
     }
 
     /// Returns once the endpoint has been told to shut down and all its tasks have ended.
@@ -153,6 +183,19 @@ impl Endpoint {
     }
 }
 
+/// An address that is dialled. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct Dialing {
+    given_up: CancellationToken,
+}
+
+impl Dialing {
+    /// Dials no more. A link that is up stays until it ends by itself: who works is not cut off for what others say of it.
+    pub fn give_up(&self) {
+        self.given_up.cancel();
+    }
+}
+
 impl Shared {
     fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();
@@ -160,30 +203,27 @@ impl Shared {
             .spawn(async move { kill.run_until_cancelled(task::guarded("link", work)).await });
     }
 
-    /// Whether a link with `peer` would be its only one.
+    /// Whether `peer` may have a link.
     pub(crate) fn may_link(&self, peer: &Identity, address: &str) -> Result<(), LinkError> {
-        match self.peers().get(&peer.node) {
-            None => Ok(()),
-            Some((_, incarnation)) => Err(taken(peer, *incarnation, address)),
-        }
+        self.peers()
+            .judge(peer)
+            .map_err(|refused| refusal(refused, peer, address))
     }
 
-    /// Takes the peer's name for a new link; dropping the admission frees it.
+    /// Takes the peer's name for a new link, and ends the link of an earlier life; dropping the admission frees it.
     pub(crate) fn admit(self: &Arc<Self>, peer: Identity, address: &str) -> Result<Admission, LinkError> {
         let mut peers = self.peers();
-        if let Some((_, incarnation)) = peers.get(&peer.node) {
-            return Err(taken(&peer, *incarnation, address));
-        }
+        peers
+            .judge(&peer)
+            .map_err(|refused| refusal(refused, &peer, address))?;
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        peers.insert(peer.node.clone(), (id, peer.incarnation));
+        let end = self.stop.child_token();
+        let link = Link::new(id, self.identity.role, peer, &self.options, end);
+        let taken_over = peers.admit(link.clone());
         drop(peers);
-        let link = Link::new(
-            id,
-            self.identity.role,
-            peer,
-            &self.options,
-            self.stop.child_token(),
-        );
+        if let Some(earlier) = taken_over {
+            earlier.cut(DownReason::Superseded);
+        }
         Ok(Admission {
             shared: Arc::clone(self),
             link,
@@ -202,11 +242,12 @@ impl Shared {
         let _ = self.events.send(LinkEvent::Down(link.id(), reason)).await;
     }
 
-    /// The error's label, if one of its kind was logged a moment ago.
-    fn told_lately(&self, error: &LinkError) -> Option<&'static str> {
+    /// The error's label, if it was logged not long ago.
+    fn told_lately(&self, error: &LinkError, from: IpAddr) -> Option<&'static str> {
+        let who = error.node().map_or_else(|| from.to_string(), str::to_owned);
         // Nothing under the lock panics half-way, so a poisoned map is whole.
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.lately(error.label(), Instant::now())
+        told.lately(error.label(), who, Instant::now())
             .then_some(error.label())
     }
 
@@ -228,8 +269,8 @@ impl Shared {
         })
     }
 
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, (LinkId, Incarnation)>> {
-        // Nothing under the lock panics half-way, so a poisoned map is whole.
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        // Nothing under the lock panics half-way, so poisoned peers are whole.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -276,24 +317,6 @@ impl Drop for HandshakePlace<'_> {
     }
 }
 
-/// When refusals were last logged loudly, by label.
-#[derive(Debug, Default)]
-struct Told(BTreeMap<&'static str, Instant>);
-
-impl Told {
-    /// Whether one of this kind was logged a moment ago; if not, this one is.
-    fn lately(&mut self, label: &'static str, now: Instant) -> bool {
-        let lately = self
-            .0
-            .get(label)
-            .is_some_and(|at| now.saturating_duration_since(*at) < TELL_AGAIN_AFTER);
-        if !lately {
-            self.0.insert(label, now);
-        }
-        lately
-    }
-}
-
 /// A peer's name, taken for one link.
 pub(crate) struct Admission {
     pub(crate) shared: Arc<Shared>,
@@ -309,16 +332,15 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.link.close();
-        self.shared.peers().remove(&self.link.peer().node);
+        self.shared.peers().free(&self.link.peer().node, self.link.id());
     }
 }
 
-fn taken(peer: &Identity, linked: Incarnation, address: &str) -> LinkError {
-    let (node, address) = (peer.node.to_string(), address.to_owned());
-    if peer.incarnation == linked {
-        LinkError::AlreadyLinked { peer: address, node }
-    } else {
-        LinkError::DuplicateNode { peer: address, node }
+fn refusal(refused: Refused, peer: &Identity, address: &str) -> LinkError {
+    let (node, peer) = (peer.node.to_string(), address.to_owned());
+    match refused {
+        Refused::AlreadyLinked => LinkError::AlreadyLinked { peer, node },
+        Refused::Superseded => LinkError::EarlierLife { peer, node },
     }
 }
 
@@ -357,28 +379,29 @@ async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
             tracing::info!(peer = %admission.link().peer(), %from, "link up");
             tcp::carry(&shared, connection, admission).await;
         }
-        Err(error) => note_refusal(&error, shared.told_lately(&error)),
+        Err(error) => note_refusal(&error, shared.told_lately(&error, address)),
     }
 }
 
 /// A node that is dialled this long in vain without ever having been there is worth a warning.
 const START_GRACE: Duration = Duration::from_secs(5);
 
-async fn dial_again(shared: Arc<Shared>, address: String) {
+async fn dial_again(shared: Arc<Shared>, address: String, given_up: CancellationToken) {
     let options = &shared.options;
     let mut backoff = Backoff::new(options.redial_min, options.redial_max);
     let mut last_failure = None;
     let (began, mut was_up) = (Instant::now(), false);
-    while !shared.stop.is_cancelled() {
+    while !given_up.is_cancelled() && !shared.taken_over.is_cancelled() {
         let dialled = tokio::select! {
             dialled = tcp::dial(&shared, &address) => dialled,
-            () = shared.stop.cancelled() => return,
+            () = given_up.cancelled() => return,
         };
         let admitted = dialled.and_then(|(connection, peer)| {
             shared
                 .admit(peer, &address)
                 .map(|admission| (connection, admission))
         });
+        let mut pause = backoff.pause(&mut rand::rng());
         match admitted {
             Ok((connection, admission)) => {
                 tracing::info!(peer = %admission.link().peer(), %address, "link up");
@@ -397,12 +420,18 @@ async fn dial_again(shared: Arc<Shared>, address: String) {
             Err(error) => {
                 note_refusal(&error, last_failure);
                 last_failure = Some(error.label());
+                match error {
+                    LinkError::Superseded { .. } => shared.taken_over.cancel(),
+                    // Whoever made that link dials again at once when it goes down.
+                    LinkError::AlreadyLinked { .. } => pause = LINKED_ELSEWHERE_PAUSE.min(pause * 16),
+                    _ => {}
+                }
             }
         }
-        let pause = backoff.pause(&mut rand::rng());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shared.stop.cancelled() => return,
+            () = given_up.cancelled() => return,
+            () = shared.taken_over.cancelled() => return,
         }
     }
 }
@@ -438,15 +467,5 @@ mod tests {
             handshakes.end(address);
         }
         assert!(handshakes.by_address.is_empty(), "nothing is kept of who is done");
-    }
-
-    #[test]
-    fn refusals_of_one_kind_are_logged_loudly_once_a_second() {
-        let (mut told, start) = (Told::default(), Instant::now());
-        let told_at: Vec<u64> = (0..30_u64)
-            .filter(|tenth| !told.lately("not_a_link", start + Duration::from_millis(100 * tenth)))
-            .collect();
-        assert_eq!(told_at, [0, 10, 20]);
-        assert!(!told.lately("wrong_secret", start), "another kind is news");
     }
 }

@@ -10,13 +10,12 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::net::SocketAddr;
-
 use prost::Message as _;
 use whimbrel_protocol::cluster::LinkHello;
 use whimbrel_protocol::noise::{self, NotAuthentic};
 use whimbrel_protocol::{Entropy, SessionKeys, Suite};
 
+use crate::error::LinkError;
 use crate::identity::{ClusterSecret, Identity};
 
 /// The version of this handshake and of what follows it. 1: the first.
@@ -29,162 +28,15 @@ const SUITE: Suite = Suite::AesGcm;
 pub(crate) const HELLO_HEADER_LEN: usize = 8;
 /// Bytes before an answer's body.
 pub(crate) const ANSWER_HEADER_LEN: usize = 3;
-/// Bytes of the longest Noise message here: a hello's five texts and their tag fit twice.
-pub(crate) const MESSAGE_LEN_MAX: usize = 1_024;
+/// Bytes of the longest Noise message here: a hello's five texts, its app keys and their tag fit, with room for as much
+/// again that later versions may say.
+pub(crate) const MESSAGE_LEN_MAX: usize = 4_096;
 
 const ACCEPTED: u8 = 1;
 const REFUSED: u8 = 2;
 const REFUSED_VERSION: u8 = 1;
 const REFUSED_SECRET: u8 = 2;
 const REFUSED_BUSY: u8 = 3;
-
-/// Why two nodes have no link. Logged once, where it is found; `peer` is always the other end's address.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The address cannot be listened on.
-    #[error("cannot listen for links on {address}: {source}; free the port or set another link address")]
-    Listen {
-        /// The address asked for.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The connection could not be made or broke.
-    #[error("no link to {peer}: {source}; is the node running, and the address right?")]
-    Io {
-        /// The other end.
-        peer: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It took too long.
-    #[error(
-        "no link to {peer}: it did not finish the handshake within {timeout_ms} ms; is the address that of a Whimbrel link?"
-    )]
-    TimedOut {
-        /// The other end.
-        peer: String,
-        /// The bound.
-        timeout_ms: u128,
-    },
-    /// Not Whimbrel, or not a link.
-    #[error(
-        "{peer} does not speak Whimbrel's link protocol; check that the address is a link address, not a client or HTTP one"
-    )]
-    NotALink {
-        /// The other end.
-        peer: String,
-    },
-    /// Another version.
-    #[error(
-        "{peer} does not speak link version {ours} (hint: {theirs}); run versions that are at most one apart"
-    )]
-    Version {
-        /// The other end.
-        peer: String,
-        /// Ours.
-        ours: u8,
-        /// Theirs, as far as known.
-        theirs: String,
-    },
-    /// Another secret.
-    #[error("{peer} has another cluster secret; give every node of the cluster the same secret file")]
-    WrongSecret {
-        /// The other end.
-        peer: String,
-    },
-    /// Another cluster.
-    #[error(
-        "{peer} is node {node} of cluster {theirs:?}, this is cluster {ours:?}; correct the address or the cluster name"
-    )]
-    WrongCluster {
-        /// The other end.
-        peer: String,
-        /// Its name.
-        node: String,
-        /// Its cluster.
-        theirs: String,
-        /// Ours.
-        ours: String,
-    },
-    /// A node of that name is linked already.
-    #[error(
-        "{peer} calls itself {node}, and another process of that name is linked; give each node a name of its own"
-    )]
-    DuplicateNode {
-        /// The other end.
-        peer: String,
-        /// The name.
-        node: String,
-    },
-    /// The two nodes have a link already.
-    #[error("{peer} is node {node}, which is linked already; one address per node is enough")]
-    AlreadyLinked {
-        /// The other end.
-        peer: String,
-        /// The name.
-        node: String,
-    },
-    /// A node reached itself.
-    #[error("{peer} is this node ({node}) itself; take it out of the list of nodes to link to")]
-    Itself {
-        /// The other end.
-        peer: String,
-        /// The name.
-        node: String,
-    },
-    /// The other end shakes too many hands.
-    #[error("{peer} is busy with other handshakes; it is tried again")]
-    Busy {
-        /// The other end.
-        peer: String,
-    },
-    /// The other end refuses this node.
-    #[error("{peer} refused the link: {refusal}")]
-    Refused {
-        /// The other end.
-        peer: String,
-        /// Its words, authenticated.
-        refusal: String,
-    },
-    /// The other end introduces itself with nonsense.
-    #[error("{peer} introduces itself with nonsense: {reason}")]
-    Malformed {
-        /// The other end.
-        peer: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-impl LinkError {
-    /// The label it is counted under.
-    pub(crate) fn label(&self) -> &'static str {
-        match self {
-            Self::Listen { .. } => "listen",
-            Self::Io { .. } => "io",
-            Self::TimedOut { .. } => "timed_out",
-            Self::NotALink { .. } => "not_a_link",
-            Self::Version { .. } => "version",
-            Self::WrongSecret { .. } => "wrong_secret",
-            Self::WrongCluster { .. } => "wrong_cluster",
-            Self::DuplicateNode { .. } => "duplicate_node",
-            Self::AlreadyLinked { .. } => "already_linked",
-            Self::Itself { .. } => "itself",
-            Self::Busy { .. } => "busy",
-            Self::Refused { .. } => "refused",
-            Self::Malformed { .. } => "malformed",
-        }
-    }
-
-    /// Whether it is of the kind that passes by itself while nodes come and go.
-    pub(crate) fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Io { .. } | Self::AlreadyLinked { .. } | Self::Busy { .. } | Self::TimedOut { .. }
-        )
-    }
-}
 
 /// The dialling end between hello and answer.
 pub(crate) struct Dialer {
@@ -229,6 +81,11 @@ impl Dialer {
                 peer: peer.to_owned(),
                 node: identity.node.to_string(),
             })
+        } else if refusal == SUPERSEDED {
+            Err(LinkError::Superseded {
+                peer: peer.to_owned(),
+                node: own.node.to_string(),
+            })
         } else {
             Err(LinkError::Refused {
                 peer: peer.to_owned(),
@@ -240,6 +97,8 @@ impl Dialer {
 
 /// The refusal a dialler passes over in silence: both ends dialled, and the other connection was first.
 pub(crate) const ALREADY_LINKED: &str = "already linked";
+/// The refusal of a process whose name a later one has.
+pub(crate) const SUPERSEDED: &str = "superseded";
 
 /// A connection that gets no link.
 #[derive(Debug)]
@@ -447,6 +306,8 @@ mod tests {
             cluster: cluster.to_owned(),
             zone: "zone-a".to_owned(),
             version_tag: String::new(),
+            app_keys: Vec::new(),
+            capacity: crate::Capacity::ORDINARY,
         }
     }
 
@@ -519,6 +380,10 @@ mod tests {
         assert!(matches!(
             meet(&a, &b, Some(ALREADY_LINKED)),
             Err(LinkError::AlreadyLinked { .. })
+        ));
+        assert!(matches!(
+            meet(&a, &b, Some(SUPERSEDED)),
+            Err(LinkError::Superseded { node, .. }) if node == "a"
         ));
         let error = meet(&a, &b, Some("no room")).err().unwrap();
         assert!(error.to_string().ends_with("no room"), "{error}");

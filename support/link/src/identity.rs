@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use whimbrel_protocol::cluster::{LinkHello, Role};
-use whimbrel_protocol::ids::{IdError, Incarnation, NodeId};
+use whimbrel_protocol::ids::{AppKey, IdError, Incarnation, NodeId};
 use whimbrel_protocol::{Entropy as _, SystemEntropy};
 use zeroize::Zeroizing;
 
 /// Bytes of the longest cluster name, zone or version tag.
 pub(crate) const LABEL_LEN_MAX: usize = 64;
+/// Apps one node may be kept for: a cluster of an app's own has one, a few small apps may share one. All fit a hello.
+pub const APP_KEYS_MAX: usize = 32;
 
 /// A node as its links introduce it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,64 @@ pub struct Identity {
     pub zone: String,
     /// Which version it runs, for gray releases; may be empty.
     pub version_tag: String,
+    /// The apps it is kept for, at most [`APP_KEYS_MAX`]; none: it serves all.
+    pub app_keys: Vec<AppKey>,
+    /// How much it can do.
+    pub capacity: Capacity,
+}
+
+/// How much a node can do, beside an ordinary one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Capacity(u32);
+
+/// A number is not a capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a capacity of {percent} percent is out of bounds: give 1 to {}, where 100 is an ordinary node",
+    Capacity::PERCENT_MAX
+)]
+pub struct CapacityError {
+    /// What was given.
+    pub percent: u32,
+}
+
+impl Capacity {
+    /// A node like the others.
+    pub const ORDINARY: Self = Self(100);
+    /// A hundred ordinary nodes: beyond, somebody has mistaken the unit.
+    pub const PERCENT_MAX: u32 = 10_000;
+
+    /// So many percent of an ordinary node.
+    ///
+    /// # Errors
+    /// When it is 0 or more than [`Capacity::PERCENT_MAX`].
+    pub fn from_percent(percent: u32) -> Result<Self, CapacityError> {
+        if percent == 0 || percent > Self::PERCENT_MAX {
+            return Err(CapacityError { percent });
+        }
+        Ok(Self(percent))
+    }
+
+    /// What a peer says, where 0 says nothing and what is out of bounds is taken for the bound.
+    #[must_use]
+    pub fn of_peer(percent: u32) -> Self {
+        match percent {
+            0 => Self::ORDINARY,
+            percent => Self(percent.min(Self::PERCENT_MAX)),
+        }
+    }
+
+    /// Percent of an ordinary node, 1 to [`Capacity::PERCENT_MAX`].
+    #[must_use]
+    pub fn percent(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self::ORDINARY
+    }
 }
 
 /// Why a hello does not introduce a node.
@@ -37,6 +97,8 @@ pub(crate) enum IdentityError {
     Role(i32),
     #[error("{what} is {len} bytes long: at most {LABEL_LEN_MAX} are allowed")]
     Label { what: &'static str, len: usize },
+    #[error("it is kept for {0} apps: at most {APP_KEYS_MAX} are allowed")]
+    AppKeys(usize),
 }
 
 impl Identity {
@@ -51,6 +113,8 @@ impl Identity {
             zone: self.zone.clone(),
             version_tag: self.version_tag.clone(),
             refusal: String::new(),
+            app_keys: self.app_keys.iter().map(|key| key.as_str().to_owned()).collect(),
+            capacity_percent: self.capacity.percent(),
         }
     }
 
@@ -72,7 +136,13 @@ impl Identity {
                 });
             }
         }
+        if hello.app_keys.len() > APP_KEYS_MAX {
+            return Err(IdentityError::AppKeys(hello.app_keys.len()));
+        }
+        let app_keys = hello.app_keys.iter().map(|key| AppKey::new(key));
         Ok(Self {
+            app_keys: app_keys.collect::<Result<_, _>>()?,
+            capacity: Capacity::of_peer(hello.capacity_percent),
             node: NodeId::new(&hello.node)?,
             role: role.ok_or(IdentityError::Role(hello.role))?,
             incarnation: Incarnation(hello.incarnation),
@@ -196,9 +266,13 @@ mod tests {
             cluster: "test".to_owned(),
             zone: String::new(),
             version_tag: String::new(),
+            app_keys: vec![AppKey::new("acme").unwrap()],
+            capacity: Capacity::from_percent(250).unwrap(),
         };
         assert_eq!(Identity::from_hello(good.to_hello(1)), Ok(good.clone()));
-        let spoilt: [fn(&mut LinkHello); 4] = [
+        let spoilt: [fn(&mut LinkHello); 6] = [
+            |hello| hello.app_keys = vec!["Not an app".to_owned()],
+            |hello| hello.app_keys = vec!["app".to_owned(); APP_KEYS_MAX + 1],
             |hello| hello.node = "Not a name".to_owned(),
             |hello| hello.role = 0,
             |hello| hello.role = 99,
@@ -208,6 +282,18 @@ mod tests {
             let mut hello = good.to_hello(1);
             spoil(&mut hello);
             assert!(Identity::from_hello(hello).is_err());
+        }
+        let older = LinkHello {
+            capacity_percent: 0,
+            ..good.to_hello(1)
+        };
+        assert_eq!(
+            Identity::from_hello(older).unwrap().capacity,
+            Capacity::ORDINARY,
+            "a node that does not say"
+        );
+        for percent in [0, Capacity::PERCENT_MAX + 1] {
+            assert!(Capacity::from_percent(percent).is_err());
         }
     }
 }

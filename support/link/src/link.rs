@@ -1,6 +1,6 @@
 //! One link as both its users and its tasks see it: a peer, an out-queue, what writes it out, and whether it is still up.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -46,6 +46,9 @@ pub enum DownReason {
     /// What came was not what a peer of this version and secret sends.
     #[error("the peer sent something unreadable: {0}")]
     Unreadable(String),
+    /// A later process of the peer's name has a link.
+    #[error("a later process of that name has taken the peer's place")]
+    Superseded,
     /// This endpoint shuts down.
     #[error("this endpoint is shutting down")]
     ShutDown,
@@ -89,6 +92,9 @@ struct Shared {
     filled: Notify,
     /// Ends the link's tasks.
     end: CancellationToken,
+    /// Ends them at once, and why.
+    cut: CancellationToken,
+    cut_for: OnceLock<DownReason>,
     meter: Meter,
 }
 
@@ -121,6 +127,8 @@ impl Link {
             writer: Mutex::new(None),
             filled: Notify::new(),
             end,
+            cut: CancellationToken::new(),
+            cut_for: OnceLock::new(),
             meter,
         }))
     }
@@ -277,6 +285,20 @@ impl Link {
         let mut out = self.out();
         out.open = false;
         out.queue.clear();
+    }
+
+    /// Ends the link at once, whatever waits.
+    pub(crate) fn cut(&self, reason: DownReason) {
+        self.close();
+        // The first reason stands.
+        let _ = self.0.cut_for.set(reason);
+        self.0.cut.cancel();
+    }
+
+    /// Returns when the link has been cut, with the reason.
+    pub(crate) async fn is_cut(&self) -> DownReason {
+        self.0.cut.cancelled().await;
+        self.0.cut_for.get().cloned().unwrap_or(DownReason::ShutDown)
     }
 
     /// Ends when the link shall end.

@@ -32,6 +32,7 @@ async fn deliver(shared: &Shared, own: &Link, peer: &Link) -> DownReason {
         if burst.is_empty() {
             tokio::select! {
                 () = peer.filled() => {}
+                reason = own.is_cut() => return reason,
                 () = own.end().cancelled() => return DownReason::ShutDown,
                 () = peer.end().cancelled() => {
                     peer.seal();

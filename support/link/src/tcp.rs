@@ -15,8 +15,9 @@ use whimbrel_protocol::{SessionKeys, Side, SystemEntropy};
 
 use crate::codec::{self, Decoder};
 use crate::endpoint::{Admission, Shared};
+use crate::error::LinkError;
 use crate::handshake::{
-    self, ALREADY_LINKED, ANSWER_HEADER_LEN, Acceptor, Dialer, HELLO_HEADER_LEN, HelloHeader, LinkError,
+    self, ALREADY_LINKED, ANSWER_HEADER_LEN, Acceptor, Dialer, HELLO_HEADER_LEN, HelloHeader, SUPERSEDED,
 };
 use crate::identity::Identity;
 use crate::link::{DownReason, Link, LinkEvent};
@@ -37,7 +38,7 @@ const LINGER_BYTES: u64 = 4_096;
 /// A connection whose ends know each other.
 pub(crate) struct Connection {
     reader: Reader,
-    writer: Writer,
+    pub(crate) writer: Writer,
 }
 
 /// Shakes hands on a connection this node made.
@@ -100,6 +101,7 @@ pub(crate) async fn accept(
             Err(error) => {
                 let refusal = match &error {
                     LinkError::AlreadyLinked { .. } => ALREADY_LINKED.to_owned(),
+                    LinkError::EarlierLife { .. } => SUPERSEDED.to_owned(),
                     error => error.to_string(),
                 };
                 let (answer, _) = acceptor.answer(&shared.identity, Some(&refusal));
@@ -136,6 +138,7 @@ pub(crate) async fn carry(shared: &Shared, connection: Connection, admission: Ad
     let reason = tokio::select! {
         reason = read_all(shared, &link, &mut reader) => reason,
         reason = write_all(shared, &link, half) => reason,
+        reason = link.is_cut() => reason,
     };
     link.close();
     // With the last of its halves the socket's direction ends, which tells the peer.
@@ -302,6 +305,12 @@ impl Writer {
     /// When something was last written.
     pub(crate) fn last_write(&self) -> Instant {
         self.last_write
+    }
+
+    /// What no node of this version would send.
+    #[cfg(test)]
+    pub(crate) fn append_raw(&mut self, bytes: &[u8]) {
+        self.plaintext.extend_from_slice(bytes);
     }
 
     pub(crate) fn append_keepalive(&mut self) {

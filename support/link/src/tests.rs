@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use whimbrel_protocol::cluster::{Envelope, Priority, Role};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
-use crate::handshake::LinkError;
+use crate::error::LinkError;
 use crate::identity::{ClusterSecret, Identity};
 use crate::link::{DownReason, Link, LinkEvent, SendError};
 use crate::options::LinkOptions;
@@ -32,6 +32,8 @@ fn identity(node: &str, incarnation: u64) -> Identity {
         cluster: "test".to_owned(),
         zone: String::new(),
         version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: crate::Capacity::ORDINARY,
     }
 }
 
@@ -226,7 +228,7 @@ async fn what_was_queued_is_written_before_an_endpoint_ends() {
 }
 
 #[tokio::test]
-async fn another_secret_cluster_or_name_twin_is_refused_with_the_reason() {
+async fn another_secret_or_cluster_or_a_second_link_is_refused_with_the_reason() {
     let (a, mut at_a) = endpoint("a");
     let address = listen(&a).await.to_string();
     let (b, mut at_b) = endpoint("b");
@@ -248,8 +250,6 @@ async fn another_secret_cluster_or_name_twin_is_refused_with_the_reason() {
     };
     let error = refused(elsewhere, secret.clone()).await;
     assert!(matches!(error, LinkError::WrongCluster { .. }), "{error}");
-    let error = refused(identity("b", 2), secret.clone()).await;
-    assert!(error.to_string().contains("a name of its own"), "{error}");
     let error = refused(identity("b", 1), secret.clone()).await;
     assert!(matches!(error, LinkError::AlreadyLinked { .. }), "{error}");
     let error = refused(identity("a", 1), secret.clone()).await;
@@ -261,6 +261,101 @@ async fn another_secret_cluster_or_name_twin_is_refused_with_the_reason() {
     up(&mut at_c).await.try_send(envelope(1, 1)).unwrap();
     up(&mut at_a).await;
     assert_eq!(frame(&mut at_a).await, envelope(1, 1));
+}
+
+#[tokio::test]
+async fn a_later_process_takes_the_name_over_and_the_earlier_is_told_so() {
+    let secret = || ClusterSecret::from_bytes([7; 32]);
+    for in_memory in [false, true] {
+        let (a, mut at_a) = endpoint_with("a", quick());
+        let address = listen(&a).await.to_string();
+        let join = |b: &Endpoint| {
+            if in_memory {
+                Endpoint::connect_in_memory(&a, b);
+            } else {
+                b.dial(address.clone());
+            }
+        };
+        let (earlier, mut at_earlier) = Endpoint::with_options(identity("b", 1), secret(), quick());
+        join(&earlier);
+        let old = up(&mut at_a).await;
+        up(&mut at_earlier).await;
+        let (later, mut at_later) = Endpoint::with_options(identity("b", 2), secret(), quick());
+        join(&later);
+        up(&mut at_later).await;
+        let mut new = None;
+        let mut reason = None;
+        while new.is_none() || reason.is_none() {
+            match tokio::time::timeout(PATIENCE, at_a.recv())
+                .await
+                .unwrap()
+                .unwrap()
+            {
+                LinkEvent::Up(link) => new = Some(link),
+                LinkEvent::Down(id, why) if id == old.id() => reason = Some(why),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(reason, Some(DownReason::Superseded), "in memory: {in_memory}");
+        assert!(matches!(old.try_send(envelope(1, 1)), Err(SendError::Closed(_))));
+        new.unwrap().try_send(envelope(7, 1)).unwrap();
+        assert_eq!(frame(&mut at_later).await.id, 7);
+        if !in_memory {
+            // It dials again, and is told.
+            tokio::time::timeout(PATIENCE, earlier.taken_over())
+                .await
+                .unwrap();
+            let error = tcp::dial(&earlier.shared, &address).await.err().unwrap();
+            assert!(error.to_string().contains("must end or be renamed"), "{error}");
+        }
+        let (newest, _events) = Endpoint::with_options(identity("b", 1), secret(), quick());
+        assert!(
+            matches!(
+                a.shared.may_link(newest.identity(), "b"),
+                Err(LinkError::EarlierLife { .. })
+            ),
+            "the earlier life stays out"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_over_the_bound_ends_the_link_at_its_receiver_and_nothing_else() {
+    let ((a, mut at_a), (b, _at_b), (c, mut at_c)) = (endpoint("a"), endpoint("b"), endpoint("c"));
+    let address = listen(&a).await.to_string();
+    c.dial(address.clone());
+    up(&mut at_c).await;
+    up(&mut at_a).await;
+    // A node that does not keep the bound: 16 MiB are announced, and memory for them is never taken.
+    let (mut connection, _) = tcp::dial(&b.shared, &address).await.unwrap();
+    up(&mut at_a).await;
+    connection.writer.append_raw(&[1, 0, 0, 0]);
+    connection.writer.write_burst(&[]).unwrap();
+    let reason = down(&mut at_a).await;
+    assert!(
+        matches!(&reason, DownReason::Unreadable(why) if why.contains("16777216 bytes is over the bound")),
+        "{reason}"
+    );
+    // The others go on.
+    assert!(a.is_linked(&identity("c", 1).node) && !a.is_linked(&identity("b", 1).node));
+}
+
+#[tokio::test]
+async fn an_address_that_is_given_up_is_dialled_no_more_and_a_link_that_works_stays() {
+    let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", quick()), endpoint_with("b", quick()));
+    let address = listen(&a).await;
+    let dialing = b.dial(address.to_string());
+    up(&mut at_a).await;
+    let to_a = up(&mut at_b).await;
+    dialing.give_up();
+    to_a.try_send(envelope(1, 1)).unwrap();
+    assert_eq!(frame(&mut at_a).await.id, 1);
+    a.shut_down().await;
+    down(&mut at_b).await;
+    // Whoever listens there now hears nothing.
+    let next = TcpListener::bind(address).await.unwrap();
+    let dialled = tokio::time::timeout(quick().redial_max * 20, next.accept()).await;
+    assert!(dialled.is_err());
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //!
 //! - [`MemoryRegistry`] keeps everything in one process (its *home*, a router).
 //! - [`LinkRegistry`] reaches that home from the other processes; [`serve`] answers it there.
+//! - [`follow_routers`] has an endpoint dial the routers that a registry knows.
 //! - [`conformance`] holds every backend to the same behaviour.
 //! - [`rendezvous`] is how those who know the same nodes agree which of them a key belongs to.
 //!
@@ -14,6 +15,7 @@
 
 pub mod conformance;
 mod core;
+mod discovery;
 mod memory;
 mod place;
 mod remote;
@@ -24,11 +26,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use whimbrel_link::Identity;
 pub use whimbrel_protocol::cluster::{
     NodeLease, Role, RoomCount, RoomCounts, RoomKey, RoomOnGateway, SessionHandle, SessionRecord, UserKey,
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
+pub use self::discovery::follow_routers;
 pub use self::memory::{MemoryRegistry, MonotonicClock};
 pub use self::remote::LinkRegistry;
 pub use self::served::serve;
@@ -49,6 +53,26 @@ pub const NODES_MAX: usize = 4_096;
 pub const LEASELESS_GRACE: Duration = Duration::from_secs(30);
 /// The longest time to live a lease may ask for.
 pub const LEASE_TTL_MAX: Duration = Duration::from_secs(300);
+
+/// A lease that says what a node's links say of it, for its role to complete.
+#[must_use]
+pub fn lease_of(identity: &Identity, ttl: Duration) -> NodeLease {
+    NodeLease {
+        node: identity.node.as_str().to_owned(),
+        role: identity.role.into(),
+        incarnation: identity.incarnation.0,
+        zone: identity.zone.clone(),
+        version_tag: identity.version_tag.clone(),
+        app_keys: identity
+            .app_keys
+            .iter()
+            .map(|key| key.as_str().to_owned())
+            .collect(),
+        capacity_percent: identity.capacity.percent(),
+        ttl_ms: u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX),
+        ..NodeLease::default()
+    }
+}
 
 /// What a registration came to.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@
 //! Only the draw is here. Which nodes take part, and what else counts, is for those who place: the router for requests,
 //! app-service for users and for what dead nodes left.
 
-/// The weight of a node that shall have a full share.
+/// The weight of an ordinary node that shall have a full share.
 pub const FULL_WEIGHT_PERMILLE: u32 = 1_000;
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood, 2014): every bit of the input reaches every bit of the output.
@@ -20,7 +20,7 @@ pub fn mix(value: u64) -> u64 {
 }
 
 /// What the node with this hash of its name (CityHash) draws for `key`; the least of all wins. Exponentially distributed with the weight
-/// (1 to [`FULL_WEIGHT_PERMILLE`]) as its rate, so that nodes win in proportion.
+/// (at least 1; of an ordinary node [`FULL_WEIGHT_PERMILLE`]) as its rate, so that nodes win in proportion.
 #[must_use]
 pub fn draw(key: u64, node_hash: u64, weight_permille: u32) -> f64 {
     // 53 bits, in the middle of their steps so that neither 0 nor 1 occurs.

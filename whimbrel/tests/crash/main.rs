@@ -25,7 +25,10 @@ use support::Mode;
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// What one sends another crosses from one gateway to the other for about half of them.
-const TWO_GATEWAYS: Mode = Mode::Processes { gateways: 2 };
+const TWO_GATEWAYS: Mode = Mode::Processes {
+    gateways: 2,
+    routers: 1,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_one_process_breaks_no_promise() {

@@ -68,7 +68,11 @@ async fn without_a_plant_nothing_is_found_between_processes() {
         Kill(Target::SecondGateway),
         Stop(Target::Role("app-service"), Duration::from_secs(2)),
     ];
-    run::run(Mode::Processes { gateways: 2 }, &faults).await;
+    let mode = Mode::Processes {
+        gateways: 2,
+        routers: 1,
+    };
+    run::run(mode, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +142,10 @@ async fn a_registration_after_the_sync_is_found() {
     is_found(
         "registration-after-sync",
         &[Invariant::ReachesHead],
-        Mode::Processes { gateways: 1 },
+        Mode::Processes {
+            gateways: 1,
+            routers: 1,
+        },
         &[Kill(Target::Role("gateway"))],
         AFTER_THE_SWEEPER,
     )

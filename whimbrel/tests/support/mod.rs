@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) enum Mode {
     /// All in one, over in-memory links.
     OneProcess,
-    /// One each, supervised, over loopback TCP, and so many gateways.
-    Processes { gateways: u16 },
+    /// One each, supervised, over loopback TCP, and so many gateways and routers.
+    Processes { gateways: u16, routers: u16 },
 }
 
 /// `whimbrel standalone`, running. Killed when dropped.
@@ -55,11 +55,10 @@ impl Standalone {
         command.arg("standalone").arg("--data").arg(folder.join("data"));
         command.arg("--ready-file").arg(&ready_file);
         command.arg("--port-base").arg(port_base.to_string());
-        if let Mode::Processes { gateways } = mode {
-            command
-                .arg("--processes")
-                .arg("--gateways")
-                .arg(gateways.to_string());
+        if let Mode::Processes { gateways, routers } = mode {
+            command.arg("--processes");
+            command.arg("--gateways").arg(gateways.to_string());
+            command.arg("--routers").arg(routers.to_string());
         }
         let child = command
             .envs(environment.iter().cloned())

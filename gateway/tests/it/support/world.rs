@@ -312,6 +312,8 @@ fn identity(node: &str, role: Role, incarnation: u64) -> Identity {
         cluster: "test".to_owned(),
         zone: String::new(),
         version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: whimbrel_link::Capacity::ORDINARY,
     }
 }
 

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod model;
+mod pools;
 
+use super::refusal::UNAVAILABLE_RETRY_AFTER_MS;
 use super::*;
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
@@ -22,6 +24,8 @@ fn identity(name: &str, role: Role) -> Identity {
         cluster: "test".to_owned(),
         zone: String::new(),
         version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: whimbrel_link::Capacity::ORDINARY,
     }
 }
 
@@ -72,7 +76,10 @@ impl World {
     }
 
     fn with(config: RouterConfig, serves_registry: bool) -> Self {
-        let core = Core::new(config, ROUTER.to_owned(), serves_registry);
+        Self::of(Core::new(config, identity(ROUTER, Role::Router), serves_registry))
+    }
+
+    fn of(core: Core) -> Self {
         Self {
             core,
             now: Duration::from_secs(1_000),
@@ -93,8 +100,12 @@ impl World {
     }
 
     fn up(&mut self, link: u64, name: &str, role: Role) {
+        self.up_as(link, identity(name, role));
+    }
+
+    fn up_as(&mut self, link: u64, identity: Identity) {
         self.core
-            .handle_link_up(self.now, LinkId(link), identity(name, role), &mut self.out);
+            .handle_link_up(self.now, LinkId(link), identity, &mut self.out);
     }
 
     fn down(&mut self, link: u64) {
@@ -458,6 +469,19 @@ fn a_full_link_sends_the_request_elsewhere_and_then_refuses_it() {
     );
     let told = world.assert_told(1, 42, Status::Overloaded);
     assert!(told.retry_after_ms > 0);
+}
+
+#[test]
+fn what_no_link_carries_is_refused_for_good_and_tried_nowhere_else() {
+    let mut world = World::with_apps(2);
+    world.frame(1, request(42));
+    let (first, passed) = world.sent_one();
+    let (now, link) = (world.now, LinkId(first));
+    world
+        .core
+        .handle_send_failed(now, link, &passed, SendFailure::TooLarge, &mut world.out);
+    world.assert_told(1, 42, Status::BadRequest);
+    assert_eq!(world.core.pending(), 0);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The uplink's table: which routers are there, which requests are out on which of them. Pure; `now`, randomness and
 //! the way out are handed in.
 //!
-//! A request goes to the less busy of two routers drawn at random. When that router goes away, or has nobody to serve
-//! the request, it is sent once more through another. What is sent again carries `hops` 1: a router may have passed it
+//! A request goes to the less busy of two routers drawn at random, of the own zone while it has any that can serve. When
+//! that router goes away, or has nobody to serve the request, it is sent once more through another. What is sent again carries `hops` 1: a router may have passed it
 //! on already, so the next one does not retry it on its own account.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ pub(crate) type Outlet<'a> = dyn FnMut(LinkId, Envelope) -> Result<(), SendError
 #[derive(Debug)]
 pub(crate) struct Core<D> {
     routers: BTreeMap<LinkId, RouterState>,
-    /// The routers to use: those that are not draining, or all when all are.
+    /// The routers to use: those of the own zone that can serve, else all that can, else all.
     usable: Vec<LinkId>,
     pending: BTreeMap<u64, Pending<D>>,
     deadlines: BTreeSet<(Duration, u64)>,
@@ -40,6 +40,7 @@ pub(crate) struct Core<D> {
 #[derive(Debug)]
 struct RouterState {
     node: NodeId,
+    own_zone: bool,
     outstanding: usize,
     ready: bool,
 }
@@ -80,11 +81,12 @@ impl<D> Core<D> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    pub(crate) fn handle_router_up(&mut self, link: LinkId, node: NodeId) {
+    pub(crate) fn handle_router_up(&mut self, link: LinkId, node: NodeId, own_zone: bool) {
         self.routers.insert(
             link,
             RouterState {
                 node,
+                own_zone,
                 outstanding: 0,
                 ready: true,
             },
@@ -295,7 +297,14 @@ impl<D> Core<D> {
         {
             return (Some(*addressed.0).filter(|link| Some(*link) != avoid), None);
         }
-        let others = || self.usable.iter().copied().filter(|link| Some(*link) != avoid);
+        let mut pool = self.usable.as_slice();
+        let all: Vec<LinkId>;
+        if pool.iter().all(|link| Some(*link) == avoid) {
+            // Sent again: the only router of the own zone has failed it, and another zone's may not.
+            all = self.routers.keys().copied().collect();
+            pool = &all;
+        }
+        let others = || pool.iter().copied().filter(|link| Some(*link) != avoid);
         let count = others().count();
         if count < 2 {
             return (others().next(), None);
@@ -332,10 +341,17 @@ impl<D> Core<D> {
     }
 
     fn refresh_usable(&mut self) {
-        let ready = |(link, router): (&LinkId, &RouterState)| router.ready.then_some(*link);
-        self.usable = self.routers.iter().filter_map(ready).collect();
-        if self.usable.is_empty() {
-            self.usable = self.routers.keys().copied().collect();
+        let levels: [fn(&RouterState) -> bool; 3] = [
+            |router| router.ready && router.own_zone,
+            |router| router.ready,
+            |_| true,
+        ];
+        for level in levels {
+            let of_level = |(link, router): (&LinkId, &RouterState)| level(router).then_some(*link);
+            self.usable = self.routers.iter().filter_map(of_level).collect();
+            if !self.usable.is_empty() {
+                return;
+            }
         }
     }
 }
@@ -370,7 +386,8 @@ mod tests {
         fn new(routers: u64) -> Self {
             let mut core = Core::new();
             for router in 1..=routers {
-                core.handle_router_up(LinkId(router), NodeId::new(&format!("router-{router}")).unwrap());
+                let node = NodeId::new(&format!("router-{router}")).unwrap();
+                core.handle_router_up(LinkId(router), node, false);
             }
             Self {
                 core,
@@ -542,6 +559,32 @@ mod tests {
             world.submit("", "a");
         }
         assert!(world.sent.iter().any(|(link, _)| *link == 1));
+    }
+
+    #[test]
+    fn routers_of_the_own_zone_come_first_and_the_others_step_in() {
+        let mut world = World::new(2);
+        let near = NodeId::new("router-3").unwrap();
+        world.core.handle_router_up(LinkId(3), near, true);
+        for _ in 0..20 {
+            world.submit("", "a");
+        }
+        assert!(world.sent.iter().all(|(link, _)| *link == 3));
+        // One request that it has nobody for is sent again to another zone's.
+        let (_, sent) = world.sent.pop().unwrap();
+        assert!(world.respond(NOW, 3, of(sent.id, Status::Unavailable)).is_none());
+        assert_ne!(world.sent.pop().unwrap().0, 3);
+        // It says that it cannot serve, and later that it can.
+        for (ready, nearby) in [(false, false), (true, true)] {
+            world.core.handle_readiness(LinkId(3), ready);
+            world.sent.clear();
+            world.submit("", "a");
+            assert_eq!(world.sent[0].0 == 3, nearby);
+        }
+        // It is gone, and what it had is sent again.
+        world.sent.clear();
+        assert!(world.down(NOW, 3).is_empty());
+        assert!(!world.sent.is_empty() && world.sent.iter().all(|(link, _)| *link != 3));
     }
 
     #[test]

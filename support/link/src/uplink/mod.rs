@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use whimbrel_protocol::cluster::{Envelope, Kind, ProbeResponse, Role};
+use whimbrel_protocol::cluster::{Envelope, Kind, Probe, ProbeResponse, Role};
 
 pub use self::call::{CallError, Caller, Handler, Reply};
 use self::core::{Core, Settled};
@@ -39,6 +39,8 @@ pub struct Readiness {
     pub load_permille: u32,
     /// Whether it is on its way out.
     pub draining: bool,
+    /// What its wall clock says as this is said, unix ms; 0: nothing.
+    pub utc_ms: u64,
 }
 
 impl Default for Readiness {
@@ -48,15 +50,21 @@ impl Default for Readiness {
             reason: "starting".to_owned(),
             load_permille: 0,
             draining: false,
+            utc_ms: 0,
         }
     }
 }
 
 impl Readiness {
-    /// The answer to a probe.
+    /// The answer to a probe that comes `later`.
     #[must_use]
-    pub fn to_probe_response(&self) -> ProbeResponse {
+    pub fn to_probe_response(&self, later: Duration) -> ProbeResponse {
+        let later_ms = u64::try_from(later.as_millis()).unwrap_or(u64::MAX);
         ProbeResponse {
+            utc_ms: match self.utc_ms {
+                0 => 0,
+                utc_ms => utc_ms.saturating_add(later_ms),
+            },
             ready: self.ready,
             reason: self.reason.clone(),
             load_permille: self.load_permille,
@@ -89,6 +97,12 @@ struct State {
     /// Requests settled outside the task, whose completions it still has to run.
     settled: Vec<Settled<Done>>,
     readiness: Readiness,
+    /// When that was said, since the start.
+    said_at: Duration,
+    /// What each router says of this node's clock: how far it is ahead of most, ms, if that is too much.
+    clock_ahead_ms: BTreeMap<LinkId, i64>,
+    /// This node's zone; empty: none.
+    zone: String,
     closed: bool,
     /// When the task looks for deadlines by itself, since the start.
     alarm: Duration,
@@ -118,6 +132,9 @@ impl Uplink {
             rng: SmallRng::seed_from_u64(seed),
             settled: Vec::new(),
             readiness: Readiness::default(),
+            said_at: Duration::ZERO,
+            clock_ahead_ms: BTreeMap::new(),
+            zone: endpoint.identity().zone.clone(),
             closed: false,
             alarm: Duration::ZERO,
         };
@@ -201,14 +218,25 @@ impl Uplink {
 
     /// What probes are told from now on. A change of `ready` or `draining` is told to every router at once.
     pub fn set_readiness(&self, readiness: Readiness) {
+        let now = self.shared.start.elapsed();
         let mut state = self.shared.state();
         let old = std::mem::replace(&mut state.readiness, readiness);
+        state.said_at = now;
         if (old.ready, old.draining) != (state.readiness.ready, state.readiness.draining) {
-            let told = unasked(&state.readiness);
+            let told = unasked(state.said(now));
             for link in state.links.values() {
                 tell(link, told.clone());
             }
         }
+    }
+
+    /// How far this node's clock is ahead of most nodes', ms (behind: negative), when all routers that judge it say that it
+    /// is too far; else 0.
+    #[must_use]
+    pub fn clock_ahead_ms(&self) -> i64 {
+        let state = self.shared.state();
+        let said = state.clock_ahead_ms.values().copied();
+        said.min_by_key(|ahead_ms| ahead_ms.unsigned_abs()).unwrap_or(0)
     }
 
     /// How many routers are linked now.
@@ -235,6 +263,12 @@ impl Caller for Uplink {
 }
 
 impl State {
+    /// What this node says of itself now.
+    fn said(&self, now: Duration) -> Bytes {
+        let later = now.saturating_sub(self.said_at);
+        Bytes::from(self.readiness.to_probe_response(later).encode_to_vec())
+    }
+
     /// When the task is to look for deadlines. An alarm that is set for something settled meanwhile stays: to ring once in
     /// vain costs less than being woken for each first request of many.
     fn set_alarm(&mut self, now: Duration) -> Duration {
@@ -320,14 +354,18 @@ struct Work {
 fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
     match event {
         LinkEvent::Up(link) if link.peer().role == Role::Router => {
-            tell(&link, unasked(&state.readiness));
-            state.core.handle_router_up(link.id(), link.peer().node.clone());
+            tell(&link, unasked(state.said(now)));
+            let own_zone = !state.zone.is_empty() && link.peer().zone == state.zone;
+            state
+                .core
+                .handle_router_up(link.id(), link.peer().node.clone(), own_zone);
             state.links.insert(link.id(), link);
         }
         LinkEvent::Up(link) => {
             tracing::warn!(peer = %link.peer(), "linked with a node that is no router: its requests are ignored");
         }
         LinkEvent::Down(id, _) => {
+            state.clock_ahead_ms.remove(&id);
             if state.links.remove(&id).is_some() {
                 let links = &state.links;
                 work.settled.extend(state.core.handle_router_down(
@@ -355,8 +393,9 @@ fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
                     &mut |link, envelope| send(links, link, envelope, Link::try_send),
                 ));
             } else if is_probe {
-                let body = Bytes::from(state.readiness.to_probe_response().encode_to_vec());
-                Reply::new(link.clone(), envelope.id).ok(body);
+                Reply::new(link.clone(), envelope.id).ok(state.said(now));
+                let asked = Probe::decode(envelope.body).unwrap_or_default();
+                state.clock_ahead_ms.insert(id, asked.clock_ahead_ms);
             } else {
                 let reply = Reply::new(link.clone(), envelope.id);
                 work.requests.push((envelope, reply));
@@ -384,11 +423,11 @@ fn send(
 }
 
 /// A probe's answer that nobody asked for.
-fn unasked(readiness: &Readiness) -> Envelope {
+fn unasked(body: Bytes) -> Envelope {
     Envelope {
         response: true,
         kind: Kind::Probe.into(),
-        body: Bytes::from(readiness.to_probe_response().encode_to_vec()),
+        body,
         ..Envelope::default()
     }
 }

@@ -1,0 +1,179 @@
+//! Who is linked, by name, and which lives of a name are over. Pure.
+//!
+//! A name has one link, and one life at a time: the last that came. A process that comes under a name that another one had
+//! takes the name over, whether or not the other's link has been found dead meanwhile; the other is remembered, and refused
+//! when it comes back. What counts is the order in which they came, not any clock: a node that was restarted is let in at
+//! once, a frozen one that wakes is not.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use whimbrel_protocol::ids::{Incarnation, NodeId};
+
+use crate::identity::{Identity, LinkId};
+use crate::link::Link;
+
+/// Names whose last life is remembered: as many as a registry knows nodes.
+const LIVES_MAX: usize = 4_096;
+/// Lives that are over and refused. One that wakes after so many others were replaced is let in, and found out by the
+/// registry.
+const OVER_MAX: usize = 1_024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    lives: BTreeMap<NodeId, Life>,
+    over: VecDeque<(NodeId, Incarnation)>,
+}
+
+#[derive(Debug)]
+struct Life {
+    incarnation: Incarnation,
+    link: Option<Link>,
+}
+
+/// Why a peer gets no link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This life of it has one.
+    AlreadyLinked,
+    /// A later life has its name.
+    Superseded,
+}
+
+impl Peers {
+    /// Whether this peer may have a link.
+    pub(crate) fn judge(&self, peer: &Identity) -> Result<(), Refused> {
+        let is_over = |(node, life): &(NodeId, Incarnation)| *node == peer.node && *life == peer.incarnation;
+        match self.lives.get(&peer.node) {
+            Some(life) if life.incarnation == peer.incarnation && life.link.is_some() => {
+                Err(Refused::AlreadyLinked)
+            }
+            Some(life) if life.incarnation == peer.incarnation => Ok(()),
+            _ if self.over.iter().any(is_over) => Err(Refused::Superseded),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the name to this link, which [`judge`](Self::judge) let in. The link of the life that this one takes over
+    /// from comes back, to be ended.
+    pub(crate) fn admit(&mut self, link: Link) -> Option<Link> {
+        let peer = link.peer();
+        let (node, incarnation) = (peer.node.clone(), peer.incarnation);
+        let life = Life {
+            incarnation,
+            link: Some(link),
+        };
+        let before = self.lives.insert(node.clone(), life);
+        self.forget_one();
+        let before = before.filter(|before| before.incarnation != incarnation)?;
+        if self.over.len() == OVER_MAX {
+            self.over.pop_front();
+        }
+        self.over.push_back((node, before.incarnation));
+        before.link
+    }
+
+    /// The link is gone; the life of its peer may come again.
+    pub(crate) fn free(&mut self, node: &NodeId, link: LinkId) {
+        if let Some(life) = self.lives.get_mut(node)
+            && life.link.as_ref().is_some_and(|linked| linked.id() == link)
+        {
+            life.link = None;
+        }
+    }
+
+    /// Whether a node of this name is linked.
+    pub(crate) fn is_linked(&self, node: &NodeId) -> bool {
+        self.lives.get(node).is_some_and(|life| life.link.is_some())
+    }
+
+    /// Keeps the memory bounded: who is linked is never forgotten.
+    fn forget_one(&mut self) {
+        if self.lives.len() > LIVES_MAX {
+            let unlinked = self.lives.iter().find(|(_, life)| life.link.is_none());
+            if let Some(node) = unlinked.map(|(node, _)| node.clone()) {
+                self.lives.remove(&node);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+    use whimbrel_protocol::cluster::Role;
+
+    use super::*;
+    use crate::{Capacity, LinkOptions};
+
+    fn peer(node: &str, incarnation: u64) -> Identity {
+        Identity {
+            node: NodeId::new(node).unwrap(),
+            role: Role::AppService,
+            incarnation: Incarnation(incarnation),
+            cluster: "test".to_owned(),
+            zone: String::new(),
+            version_tag: String::new(),
+            app_keys: Vec::new(),
+            capacity: Capacity::ORDINARY,
+        }
+    }
+
+    fn link(id: u64, peer: &Identity) -> Link {
+        let (options, end) = (LinkOptions::default(), CancellationToken::new());
+        Link::new(LinkId(id), Role::Router, peer.clone(), &options, end)
+    }
+
+    #[test]
+    fn a_life_has_one_link_and_may_come_again() {
+        let (mut peers, a) = (Peers::default(), peer("a", 1));
+        assert_eq!(peers.judge(&a), Ok(()));
+        assert!(peers.admit(link(1, &a)).is_none());
+        assert_eq!(peers.judge(&a), Err(Refused::AlreadyLinked));
+        peers.free(&a.node, LinkId(9));
+        assert!(peers.is_linked(&a.node), "that was another link");
+        peers.free(&a.node, LinkId(1));
+        assert_eq!(peers.judge(&a), Ok(()));
+    }
+
+    #[test]
+    fn who_comes_later_takes_the_name_over_and_who_came_before_is_refused() {
+        let mut peers = Peers::default();
+        // By the order of coming: incarnations are random numbers.
+        let [first, second, third] = [9, 3, 5].map(|life| peer("a", life));
+        peers.admit(link(1, &first));
+        assert_eq!(peers.judge(&second), Ok(()));
+        assert_eq!(peers.admit(link(2, &second)).unwrap().id(), LinkId(1));
+        peers.free(&first.node, LinkId(1));
+        assert!(peers.is_linked(&second.node), "the later keeps its link");
+        assert_eq!(peers.judge(&first), Err(Refused::Superseded));
+        // A life that is gone is taken over from as well.
+        peers.free(&second.node, LinkId(2));
+        assert!(peers.admit(link(3, &third)).is_none());
+        assert_eq!(peers.judge(&first), Err(Refused::Superseded));
+        assert_eq!(peers.judge(&second), Err(Refused::Superseded));
+        assert_eq!(
+            peers.judge(&peer("b", 9)),
+            Ok(()),
+            "another name is another matter"
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut peers = Peers::default();
+        let steady = peer("a-steady", 1);
+        peers.admit(link(0, &steady));
+        for nth in 1..=2 * LIVES_MAX as u64 {
+            let passing = peer(&format!("passing-{nth}"), nth);
+            peers.admit(link(nth, &passing));
+            peers.free(&passing.node, LinkId(nth));
+        }
+        assert!(peers.lives.len() <= LIVES_MAX && peers.is_linked(&steady.node));
+        for life in 1..=2 * OVER_MAX as u64 {
+            peers.admit(link(life, &peer("b", life)));
+        }
+        assert_eq!(peers.over.len(), OVER_MAX);
+    }
+}
