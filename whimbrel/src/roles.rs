@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, init_telemetry, serve_health};
 use whimbrel_lbs::Lbs;
-use whimbrel_link::{ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
+use whimbrel_link::{Caller, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink};
 use whimbrel_protocol::{
     SystemEntropy,
     cluster::{Envelope, Role, Status},
@@ -26,13 +26,17 @@ use whimbrel_protocol::{
     entropy::Entropy as _,
     ids::{Incarnation, NodeId},
 };
-use whimbrel_registry::{LinkRegistry, MemoryRegistry, RegistryAt};
+use whimbrel_registry::{MemoryRegistry, Registry, RegistryAt};
+use whimbrel_registry_redis::{RedisConfig, RedisRegistry};
 use whimbrel_router::Router;
 use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Store};
 
 use crate::{
     cli::RoleArgs,
-    config::{AppServiceFile, GatewayFile, HealthSection, LbsFile, NodeSection, RouterFile, StoreSection},
+    config::{
+        AppServiceFile, GatewayFile, HealthSection, LbsFile, NodeSection, RegistrySection, RouterFile,
+        StoreSection,
+    },
     gateway_identity, ready_file, secret_file, supervisor,
     token::now_ms,
 };
@@ -47,6 +51,7 @@ const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
 pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let file: GatewayFile = read(&args, |file: &GatewayFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
+    let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links.secret, &file.links.routers)?;
     let certificate = beside_config(&args, &file.identity.certificate);
     let root = match &file.identity.root {
@@ -60,9 +65,6 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
         root.as_ref(),
         now_ms(),
     )?;
-    let registry = RegistryAt::Linked {
-        home: file.registry.home()?,
-    };
     let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;
     process.ready(&args, "gateway", json!({ "gateway_tcp": gateway.address() }))?;
     let report = gateway.join().await;
@@ -76,8 +78,14 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     let file: RouterFile = read(&args, |file: &RouterFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
     let identity = identity(&file.node, Role::Router)?;
-    let keeps_registry = file.registry.is_at(&identity.node)?;
-    let registry = keeps_registry.then(|| Arc::new(MemoryRegistry::new(identity.incarnation)));
+    let registry = match in_redis(&file.registry, &file.node, &file.links.secret, &process.host).await? {
+        // It answers for it, too, so that nodes that are not let near Redis reach it through any router.
+        Some(redis) => Some(redis),
+        None if file.registry.is_at(&identity.node)? => {
+            Some(Arc::new(MemoryRegistry::new(identity.incarnation)) as Arc<dyn Registry>)
+        }
+        None => None,
+    };
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
     let router = Router::start(file.router, (endpoint, events), registry, process.host.clone());
@@ -103,6 +111,7 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         *secret_file = beside_config(&args, secret_file);
     }
     let process = Process::begin(&file.health, &args).await?;
+    let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let store = open_store(&file.store, args.end_with_stdin).await?;
     let links = leaf_links(
         &file.node,
@@ -110,9 +119,6 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         &file.links.secret,
         &file.links.routers,
     )?;
-    let registry = RegistryAt::Linked {
-        home: file.registry.home()?,
-    };
     let app_service = AppService::start(
         file.app_service,
         Arc::clone(&store),
@@ -133,13 +139,11 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
 pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let file: LbsFile = read(&args, |file: &LbsFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
+    let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links.secret, &file.links.routers)?;
     let uplink = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
-    let registry = Arc::new(LinkRegistry::new(
-        Arc::new(uplink),
-        file.registry.home()?.as_ref(),
-    ));
-    let lbs = Lbs::start(file.lbs, registry, process.host.clone()).await?;
+    let caller: Arc<dyn Caller> = Arc::new(uplink);
+    let lbs = Lbs::start(file.lbs, registry.reached_through(&caller), process.host.clone()).await?;
     process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
     let report = lbs.join(LBS_GRACE).await;
@@ -147,6 +151,46 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     endpoint.shut_down().await;
     process.end().await;
     Ok(())
+}
+
+/// Where a role that dials routers finds the registry.
+async fn registry_at(
+    section: &RegistrySection,
+    node: &NodeSection,
+    secret: &SecretString,
+    host: &HostParts,
+) -> anyhow::Result<RegistryAt> {
+    Ok(match in_redis(section, node, secret, host).await? {
+        Some(redis) => RegistryAt::Here(redis),
+        None => RegistryAt::Linked {
+            home: section.home()?,
+        },
+    })
+}
+
+/// The registry in the Redis that the section names, if it names one.
+async fn in_redis(
+    section: &RegistrySection,
+    node: &NodeSection,
+    secret: &SecretString,
+    host: &HostParts,
+) -> anyhow::Result<Option<Arc<dyn Registry>>> {
+    let Some(url) = section.redis() else {
+        return Ok(None);
+    };
+    if !section.home.is_empty() {
+        tracing::warn!("`registry.home` is of no meaning with `registry.redis`: the registry is in Redis");
+    }
+    let started = RedisRegistry::start(RedisConfig {
+        url: url.to_owned(),
+        cluster: node.cluster.clone(),
+        owner: cluster_secret(secret)?.fingerprint(),
+        start_within: whimbrel_registry_redis::START_WITHIN,
+    });
+    tokio::select! {
+        started = started => Ok(Some(started.context("`registry.redis`")?)),
+        () = host.drain.started() => bail!("told to end while Redis was waited for"),
+    }
 }
 
 /// An LBS asks over its links and answers nothing.
@@ -260,7 +304,7 @@ fn new_incarnation() -> Incarnation {
     Incarnation(u64::from_be_bytes(bytes))
 }
 
-fn cluster_secret(secret: &secrecy::SecretString) -> anyhow::Result<ClusterSecret> {
+fn cluster_secret(secret: &SecretString) -> anyhow::Result<ClusterSecret> {
     let text = secret.expose_secret().trim();
     if text.is_empty() {
         bail!(
@@ -275,7 +319,7 @@ type Links = (Endpoint, mpsc::Receiver<LinkEvent>);
 fn leaf_links(
     node: &NodeSection,
     role: Role,
-    secret: &secrecy::SecretString,
+    secret: &SecretString,
     routers: &[String],
 ) -> anyhow::Result<Links> {
     if routers.is_empty() {
