@@ -126,6 +126,7 @@ impl AppService {
             identity: identity.clone(),
             registry: Arc::clone(&registry),
             placement: node.placement().clone(),
+            rooms: node.rooms().clone(),
             service: node.service().clone(),
             uplink: uplink.clone(),
             health: host.health.clone(),

@@ -13,6 +13,7 @@ use whimbrel_registry::{Registry, RegistryError, lease_of};
 
 use crate::env::Env;
 use crate::placement::{Peer, Placement};
+use crate::rooms::Rooms;
 use crate::service::Service;
 
 /// Between looks at whether this node can serve: a store that turns unready is out of the pool within a second.
@@ -38,6 +39,7 @@ pub(crate) struct Lease {
     pub(crate) identity: Identity,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) placement: Placement,
+    pub(crate) rooms: Rooms,
     pub(crate) service: Service,
     pub(crate) uplink: Uplink,
     pub(crate) health: Health,
@@ -103,9 +105,10 @@ impl Lease {
             }
             Err(error) => tracing::debug!(%error, "the lease was not renewed"),
         }
-        match self.registry.nodes(Some(Role::AppService)).await {
+        match self.registry.nodes(None).await {
             Ok(leases) => {
                 self.placement.update(leases.iter().filter_map(peer));
+                self.rooms.learn_gateways(&leases);
                 Renewed::Heard
             }
             Err(error) => {
@@ -148,7 +151,11 @@ fn clock_fault(ahead_ms: i64) -> Option<String> {
     })
 }
 
+/// A service node among the leases.
 fn peer(lease: &NodeLease) -> Option<Peer> {
+    if lease.role() != Role::AppService {
+        return None;
+    }
     let node = NodeId::new(&lease.node).ok()?;
     Some(Peer {
         node,

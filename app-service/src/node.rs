@@ -46,6 +46,7 @@ pub struct Node {
     service: Service,
     log: Log,
     placement: Placement,
+    rooms: Rooms,
     lanes: Arc<Lanes>,
     fanout: Fanout,
     markers: Markers,
@@ -117,7 +118,7 @@ impl Node {
             store,
             epoch,
             apps,
-            rooms,
+            rooms: rooms.clone(),
             lanes: Arc::clone(&lanes),
             env,
             requests_in_progress_max: config.service.requests_in_progress_max,
@@ -127,11 +128,18 @@ impl Node {
             service,
             log,
             placement,
+            rooms,
             lanes,
             fanout,
             markers,
             sweeper_stop,
         })
+    }
+
+    /// The rooms, as this node sees them.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// What answers requests.

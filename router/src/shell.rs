@@ -1,18 +1,20 @@
 //! The router in a process: one task between an endpoint's events and the core.
 
 use std::collections::BTreeMap;
+use std::future::Future as _;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use whimbrel_host::{HostParts, Readiness};
 use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError};
 use whimbrel_protocol::cluster::{RegistryRequest, Status};
-use whimbrel_registry::{MemoryRegistry, serve};
+use whimbrel_registry::{Registry, serve};
 
 use crate::config::RouterConfig;
 use crate::core::{Action, Core, NOBODY_SERVES, SendFailure};
@@ -25,6 +27,10 @@ const BATCH_LEN: usize = 256;
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks at the topology that wait; who finds no room waits, too.
 const LOOKS_MAX: usize = 16;
+/// Requests that may wait for a registry elsewhere: each waits two seconds at most.
+const ASKED_MAX: usize = 4_096;
+/// What is told beyond.
+const ASKED_RETRY_AFTER_MS: u32 = 500;
 /// The name under which health pages know the router.
 const COMPONENT: &str = "router";
 
@@ -63,7 +69,7 @@ pub struct RouterReport {
 
 impl Router {
     /// Starts switching between the nodes `endpoint` is linked with; listening and dialling are the caller's. With
-    /// `registry_served` this router is the registry's home and answers for it.
+    /// `registry_served` this router answers for the registry: its home, or one of the routers that reach it.
     ///
     /// It leaves when the host's drain has started: it tells its peers, goes on switching for the drain window, waits
     /// for what is out, and shuts the endpoint down. Where several roles share a process, give the router a drain of
@@ -72,7 +78,7 @@ impl Router {
     pub fn start(
         config: RouterConfig,
         (endpoint, events): (Endpoint, mpsc::Receiver<LinkEvent>),
-        registry_served: Option<Arc<MemoryRegistry>>,
+        registry_served: Option<Arc<dyn Registry>>,
         host: HostParts,
     ) -> RouterHandle {
         let own = endpoint.identity().clone();
@@ -83,6 +89,7 @@ impl Router {
             said_unready: Some(NOBODY_SERVES),
             links: BTreeMap::new(),
             registry: registry_served,
+            asked: JoinSet::new(),
             actions: Vec::new(),
             start: Instant::now(),
         };
@@ -120,7 +127,9 @@ struct Shell {
     /// Why health pages say that it is not ready, if they do.
     said_unready: Option<&'static str>,
     links: BTreeMap<LinkId, Link>,
-    registry: Option<Arc<MemoryRegistry>>,
+    registry: Option<Arc<dyn Registry>>,
+    /// What a registry elsewhere has been asked for others.
+    asked: JoinSet<()>,
     actions: Vec<Action>,
     start: Instant,
 }
@@ -164,11 +173,11 @@ impl Shell {
             for event in batch.drain(..) {
                 self.apply(event);
                 // Actions go out event by event, so that a failed send is judged on the state that caused it.
-                self.act().await;
+                self.act();
             }
             let now = self.now();
             self.core.handle_timeout(now, &mut self.actions);
-            self.act().await;
+            self.act();
             self.say_readiness(&host);
             if drain_ends
                 .as_ref()
@@ -223,13 +232,13 @@ impl Shell {
     }
 
     /// Does what the core says. Failed sends add actions; each request fails over at most once, so this ends.
-    async fn act(&mut self) {
+    fn act(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
         while !actions.is_empty() {
             for action in actions.drain(..) {
                 match action {
                     Action::Send(link, envelope) => self.send(link, envelope),
-                    Action::Registry { asker, id, body } => self.serve_registry(asker, id, body).await,
+                    Action::Registry { asker, id, body } => self.serve_registry(asker, id, body),
                 }
             }
             std::mem::swap(&mut actions, &mut self.actions);
@@ -256,19 +265,31 @@ impl Shell {
             .handle_send_failed(now, link, &error.into_envelope(), failure, &mut self.actions);
     }
 
-    /// The memory registry answers without waiting for anything, so it may answer here.
-    async fn serve_registry(&self, asker: LinkId, id: u64, body: Bytes) {
+    /// A registry in memory answers at once; for one elsewhere the router does not wait.
+    fn serve_registry(&mut self, asker: LinkId, id: u64, body: Bytes) {
         let (Some(registry), Some(link)) = (&self.registry, self.links.get(&asker)) else {
             return;
         };
+        while self.asked.try_join_next().is_some() {}
         let reply = Reply::new(link.clone(), id);
-        match RegistryRequest::decode(body) {
-            Ok(request) => reply.ok(serve(&**registry, request).await.encode_to_vec().into()),
-            Err(error) => reply.fail(
-                Status::BadRequest,
-                format!("a registry request does not parse: {error}"),
-                0,
-            ),
+        if self.asked.len() >= ASKED_MAX {
+            let detail = "too many requests wait for the registry";
+            return reply.fail(Status::Overloaded, detail, ASKED_RETRY_AFTER_MS);
+        }
+        let registry = Arc::clone(registry);
+        let mut answer = Box::pin(async move {
+            match RegistryRequest::decode(body) {
+                Ok(request) => reply.ok(serve(&*registry, request).await.encode_to_vec().into()),
+                Err(error) => reply.fail(
+                    Status::BadRequest,
+                    format!("a registry request does not parse: {error}"),
+                    0,
+                ),
+            }
+        });
+        let answered = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if answered.is_pending() {
+            self.asked.spawn(answer);
         }
     }
 }

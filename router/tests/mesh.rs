@@ -138,6 +138,7 @@ impl Running {
             drain_window: Duration::from_millis(300),
             ..RouterConfig::default()
         };
+        let registry = registry.map(|registry| registry as _);
         let handle = Router::start(config, (endpoint.clone(), events), registry, host.clone());
         Self {
             endpoint,

@@ -218,7 +218,12 @@ fn router(identity: &Identity, links: Links, host: HostParts, clock: &Arc<Proces
     });
     Body::Router {
         registry: registry.clone(),
-        _handle: Router::start(RouterConfig::default(), links, registry, host),
+        _handle: Router::start(
+            RouterConfig::default(),
+            links,
+            registry.map(|registry| registry as _),
+            host,
+        ),
     }
 }
 

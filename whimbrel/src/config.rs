@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
@@ -73,11 +73,14 @@ impl Default for RouterLinksSection {
     }
 }
 
-/// Where the registry lives: in the memory of one router.
+/// Where the registry lives: in Redis, or in the memory of one router.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct RegistrySection {
-    /// The router that keeps it, by name, the same on every node; may be empty where there is one router.
+    /// The Redis that holds it, as `whimbrel_registry_redis::url` says; better given as `redis_file` when it holds a password. Empty: a
+    /// router keeps it.
+    pub(crate) redis: SecretString,
+    /// The router that keeps it, by name, the same on every node; may be empty where there is one router. Of no meaning with Redis.
     pub(crate) home: String,
 }
 
@@ -92,9 +95,15 @@ impl RegistrySection {
         ))
     }
 
-    /// Whether the router `own` keeps it.
+    /// Whether the router `own` keeps it, where no Redis does.
     pub(crate) fn is_at(&self, own: &NodeId) -> anyhow::Result<bool> {
         Ok(self.home()?.is_none_or(|home| home == *own))
+    }
+
+    /// The URL of the Redis that holds it, when one is named.
+    pub(crate) fn redis(&self) -> Option<&str> {
+        let url = self.redis.expose_secret().trim();
+        (!url.is_empty()).then_some(url)
     }
 }
 

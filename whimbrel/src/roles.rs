@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -28,15 +28,16 @@ use whimbrel_protocol::{
     entropy::Entropy as _,
     ids::{AppKey, Incarnation, NodeId},
 };
-use whimbrel_registry::{MemoryRegistry, RegistryAt, follow_routers};
+use whimbrel_registry::{MemoryRegistry, Registry, RegistryAt, follow_routers};
+use whimbrel_registry_redis::{RedisConfig, RedisRegistry};
 use whimbrel_router::{Router, announce};
 use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Store};
 
 use crate::{
     cli::RoleArgs,
     config::{
-        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection, RouterFile,
-        StoreSection,
+        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection,
+        RegistrySection, RouterFile, StoreSection,
     },
     gateway_identity, ready_file, secret_file, supervisor,
     token::now_ms,
@@ -53,9 +54,7 @@ const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
 pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let file: GatewayFile = read(&args, |file: &GatewayFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
-    let registry = RegistryAt::Linked {
-        home: file.registry.home()?,
-    };
+    let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let certificate = beside_config(&args, &file.identity.certificate);
@@ -84,8 +83,14 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     let topology = TopologyPage::default();
     let process = Process::begin_with(&file.health, &args, topology.routes()).await?;
     let identity = identity(&file.node, Role::Router)?;
-    let keeps_registry = file.registry.is_at(&identity.node)?;
-    let registry = keeps_registry.then(|| Arc::new(MemoryRegistry::new(identity.incarnation)));
+    let registry = match in_redis(&file.registry, &file.node, &file.links.secret, &process.host).await? {
+        // It answers for it, too, so that nodes that are not let near Redis reach it through any router.
+        Some(redis) => Some(redis),
+        None if file.registry.is_at(&identity.node)? => {
+            Some(Arc::new(MemoryRegistry::new(identity.incarnation)) as Arc<dyn Registry>)
+        }
+        None => None,
+    };
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
     process.leave_when_taken_over(&endpoint);
@@ -129,10 +134,8 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         *secret_file = beside_config(&args, secret_file);
     }
     let process = Process::begin(&file.health, &args).await?;
+    let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let store = open_store(&file.store, args.end_with_stdin).await?;
-    let registry = RegistryAt::Linked {
-        home: file.registry.home()?,
-    };
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
@@ -155,14 +158,11 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
 pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let file: LbsFile = read(&args, |file: &LbsFile| &file.telemetry)?;
     let process = Process::begin(&file.health, &args).await?;
-    let registry = RegistryAt::Linked {
-        home: file.registry.home()?,
-    };
+    let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links, &registry)?;
     process.leave_when_taken_over(&endpoint);
     let uplink: Arc<dyn Caller> = Arc::new(Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing)));
-    let registry = registry.reached_through(&uplink);
-    let lbs = Lbs::start(file.lbs, registry, process.host.clone()).await?;
+    let lbs = Lbs::start(file.lbs, registry.reached_through(&uplink), process.host.clone()).await?;
     process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
     let report = lbs.join(LBS_GRACE).await;
@@ -170,6 +170,46 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     endpoint.shut_down().await;
     process.end().await;
     Ok(())
+}
+
+/// Where a role that dials routers finds the registry.
+async fn registry_at(
+    section: &RegistrySection,
+    node: &NodeSection,
+    secret: &SecretString,
+    host: &HostParts,
+) -> anyhow::Result<RegistryAt> {
+    Ok(match in_redis(section, node, secret, host).await? {
+        Some(redis) => RegistryAt::Here(redis),
+        None => RegistryAt::Linked {
+            home: section.home()?,
+        },
+    })
+}
+
+/// The registry in the Redis that the section names, if it names one.
+async fn in_redis(
+    section: &RegistrySection,
+    node: &NodeSection,
+    secret: &SecretString,
+    host: &HostParts,
+) -> anyhow::Result<Option<Arc<dyn Registry>>> {
+    let Some(url) = section.redis() else {
+        return Ok(None);
+    };
+    if !section.home.is_empty() {
+        tracing::warn!("`registry.home` is of no meaning with `registry.redis`: the registry is in Redis");
+    }
+    let started = RedisRegistry::start(RedisConfig {
+        url: url.to_owned(),
+        cluster: node.cluster.clone(),
+        owner: cluster_secret(secret)?.fingerprint(),
+        start_within: whimbrel_registry_redis::START_WITHIN,
+    });
+    tokio::select! {
+        started = started => Ok(Some(started.context("`registry.redis`")?)),
+        () = host.drain.started() => bail!("told to end while Redis was waited for"),
+    }
 }
 
 /// An LBS asks over its links and answers nothing.
@@ -327,7 +367,7 @@ fn new_incarnation() -> Incarnation {
     Incarnation(u64::from_be_bytes(bytes))
 }
 
-fn cluster_secret(secret: &secrecy::SecretString) -> anyhow::Result<ClusterSecret> {
+fn cluster_secret(secret: &SecretString) -> anyhow::Result<ClusterSecret> {
     let text = secret.expose_secret().trim();
     if text.is_empty() {
         bail!(

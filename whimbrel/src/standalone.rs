@@ -141,7 +141,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let router = Router::start(
         router_config(),
         router_links,
-        Some(Arc::clone(&registry)),
+        Some(Arc::clone(&registry) as _),
         router_host.clone(),
     );
     topology.show(router.view());

@@ -19,7 +19,7 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
     // Preloaded into the store's tests; nothing that ships may use it.
@@ -32,6 +32,11 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("whimbrel-loadtest", &["whimbrel-protocol"]),
     ("whimbrel-link", &["whimbrel-protocol"]),
     ("whimbrel-registry", &["whimbrel-protocol", "whimbrel-link"]),
+    // Roles know the trait; which backend there is, only the binary knows.
+    (
+        "whimbrel-registry-redis",
+        &["whimbrel-protocol", "whimbrel-registry"],
+    ),
     ("whimbrel-gateway", &SUPPORTS),
     ("whimbrel-router", &SUPPORTS),
     (
@@ -52,6 +57,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "whimbrel-host",
             "whimbrel-link",
             "whimbrel-registry",
+            "whimbrel-registry-redis",
             "whimbrel-store",
             "whimbrel-gateway",
             "whimbrel-router",

@@ -8,6 +8,7 @@
 //! Not here: the members' rows ([`crate::user_lane`]), and offline push.
 
 mod gateways;
+mod last_seen;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use whimbrel_registry::Registry;
 
 use crate::env::{Clock, Timers};
 use gateways::{Full, Gateways};
+use last_seen::{LastSeen, User};
 use plan::{GatewayPush, frames, stale};
 pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, priority_of};
 
@@ -61,7 +63,14 @@ pub struct FanoutTask {
 }
 
 /// Pushes, and the sessions of their users.
-type LookedUp = (Vec<PushJob>, BTreeMap<(AppKey, UserId), Vec<SessionRecord>>);
+struct LookedUp {
+    jobs: Vec<PushJob>,
+    sessions: BTreeMap<User, Vec<SessionRecord>>,
+    /// Users of whom the registry spoke.
+    answered: Vec<User>,
+    /// Users of whom it did not.
+    unanswered: Vec<User>,
+}
 
 impl Fanout {
     /// A fan-out with room for `queue_max` pushes, and its task, to be run.
@@ -114,6 +123,7 @@ impl FanoutTask {
         let mut look_up = FuturesUnordered::new();
         let mut jobs = Vec::with_capacity(JOBS_PER_LOOK_UP);
         let mut more_to_come = true;
+        let mut last_seen = LastSeen::default();
         while more_to_come || !look_up.is_empty() || !in_flight.is_empty() {
             tokio::select! {
                 biased;
@@ -123,8 +133,8 @@ impl FanoutTask {
                     count_dropped("late", late);
                     in_flight.extend(next.map(|frame| self.hand_over(frame)));
                 }
-                Some((jobs, sessions)) = look_up.next(), if !look_up.is_empty() => {
-                    let (jobs, sessions): LookedUp = (jobs, sessions);
+                Some(looked_up) = look_up.next(), if !look_up.is_empty() => {
+                    let (jobs, sessions) = with_last_seen(looked_up, &mut last_seen);
                     let now = self.clock.monotonic();
                     for frame in jobs.iter().flat_map(|job| frames(job, &sessions)) {
                         match gateways.offer(frame, now) {
@@ -191,33 +201,64 @@ async fn sessions_of(registry: Arc<dyn Registry>, jobs: Vec<PushJob>) -> LookedU
         .iter()
         .flat_map(|job| job.users.iter().map(|user| (&job.app, *user)))
         .collect();
-    let users: Vec<UserKey> = users
-        .into_iter()
-        .map(|(app, user)| UserKey {
+    let users: Vec<User> = users.into_iter().map(|(app, user)| (app.clone(), user)).collect();
+    let mut looked_up = LookedUp {
+        jobs,
+        sessions: BTreeMap::new(),
+        answered: Vec::with_capacity(users.len()),
+        unanswered: Vec::new(),
+    };
+    for users in users.chunks(USERS_PER_LOOK_UP) {
+        let key = |(app, user): &User| UserKey {
             app_key: app.as_str().to_owned(),
             user_id: user.0,
-        })
-        .collect();
-    let mut sessions: BTreeMap<(AppKey, UserId), Vec<SessionRecord>> = BTreeMap::new();
-    for users in users.chunks(USERS_PER_LOOK_UP) {
-        match registry.look_up(users.to_vec()).await {
+        };
+        match registry.look_up(users.iter().map(key).collect()).await {
             Ok(found) => {
                 for record in found {
                     let Ok(app) = AppKey::new(&record.app_key) else {
                         continue;
                     };
-                    sessions
-                        .entry((app, UserId(record.user_id)))
-                        .or_default()
-                        .push(record);
+                    let user = (app, UserId(record.user_id));
+                    looked_up.sessions.entry(user).or_default().push(record);
                 }
+                looked_up.answered.extend_from_slice(users);
             }
             Err(error) => {
-                count_dropped("registry", 1);
-                tracing::debug!(%error, users = users.len(), "sessions could not be looked up; clients will sync");
+                tracing::debug!(%error, users = users.len(), "sessions could not be looked up; going by those of before");
+                looked_up.unanswered.extend_from_slice(users);
             }
         }
     }
+    looked_up
+}
+
+/// Remembers what the registry said, and goes by what it said before where it said nothing.
+fn with_last_seen(
+    looked_up: LookedUp,
+    last_seen: &mut LastSeen,
+) -> (Vec<PushJob>, BTreeMap<User, Vec<SessionRecord>>) {
+    let LookedUp {
+        jobs,
+        mut sessions,
+        answered,
+        unanswered,
+    } = looked_up;
+    for user in answered {
+        let now = sessions.get(&user).map_or(&[][..], Vec::as_slice);
+        last_seen.learn(user, now);
+    }
+    let mut unknown = 0;
+    for user in unanswered {
+        match last_seen.of(&user) {
+            Some(before) => {
+                metrics::counter!("whimbrel_pushes_by_last_view_total").increment(1);
+                sessions.insert(user, before.to_vec());
+            }
+            None => unknown += 1,
+        }
+    }
+    count_dropped("registry", unknown);
     (jobs, sessions)
 }
 

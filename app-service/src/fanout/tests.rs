@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use whimbrel_link::CallError;
 use whimbrel_protocol::client;
 use whimbrel_protocol::cluster::{Envelope, NodeLease, Priority, Role, SessionHandle};
-use whimbrel_protocol::ids::Incarnation;
-use whimbrel_registry::MemoryRegistry;
+use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_registry::{MemoryRegistry, Registered, RegistryError, RoomCounts, RoomKey, RoomOnGateway};
 
 use super::*;
 use crate::env::TokioTimers;
@@ -136,4 +136,104 @@ async fn what_was_given_before_closing_is_sent() {
     fanout.close();
     task.run().await;
     assert_eq!(gates.0.lock().unwrap().len(), 3_000);
+}
+
+/// A registry that can be cut off.
+struct CutOff {
+    inner: Arc<MemoryRegistry>,
+    is_cut: std::sync::atomic::AtomicBool,
+}
+
+impl CutOff {
+    fn inner(&self) -> Result<&MemoryRegistry, RegistryError> {
+        if self.is_cut.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(RegistryError::Unavailable {
+                reason: "cut off".to_owned(),
+                retry_after_ms: 0,
+            });
+        }
+        Ok(&self.inner)
+    }
+}
+
+#[async_trait]
+impl Registry for CutOff {
+    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+        self.inner()?.put_node(lease).await
+    }
+    async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {
+        self.inner()?.remove_node(node, incarnation).await
+    }
+    async fn nodes(&self, role: Option<Role>) -> Result<Vec<NodeLease>, RegistryError> {
+        self.inner()?.nodes(role).await
+    }
+    async fn register(&self, record: SessionRecord) -> Result<Registered, RegistryError> {
+        self.inner()?.register(record).await
+    }
+    async fn unregister(&self, record: SessionRecord) -> Result<(), RegistryError> {
+        self.inner()?.unregister(record).await
+    }
+    async fn look_up(&self, users: Vec<UserKey>) -> Result<Vec<SessionRecord>, RegistryError> {
+        self.inner()?.look_up(users).await
+    }
+    async fn announce(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionRecord>, RegistryError> {
+        self.inner()?.announce(records).await
+    }
+    async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
+        self.inner()?.put_rooms(counts).await
+    }
+    async fn look_up_room(&self, room: RoomKey) -> Result<Vec<RoomOnGateway>, RegistryError> {
+        self.inner()?.look_up_room(room).await
+    }
+    fn life(&self) -> tokio::sync::watch::Receiver<Option<Incarnation>> {
+        self.inner.life()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
+    let gates = Arc::new(Gates::default());
+    let clock = Arc::new(VirtualClock(Instant::now()));
+    let registry = Arc::new(CutOff {
+        inner: registry().await,
+        is_cut: false.into(),
+    });
+    let (fanout, task) = Fanout::new(
+        16,
+        Arc::clone(&registry) as _,
+        Arc::clone(&gates) as _,
+        clock,
+        Arc::new(TokioTimers),
+    );
+    let task = tokio::spawn(task.run());
+    let accepted = async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        gates.0.lock().unwrap().len()
+    };
+    fanout.push(job(2));
+    assert_eq!(accepted().await, 1);
+    registry.is_cut.store(true, std::sync::atomic::Ordering::SeqCst);
+    fanout.push(job(2));
+    fanout.push(job(3));
+    assert_eq!(
+        accepted().await,
+        2,
+        "user 2 is where they were, user 3 was never seen"
+    );
+    // Once it answers its word counts: the user has gone.
+    registry.is_cut.store(false, std::sync::atomic::Ordering::SeqCst);
+    let user = UserKey {
+        app_key: "demo".to_owned(),
+        user_id: 2,
+    };
+    for record in registry.look_up(vec![user]).await.unwrap() {
+        registry.unregister(record).await.unwrap();
+    }
+    fanout.push(job(2));
+    assert_eq!(accepted().await, 2);
+    registry.is_cut.store(true, std::sync::atomic::Ordering::SeqCst);
+    fanout.push(job(2));
+    assert_eq!(accepted().await, 2);
+    fanout.close();
+    task.await.unwrap();
 }

@@ -3,12 +3,13 @@
 //!
 //! Who is where is the registry's: a gateway tells it of a room before it answers a join, and a send looks it up anew, so a
 //! send that begins after a join was answered finds that member's gateway. The answer to a send says how many members'
-//! gateways took it and for how many it was dropped; a send that nobody took is refused as a whole, to be tried again.
+//! gateways took it and for how many it was dropped; a send that nobody took is refused as a whole, to be tried again. While the
+//! registry cannot be asked, a message goes to all gateways that lived when it was.
 //!
 //! Not here: who is in a room (the gateways'), history (there is none), and user lanes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +23,8 @@ use whimbrel_protocol::client::{
 };
 use whimbrel_protocol::cluster::room_order_response::Outcome;
 use whimbrel_protocol::cluster::{
-    Envelope, Kind, Priority, PushTarget, Role, RoomBroadcast, RoomBroadcastResponse, RoomKey, RoomOnGateway,
-    RoomOrder, RoomOrderResponse, SessionHandle,
+    Envelope, Kind, NodeLease, Priority, PushTarget, Role, RoomBroadcast, RoomBroadcastResponse, RoomKey,
+    RoomOnGateway, RoomOrder, RoomOrderResponse, SessionHandle,
 };
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::RoomId;
@@ -59,6 +60,8 @@ struct Inner {
     caller: Arc<dyn Caller>,
     env: Env,
     in_progress: AtomicUsize,
+    /// The gateways that lived when the registry last said so.
+    gateways: RwLock<Vec<RoomOnGateway>>,
 }
 
 /// A place among the broadcasts in progress; given back when dropped.
@@ -114,7 +117,21 @@ impl Rooms {
             caller,
             env,
             in_progress: AtomicUsize::new(0),
+            gateways: RwLock::default(),
         }))
+    }
+
+    /// Takes what the registry says of who lives. While it cannot be asked who is in a room, messages go to all gateways that lived:
+    /// more than have members, never fewer, for nobody joins meanwhile.
+    pub(crate) fn learn_gateways(&self, live: &[NodeLease]) {
+        let gateways = live.iter().filter(|lease| lease.role() == Role::Gateway);
+        let gateways = gateways.map(|lease| RoomOnGateway {
+            gateway: lease.node.clone(),
+            incarnation: lease.incarnation,
+            // Nobody knows; the gateway does.
+            members: 0,
+        });
+        *self.0.gateways.write().unwrap_or_else(PoisonError::into_inner) = gateways.collect();
     }
 
     /// Puts the asking session into a room: every user of an app may join any of its rooms.
@@ -246,7 +263,23 @@ impl Rooms {
             content: Some(content),
         };
         let payload = Bytes::from(push.encode_to_vec());
-        let gateways = self.look_up(actor, &room).await?;
+        let gateways = match self.look_up(actor, &room).await {
+            Ok(gateways) => gateways,
+            Err(failure) if failure.code == Code::Unavailable => {
+                let all = self
+                    .0
+                    .gateways
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                if all.is_empty() {
+                    return Err(failure);
+                }
+                metrics::counter!("whimbrel_rooms_by_last_view_total").increment(1);
+                all
+            }
+            Err(failure) => return Err(failure),
+        };
         let tally = self.broadcast(actor, &room, payload, gateways, deadline).await;
         metrics::counter!("whimbrel_room_members_total", "outcome" => "taken").increment(tally.taken.into());
         metrics::counter!("whimbrel_room_members_total", "outcome" => "dropped")

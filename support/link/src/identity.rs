@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use whimbrel_protocol::cluster::{LinkHello, Role};
 use whimbrel_protocol::ids::{AppKey, IdError, Incarnation, NodeId};
 use whimbrel_protocol::{Entropy as _, SystemEntropy};
@@ -171,6 +172,10 @@ impl fmt::Debug for LinkId {
 
 /// Bytes of a cluster secret.
 const SECRET_LEN: usize = 32;
+/// Sets fingerprints apart from whatever else may be made of the secret.
+const FINGERPRINT_DOMAIN: &[u8] = b"whimbrel cluster fingerprint 1\0";
+/// Bytes of a fingerprint: nobody meets another secret's by chance.
+const FINGERPRINT_LEN: usize = 16;
 
 /// The 32 bytes all nodes of a cluster share. Wiped when the last copy is dropped, never printed.
 #[derive(Clone)]
@@ -225,6 +230,18 @@ impl ClusterSecret {
         Zeroizing::new(data_encoding::HEXLOWER.encode(&self.0[..]))
     }
 
+    /// Tells this secret from others and lets nobody find it: 32 hexadecimal digits of its SHA-256. Clusters of one name know by
+    /// it whose a shared place is.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(FINGERPRINT_DOMAIN);
+        context.update(self.bytes());
+        let digest = context.finish();
+        let half = digest.as_ref().get(..FINGERPRINT_LEN).unwrap_or_default();
+        data_encoding::HEXLOWER.encode(half)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
         &self.0
     }
@@ -247,6 +264,21 @@ mod tests {
         let read = ClusterSecret::from_text(&format!("  {}\n", *secret.to_text())).unwrap();
         assert_eq!(read.bytes(), secret.bytes());
         assert_eq!(format!("{secret:?}"), "ClusterSecret(hidden)");
+    }
+
+    #[test]
+    fn a_fingerprint_tells_secrets_apart() {
+        let (one, other) = (
+            ClusterSecret::from_bytes([1; 32]),
+            ClusterSecret::from_bytes([2; 32]),
+        );
+        assert_eq!(
+            one.fingerprint(),
+            ClusterSecret::from_bytes([1; 32]).fingerprint()
+        );
+        assert_ne!(one.fingerprint(), other.fingerprint());
+        assert_eq!(one.fingerprint().len(), 32);
+        assert!(!one.to_text().contains(&one.fingerprint()));
     }
 
     #[test]

@@ -7,21 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use whimbrel_protocol::cluster::{
-    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionHandle, SessionRecord, UserKey,
+    NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
 };
-use whimbrel_protocol::ids::{AppKey, DeviceId, IdError, Incarnation, NodeId, RoomId};
+use whimbrel_protocol::ids::{Incarnation, NodeId};
 
+use crate::validity::{self, bounded};
 use crate::{
-    ANNOUNCE_LEN_MAX, LEASE_TTL_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, ROOM_COUNTS_LEN_MAX,
-    Registered, RegistryError, SESSIONS_PER_USER_MAX,
+    ANNOUNCE_LEN_MAX, ENDED_LEN_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, Registered, RegistryError,
+    SESSIONS_PER_USER_MAX, STANDSTILL_AFTER,
 };
-
-/// The most time that passes between two calls. Nodes renew their leases every few seconds, so a longer gap means that the
-/// registry's own process stood still, and nobody could renew: no lease ends by that.
-pub(crate) const STANDSTILL_AFTER: Duration = Duration::from_secs(5);
-
-/// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
-const ENDED_LEN_MAX: usize = 1_024;
 
 type User = (String, u64);
 type Life = (NodeId, u64);
@@ -70,30 +64,14 @@ impl Core {
 
     pub(crate) fn put_node(&mut self, now: Duration, lease: NodeLease) -> Result<(), RegistryError> {
         let now = self.expire(now);
-        let node = NodeId::new(&lease.node).map_err(invalid)?;
-        if !Role::try_from(lease.role).is_ok_and(|role| role != Role::Unspecified) {
-            return Err(RegistryError::Invalid(format!(
-                "role {} is not a role: give one of the four",
-                lease.role
-            )));
-        }
-        let ttl = Duration::from_millis(lease.ttl_ms.into());
-        if ttl.is_zero() || ttl > LEASE_TTL_MAX {
-            let max = LEASE_TTL_MAX.as_millis();
-            return Err(RegistryError::Invalid(format!(
-                "ttl_ms {} is out of bounds: give 1 to {max}",
-                lease.ttl_ms
-            )));
-        }
+        let ((node, _), ttl) = validity::lease(&lease)?;
         let life = (node.clone(), lease.incarnation);
         if self.superseded.contains(&life) {
             return Err(RegistryError::Superseded { node: lease.node });
         }
         let known = self.leases.get(&node);
         if known.is_none() && self.leases.len() >= NODES_MAX {
-            return Err(RegistryError::Invalid(format!(
-                "there are {NODES_MAX} nodes already, the most there may be"
-            )));
+            return Err(validity::too_many_nodes());
         }
         let before = known
             .filter(|known| known.incarnation != lease.incarnation)
@@ -247,12 +225,8 @@ impl Core {
 
     pub(crate) fn put_rooms(&mut self, now: Duration, counts: RoomCounts) -> Result<(), RegistryError> {
         let now = self.expire(now);
-        bounded(
-            "counts of rooms in one request",
-            counts.counts.len(),
-            ROOM_COUNTS_LEN_MAX,
-        )?;
-        let life = (NodeId::new(&counts.gateway).map_err(invalid)?, counts.incarnation);
+        let (gateway, incarnation) = validity::room_counts(&counts)?;
+        let life = (gateway, incarnation.0);
         if self.superseded.contains(&life) {
             return Err(RegistryError::Superseded { node: counts.gateway });
         }
@@ -351,22 +325,13 @@ impl Core {
 
 /// The gateway's life a record hangs on, once the record is known to be whole.
 fn life_of(record: &SessionRecord) -> Result<Life, RegistryError> {
-    AppKey::new(&record.app_key).map_err(invalid)?;
-    DeviceId::new(&record.device_id).map_err(invalid)?;
-    match &record.session {
-        Some(SessionHandle {
-            gateway, incarnation, ..
-        }) => Ok((NodeId::new(gateway).map_err(invalid)?, *incarnation)),
-        None => Err(RegistryError::Invalid(
-            "a session record has no handle: say on which gateway it lives".to_owned(),
-        )),
-    }
+    let (gateway, incarnation) = validity::session(record)?;
+    Ok((gateway, incarnation.0))
 }
 
 /// The room a key names.
 fn room_of(key: RoomKey) -> Result<Room, RegistryError> {
-    AppKey::new(&key.app_key).map_err(invalid)?;
-    RoomId::new(&key.room).map_err(invalid)?;
+    validity::room(&key)?;
     Ok((key.app_key, key.room))
 }
 
@@ -378,18 +343,4 @@ fn remove_from(rooms: &mut BTreeMap<Room, BTreeMap<Life, u32>>, room: &Room, lif
             rooms.remove(room);
         }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
-fn invalid(error: IdError) -> RegistryError {
-    RegistryError::Invalid(error.to_string())
-}
-
-fn bounded(what: &str, len: usize, max: usize) -> Result<(), RegistryError> {
-    if len > max {
-        return Err(RegistryError::Invalid(format!(
-            "{len} {what}: at most {max} are allowed"
-        )));
-    }
-    Ok(())
 }

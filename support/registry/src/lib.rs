@@ -5,8 +5,9 @@
 //!
 //! - [`MemoryRegistry`] keeps everything in one process (its *home*, a router).
 //! - [`LinkRegistry`] reaches that home from the other processes; [`serve`] answers it there.
+//! - `whimbrel-registry-redis` keeps it in Redis, for as many processes as there are.
 //! - [`follow_routers`] has an endpoint dial the routers that a registry knows.
-//! - [`conformance`] holds every backend to the same behaviour.
+//! - [`conformance`] holds every backend to the same behaviour, [`validity`] to the same refusals.
 //! - [`rendezvous`] is how those who know the same nodes agree which of them a key belongs to.
 //!
 //! Not here: deciding what to do about a displaced session (the gateway's), or which node serves a request (the
@@ -21,6 +22,7 @@ mod place;
 mod remote;
 pub mod rendezvous;
 mod served;
+pub mod validity;
 
 use std::time::Duration;
 
@@ -53,6 +55,11 @@ pub const NODES_MAX: usize = 4_096;
 pub const LEASELESS_GRACE: Duration = Duration::from_secs(30);
 /// The longest time to live a lease may ask for.
 pub const LEASE_TTL_MAX: Duration = Duration::from_secs(300);
+/// The most time that passes between two calls. Nodes renew their leases every few seconds, so a longer gap means that the
+/// registry itself stood still, and nobody could renew: no lease ends by that.
+pub const STANDSTILL_AFTER: Duration = Duration::from_secs(5);
+/// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
+pub const ENDED_LEN_MAX: usize = 1_024;
 
 /// A lease that says what a node's links say of it, for its role to complete.
 #[must_use]

@@ -339,4 +339,23 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
         repeats: REPEATS,
         says: &[],
     },
+    Row {
+        name: "a Redis URL that is none",
+        attack: |ground| {
+            let secret = ground.seed.join("keys/cluster.secret");
+            let toml = format!(
+                "[node]\nname = \"gateway-1\"\n[links]\nsecret_file = {secret:?}\nrouters = [\"127.0.0.1:1\"]\n[registry]\nredis = \"http://:hush@127.0.0.1\"\n",
+            );
+            let said = ground.refused_config(&toml)?;
+            says(
+                &said,
+                &["`registry.redis`", "begins with \"http\"", "expected redis://"],
+            )?;
+            ensure!(!said.contains("hush"), "it told the password: {said}");
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
 ];

@@ -73,6 +73,12 @@ const MAKE: Need = Need {
     probe: ("make", &["--version"]),
     cure: Cure::Apt("make"),
 };
+/// For the registry on Redis: its tests start servers of their own.
+const REDIS: Need = Need {
+    what: "redis-server",
+    probe: ("redis-server", &["--version"]),
+    cure: Cure::Apt("redis-server"),
+};
 const PYTHON: Need = Need {
     what: "python3, 3.11 or newer,",
     probe: (
@@ -136,7 +142,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "tests",
         about: "all tests of the workspace",
-        needs: &[C_COMPILER, MAKE],
+        needs: &[C_COMPILER, MAKE, REDIS],
         action: Action::RustTests,
     },
     Check {

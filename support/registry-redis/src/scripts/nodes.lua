@@ -1,0 +1,2 @@
+tell()
+return {'ok', redis.call('HVALS', KEYS[5])}

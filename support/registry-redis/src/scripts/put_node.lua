@@ -1,0 +1,30 @@
+-- ARGV: 4 name, 5 incarnation, 6 lease, 7 ttl, ms, 8 a term to begin, 9 nodes at most, 10 superseded lives at most, 11 whether all
+-- are to hear of it.
+local name, life = ARGV[4], ARGV[4] .. '/' .. ARGV[5]
+if redis.call('ZSCORE', KEYS[7], life) then
+  tell()
+  return {'superseded'}
+end
+local holder = redis.call('HGET', KEYS[6], name)
+if not holder and redis.call('HLEN', KEYS[6]) >= tonumber(ARGV[9]) then
+  tell()
+  return {'full'}
+end
+if holder and holder ~= ARGV[5] then
+  local before = name .. '/' .. holder
+  finish(before)
+  local newest = redis.call('ZRANGE', KEYS[7], -1, -1, 'WITHSCORES')
+  redis.call('ZADD', KEYS[7], fixed((tonumber(newest[2]) or 0) + 1), before)
+  redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -1 - tonumber(ARGV[10]))
+end
+local term = redis.call('HGET', KEYS[4], life)
+if not term then
+  term = ARGV[8]
+  redis.call('HSET', KEYS[4], life, term)
+end
+redis.call('ZADD', KEYS[3], fixed(passed + tonumber(ARGV[7])), life)
+redis.call('HSET', KEYS[6], name, ARGV[5])
+redis.call('HSET', KEYS[5], name, ARGV[6])
+changed = changed or holder ~= ARGV[5] or ARGV[11] == '1'
+tell()
+return {'ok', term}

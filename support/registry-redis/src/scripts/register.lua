@@ -1,0 +1,95 @@
+-- Registers sessions of one part, all or none.
+-- KEYS: 1 life, then for each session its user and its life's index.
+-- ARGV: 1 life, 2 sessions a user may have, 3 whether the ended terms are given, 4 how many, then those; then for each session: device,
+-- term, epoch, handle, record, the user's name in the index.
+local max, checked, ended = tonumber(ARGV[2]), ARGV[3] == '1', {}
+local base = 4 + tonumber(ARGV[4])
+for place = 5, base do
+  ended[ARGV[place]] = true
+end
+local count = (#KEYS - 1) / 2
+local function at(nth)
+  local arg = base + (nth - 1) * 6
+  return {
+    user = KEYS[2 * nth], index = KEYS[2 * nth + 1], device = ARGV[arg + 1], term = ARGV[arg + 2], epoch = ARGV[arg + 3],
+    handle = ARGV[arg + 4], record = ARGV[arg + 5], name = ARGV[arg + 6],
+  }
+end
+local function read(value)
+  local term, epoch, handle, record = value:match('^(%x+) (%d+) (%S+) (.*)$')
+  return {term = term, epoch = epoch, handle = handle, record = record}
+end
+
+-- What has ended must not stand in anybody's way: where something does, the caller finds out what has ended and comes again.
+if not checked then
+  local doubtful, seen, new = {}, {}, {}
+  for nth = 1, count do
+    local session = at(nth)
+    local value = redis.call('HGET', session.user, session.device)
+    local doubt
+    if value then
+      local there = read(value)
+      doubt = there.handle ~= session.handle and there.epoch >= session.epoch
+    else
+      new[session.user] = (new[session.user] or 0) + 1
+      doubt = redis.call('HLEN', session.user) + new[session.user] > max
+    end
+    if doubt and not seen[session.user] then
+      seen[session.user] = true
+      for _, other in ipairs(redis.call('HVALS', session.user)) do
+        local there = read(other)
+        doubtful[#doubtful + 1] = there.handle:match('^[^/]+/[^/]+')
+        doubtful[#doubtful + 1] = there.term
+      end
+    end
+  end
+  if #doubtful > 0 then
+    return {'check', doubtful}
+  end
+else
+  for nth = 1, count do
+    local user = KEYS[2 * nth]
+    local all = redis.call('HGETALL', user)
+    for place = 1, #all, 2 do
+      if ended[read(all[place + 1]).term] then
+        redis.call('HDEL', user, all[place])
+      end
+    end
+  end
+end
+
+local outcomes = {}
+for nth = 1, count do
+  local session, accepted, displaced = at(nth), 1, {}
+  local value = redis.call('HGET', session.user, session.device)
+  local epoch = session.epoch
+  if value then
+    local there = read(value)
+    if there.handle == session.handle then
+      if there.epoch > epoch then
+        epoch = there.epoch
+      end
+    elseif there.epoch >= epoch then
+      accepted = 0
+    else
+      displaced[1] = value
+    end
+  elseif redis.call('HLEN', session.user) >= max then
+    local all, oldest, oldest_device, oldest_epoch = redis.call('HGETALL', session.user)
+    for place = 1, #all, 2 do
+      local there = read(all[place + 1])
+      if not oldest or there.epoch < oldest_epoch or (there.epoch == oldest_epoch and all[place] < oldest_device) then
+        oldest, oldest_device, oldest_epoch = all[place + 1], all[place], there.epoch
+      end
+    end
+    redis.call('HDEL', session.user, oldest_device)
+    displaced[1] = oldest
+  end
+  if accepted == 1 then
+    local front = session.term .. ' ' .. epoch .. ' ' .. session.handle .. ' '
+    redis.call('HSET', session.user, session.device, front .. session.record)
+    redis.call('SADD', session.index, session.name)
+  end
+  outcomes[nth] = {accepted, displaced}
+end
+return {'ok', outcomes}

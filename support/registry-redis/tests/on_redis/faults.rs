@@ -1,0 +1,296 @@
+//! Redis killed, frozen, emptied, replaced; and Redis that was never there.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use whimbrel_protocol::ids::Incarnation;
+use whimbrel_registry::conformance::{lease, session};
+use whimbrel_registry::{Registry, RegistryError, Role};
+use whimbrel_registry_redis::{RedisRegistry, StartError};
+
+use crate::block_on;
+use crate::harness::{config, new_cluster, registry};
+use crate::server::{Cluster, PATIENCE, Server, Watched};
+use crate::together::{G1, put, slots};
+
+pub(crate) const TESTS: [(&str, fn()); 9] = [
+    (
+        "one_restarted_empty_is_noticed_by_all",
+        one_restarted_empty_is_noticed_by_all,
+    ),
+    (
+        "one_emptied_is_noticed_without_a_call",
+        one_emptied_is_noticed_without_a_call,
+    ),
+    (
+        "one_restarted_with_old_data_is_noticed",
+        one_restarted_with_old_data_is_noticed,
+    ),
+    (
+        "one_frozen_answers_nobody_for_long_and_loses_nothing",
+        one_frozen_answers_nobody_for_long_and_loses_nothing,
+    ),
+    (
+        "one_that_is_not_there_is_named_at_start",
+        one_that_is_not_there_is_named_at_start,
+    ),
+    (
+        "one_that_comes_late_is_waited_for",
+        one_that_comes_late_is_waited_for,
+    ),
+    (
+        "one_that_will_not_do_is_refused_with_the_cure",
+        one_that_will_not_do_is_refused_with_the_cure,
+    ),
+    (
+        "a_replica_that_takes_over_is_found_and_noticed",
+        a_replica_that_takes_over_is_found_and_noticed,
+    ),
+    (
+        "a_master_of_a_cluster_restarted_empty_is_noticed",
+        a_master_of_a_cluster_restarted_empty_is_noticed,
+    ),
+];
+
+type Life = watch::Receiver<Option<Incarnation>>;
+
+async fn another(life: &mut Life) -> Option<Incarnation> {
+    tokio::time::timeout(PATIENCE, life.changed())
+        .await
+        .expect("a new life is noticed")
+        .unwrap();
+    *life.borrow_and_update()
+}
+
+/// Waits until calls are answered again.
+async fn answers(node: &RedisRegistry) {
+    let began = Instant::now();
+    while let Err(error) = node.nodes(None).await {
+        assert!(matches!(error, RegistryError::Unavailable { .. }), "{error}");
+        assert!(began.elapsed() < PATIENCE, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a call comes to once its part of Redis is there again.
+async fn done<T, F: Future<Output = Result<T, RegistryError>>>(call: impl Fn() -> F) -> T {
+    let began = Instant::now();
+    loop {
+        match call().await {
+            Ok(done) => return done,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn is_unavailable(node: &RedisRegistry) {
+    let answer = tokio::time::timeout(PATIENCE, node.nodes(None)).await.unwrap();
+    assert!(
+        matches!(answer, Err(RegistryError::Unavailable { .. })),
+        "{answer:?}"
+    );
+}
+
+fn one_restarted_empty_is_noticed_by_all() {
+    let mut server = Server::start(&["--save", ""]);
+    block_on(async {
+        let cluster = new_cluster();
+        let (one, other) = (
+            registry(&server.url(), &cluster).await,
+            registry(&server.url(), &cluster).await,
+        );
+        let (mut life_of_one, mut life_of_other) = (one.life(), other.life());
+        put(&one, G1, 60_000).await;
+        one.register(session(G1, 1, 7, "phone", 1)).await.unwrap();
+        server.kill();
+        is_unavailable(&one).await;
+        is_unavailable(&other).await;
+        server.run();
+        let (new_to_one, new_to_other) = tokio::join!(another(&mut life_of_one), another(&mut life_of_other));
+        assert_eq!(new_to_one, new_to_other);
+        answers(&one).await;
+        answers(&other).await;
+        assert!(slots(&other, 7).await.is_empty());
+        // As a gateway does then.
+        put(&one, G1, 60_000).await;
+        assert!(
+            one.announce(vec![session(G1, 1, 7, "phone", 1)])
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(slots(&other, 7).await, [1]);
+    });
+}
+
+fn one_emptied_is_noticed_without_a_call() {
+    let server = Server::start(&["--save", ""]);
+    block_on(async {
+        let cluster = new_cluster();
+        let (one, other) = (
+            registry(&server.url(), &cluster).await,
+            registry(&server.url(), &cluster).await,
+        );
+        let (mut life_of_one, mut life_of_other) = (one.life(), other.life());
+        for _ in 0..3 {
+            let _: String = server.ask("FLUSHALL");
+            let lives = tokio::join!(another(&mut life_of_one), another(&mut life_of_other));
+            // Places begin their lives one by one: at rest all agree.
+            let (mut last_of_one, mut last_of_other) = lives;
+            while last_of_one != last_of_other {
+                tokio::select! {
+                    last = another(&mut life_of_one) => last_of_one = last,
+                    last = another(&mut life_of_other) => last_of_other = last,
+                }
+            }
+        }
+        put(&one, G1, 60_000).await;
+        assert_eq!(other.nodes(None).await.unwrap().len(), 1);
+    });
+}
+
+fn one_restarted_with_old_data_is_noticed() {
+    let mut server = Server::start(&["--dbfilename", "dump.rdb"]);
+    block_on(async {
+        let node = registry(&server.url(), &new_cluster()).await;
+        let mut life = node.life();
+        put(&node, G1, 60_000).await;
+        node.register(session(G1, 1, 7, "phone", 1)).await.unwrap();
+        let _: String = server.ask("SAVE");
+        // This one is not in what it comes back with.
+        node.register(session(G1, 2, 8, "phone", 1)).await.unwrap();
+        server.kill();
+        server.run();
+        another(&mut life).await;
+        answers(&node).await;
+        assert_eq!(slots(&node, 7).await, [1]);
+        assert!(slots(&node, 8).await.is_empty());
+    });
+}
+
+fn one_frozen_answers_nobody_for_long_and_loses_nothing() {
+    let server = Server::start(&["--save", ""]);
+    block_on(async {
+        let node = registry(&server.url(), &new_cluster()).await;
+        let life = *node.life().borrow();
+        // Shorter than the server stands still, longer than a standstill counts.
+        put(&node, G1, 7_000).await;
+        node.register(session(G1, 1, 7, "phone", 1)).await.unwrap();
+        server.freeze();
+        let frozen = Instant::now();
+        is_unavailable(&node).await;
+        // While there is no connection nobody waits: many calls take no longer than the first.
+        for _ in 0..1_000 {
+            is_unavailable(&node).await;
+        }
+        tokio::time::sleep(Duration::from_secs(9).saturating_sub(frozen.elapsed())).await;
+        server.thaw();
+        answers(&node).await;
+        assert_eq!(
+            slots(&node, 7).await,
+            [1],
+            "nobody could renew, so no lease has ended"
+        );
+        assert_eq!(*node.life().borrow(), life);
+    });
+}
+
+fn one_that_is_not_there_is_named_at_start() {
+    block_on(async {
+        // Nobody listens on port 1.
+        let mut config = config("redis://:hush@127.0.0.1:1", "c");
+        config.start_within = Duration::from_millis(300);
+        let error = RedisRegistry::start(config).await.unwrap_err();
+        assert!(matches!(error, StartError::Silent { .. }));
+        let text = error.to_string();
+        for part in ["redis://127.0.0.1:1 does not answer", "refused", "300ms"] {
+            assert!(text.contains(part), "{part} is missing: {text}");
+        }
+        assert!(!text.contains("hush"), "{text}");
+    });
+}
+
+fn one_that_comes_late_is_waited_for() {
+    let mut server = Server::start(&["--save", ""]);
+    server.kill();
+    block_on(async {
+        let cluster = new_cluster();
+        let url = server.url();
+        let (node, ()) = tokio::join!(registry(&url, &cluster), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.run();
+        });
+        assert!(node.nodes(None).await.unwrap().is_empty());
+    });
+}
+
+fn one_that_will_not_do_is_refused_with_the_cure() {
+    let locked = Server::start(&["--save", "", "--requirepass", "hush"]);
+    let node = Server::start(&["--save", "", "--cluster-enabled", "yes"]);
+    let plain = Server::start(&["--save", ""]);
+    let sentinel = Server::start(&["--sentinel"]);
+    block_on(async {
+        let with = |scheme: &str, server: &Server| format!("{scheme}127.0.0.1:{}", server.port);
+        for (url, cure) in [
+            (locked.url(), "user and password"),
+            (with("redis://:wrong@", &locked), "user and password"),
+            (node.url(), "redis+cluster://"),
+            (with("redis+cluster://", &plain), "redis://"),
+            (sentinel.url(), "redis+sentinel://"),
+        ] {
+            let error = RedisRegistry::start(config(&url, "c")).await.unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, StartError::Refused { .. }), "{url}: {text}");
+            assert!(text.contains(cure) && !text.contains("hush"), "{url}: {text}");
+        }
+        let good = with("redis://:hush@", &locked);
+        put(&*registry(&good, "c").await, G1, 1_000).await;
+    });
+}
+
+fn a_replica_that_takes_over_is_found_and_noticed() {
+    let mut watched = Watched::start();
+    block_on(async {
+        let node = registry(&watched.url(), &new_cluster()).await;
+        let mut life = node.life();
+        put(&node, G1, 60_000).await;
+        watched.master.kill();
+        // What was written last may not have reached the replica.
+        another(&mut life).await;
+        answers(&node).await;
+        put(&node, G1, 60_000).await;
+        let role: String = watched.replica.ask("INFO replication");
+        assert!(role.contains("role:master"), "{role}");
+    });
+}
+
+fn a_master_of_a_cluster_restarted_empty_is_noticed() {
+    let mut cluster = Cluster::start();
+    block_on(async {
+        let name = new_cluster();
+        let (one, other) = (
+            registry(&cluster.url(), &name).await,
+            registry(&cluster.url(), &name).await,
+        );
+        let (mut life_of_one, mut life_of_other) = (one.life(), other.life());
+        let lease = lease("g1", Role::Gateway, 1, 60_000);
+        for nth in 0..3 {
+            done(|| one.put_node(lease.clone())).await;
+            for user in 0..100 {
+                let record = session(G1, 1, user, "phone", nth + 1);
+                let registered = done(|| one.register(record.clone())).await;
+                assert!(registered.accepted);
+            }
+            let master = usize::try_from(nth).unwrap();
+            cluster.masters[master].kill();
+            cluster.masters[master].run();
+            cluster.wait_until_whole();
+            tokio::join!(another(&mut life_of_one), another(&mut life_of_other));
+            answers(&one).await;
+            answers(&other).await;
+        }
+        done(|| one.put_node(lease.clone())).await;
+        assert_eq!(done(|| other.nodes(None)).await.len(), 1);
+    });
+}
