@@ -90,6 +90,8 @@ impl AppService {
         host: HostParts,
         entropy: Arc<dyn Entropy>,
     ) -> Result<AppServiceHandle, StartError> {
+        #[cfg(feature = "planted-faults")]
+        crate::planted::say_so();
         let listener = match config.http.listen {
             Some(address) => Some(bind_tcp("the HTTP API", "http.listen", address).await?),
             None => None,

@@ -1,8 +1,10 @@
 //! Faults that the checker must find in a real run. Compiled only with the feature `planted-faults`, which no build that
 //! serves anybody has.
 //!
-//! One fault at a time is planted in a process, by [`plant`]; the one place where it bites asks [`is`].
+//! One fault at a time is planted in a process, by [`plant`], or in what a thread runs, by [`plant_here`]; the one place where
+//! it bites asks [`is`].
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A fault of this crate.
@@ -27,6 +29,9 @@ pub enum Fault {
 /// well.
 const ONE_IN: u64 = 50;
 
+/// The same in a fault of [`plant_here`]: a simulated conversation has some dozens of messages.
+const ONE_IN_HERE: u64 = 10;
+
 /// How long [`Fault::AckBeforeCommit`] waits with the commit: time for the answer to arrive before the process is killed.
 pub(crate) const COMMIT_LATE: std::time::Duration = std::time::Duration::from_millis(40);
 
@@ -34,6 +39,10 @@ pub(crate) const COMMIT_LATE: std::time::Duration = std::time::Duration::from_mi
 const ROWS_LATE: std::time::Duration = std::time::Duration::from_millis(200);
 
 static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+thread_local! {
+    static PLANTED_HERE: Cell<Option<Fault>> = const { Cell::new(None) };
+}
 
 impl Fault {
     /// All of them, with the names by which they are chosen.
@@ -52,14 +61,41 @@ pub fn plant(fault: Option<Fault>) {
     PLANTED.store(fault.map_or(0, |fault| fault as u8), Ordering::Relaxed);
 }
 
+/// Plants a fault in what this thread runs, until what is returned is dropped: simulated clusters run side by side, each in a
+/// thread of its own.
+pub fn plant_here(fault: Fault) -> PlantedHere {
+    PlantedHere(PLANTED_HERE.replace(Some(fault)))
+}
+
+/// A fault planted by [`plant_here`].
+#[derive(Debug)]
+#[must_use = "the fault is gone when this is dropped"]
+pub struct PlantedHere(Option<Fault>);
+
+impl Drop for PlantedHere {
+    fn drop(&mut self) {
+        PLANTED_HERE.set(self.0);
+    }
+}
+
+/// Tells whoever starts it what build this is; and what a build without faults is searched for.
+pub(crate) fn say_so() {
+    tracing::warn!("whimbrel-app-service was built with planted faults");
+}
+
 /// Whether this fault is planted.
 pub(crate) fn is(fault: Fault) -> bool {
-    PLANTED.load(Ordering::Relaxed) == fault as u8
+    is_here(fault) || PLANTED.load(Ordering::Relaxed) == fault as u8
+}
+
+fn is_here(fault: Fault) -> bool {
+    PLANTED_HERE.get() == Some(fault)
 }
 
 /// What `fault` adds to a counter that stands at `number`.
 pub(crate) fn added(fault: Fault, number: u64) -> u64 {
-    u64::from(is(fault) && number.is_multiple_of(ONE_IN))
+    let one_in = if is_here(fault) { ONE_IN_HERE } else { ONE_IN };
+    u64::from(is(fault) && number.is_multiple_of(one_in))
 }
 
 /// What rows wait for before they are written.

@@ -107,6 +107,8 @@ impl Gateway {
         host: HostParts,
         choices: Choices,
     ) -> Result<GatewayHandle, StartError> {
+        #[cfg(feature = "planted-faults")]
+        crate::planted::say_so();
         let identity = endpoint.identity().clone();
         keys.check(&identity.node, None, host.clock.now_ms())?;
         let expiry = Expiry::of(&keys.certificate)?;
@@ -290,8 +292,13 @@ impl Leaving {
         };
         let in_time = tokio::time::timeout(grace, everybody_left).await.is_ok();
         let engine = self.engine;
-        let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
-        let closed = stopped.expect("stopping reactors does not panic").closed_at_stop;
+        let stopped = if engine.has_threads() {
+            let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
+            stopped.expect("stopping reactors does not panic")
+        } else {
+            engine.stop()
+        };
+        let closed = stopped.closed_at_stop;
         self.stop.cancel();
         let identity = self.endpoint.identity();
         if let Err(error) = self

@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
-use whimbrel_protocol::client::{Content, Login, Text, content};
+use whimbrel_protocol::client::{
+    Content, JoinRoomRequest, LeaveRoomRequest, Login, SendRoomRequest, Text, content,
+};
 use whimbrel_protocol::client_session::{ClientSession, End, Event as SessionEvent, OutgoingRequest};
 use whimbrel_protocol::frame::{Affinity, RequestId, Retry as CloseRetry};
-use whimbrel_protocol::ids::{ConversationId, OperationId};
+use whimbrel_protocol::ids::{ConversationId, OperationId, RoomId};
 use whimbrel_protocol::keys::StaticPublicKey;
 use whimbrel_protocol::method::Method;
 use whimbrel_protocol::{Suite, SystemEntropy, bucket};
@@ -76,6 +79,7 @@ pub struct SimulatedClient {
     events: Vec<Event>,
     turns: Vec<Turn>,
     answers: Arc<Mutex<Vec<(u64, CallResult)>>>,
+    pushes: Vec<(u32, Bytes)>,
     next_call: u64,
     token: String,
 }
@@ -107,6 +111,7 @@ impl SimulatedClient {
             events: Vec::new(),
             turns: Vec::new(),
             answers: Arc::default(),
+            pushes: Vec::new(),
             next_call: 0,
             token,
         }
@@ -242,6 +247,58 @@ impl SimulatedClient {
         std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Pushes as the connection brought them, by method and payload, before anything was left out: also what the app is not
+    /// shown.
+    pub fn take_pushes(&mut self) -> Vec<(u32, Bytes)> {
+        std::mem::take(&mut self.pushes)
+    }
+
+    /// Enters a room, as an app does: every later session joins it by itself. Gives the call's number.
+    pub fn join_room(&mut self, room: &RoomId, within: Duration, clocks: (Duration, u64)) -> u64 {
+        self.core.keep_room(room.clone());
+        let request = JoinRoomRequest {
+            room: room.as_str().to_owned(),
+        };
+        let payload = Payload::Ready(request.encode_to_vec().into());
+        let affinity = Some(bucket::room_affinity(room));
+        self.ask(Method::JoinRoom, affinity, payload, within, clocks)
+    }
+
+    /// Leaves a room, as an app does. Gives the call's number.
+    pub fn leave_room(&mut self, room: &RoomId, within: Duration, clocks: (Duration, u64)) -> u64 {
+        self.core.forget_room(room);
+        let request = LeaveRoomRequest {
+            room: room.as_str().to_owned(),
+        };
+        let payload = Payload::Ready(request.encode_to_vec().into());
+        let affinity = Some(bucket::room_affinity(room));
+        self.ask(Method::LeaveRoom, affinity, payload, within, clocks)
+    }
+
+    /// The app could not enter a room, and is not in it.
+    pub fn forget_room(&mut self, room: &RoomId) {
+        self.core.forget_room(room);
+    }
+
+    /// Sends a text to everybody in a room. Gives the call's number.
+    pub fn send_room(&mut self, room: &RoomId, text: &str, within: Duration, clocks: (Duration, u64)) -> u64 {
+        let mut request = SendRoomRequest {
+            room: room.as_str().to_owned(),
+            client_msg_id: Bytes::new(),
+            content: Some(Content {
+                content: Some(content::Content::Text(Text {
+                    text: text.to_owned(),
+                })),
+            }),
+        };
+        let payload = Payload::WithOperationId(Box::new(move |id: OperationId| {
+            request.client_msg_id = Bytes::copy_from_slice(id.as_bytes());
+            request.encode_to_vec().into()
+        }));
+        let affinity = Some(bucket::room_affinity(room));
+        self.ask(Method::SendRoom, affinity, payload, within, clocks)
+    }
+
     /// Queues a text message.
     ///
     /// # Panics
@@ -287,13 +344,26 @@ impl SimulatedClient {
         within: Duration,
         clocks: (Duration, u64),
     ) -> u64 {
+        let affinity = conversation.map(|conversation| bucket::affinity(&conversation));
+        let payload = Payload::WithOperationId(Box::new(payload));
+        self.ask(method, affinity, payload, within, clocks)
+    }
+
+    fn ask(
+        &mut self,
+        method: Method,
+        affinity: Option<u32>,
+        payload: Payload,
+        within: Duration,
+        clocks: (Duration, u64),
+    ) -> u64 {
         let number = self.next_call;
         self.next_call += 1;
         let answers = Arc::clone(&self.answers);
         let call = NewCall {
             method,
-            affinity: conversation.map(|conversation| bucket::affinity(&conversation)),
-            payload: Payload::WithOperationId(Box::new(payload)),
+            affinity,
+            payload,
             within,
             reply: Box::new(move |result| {
                 let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -355,7 +425,10 @@ impl SimulatedClient {
                     whole(self.core.handle_response(tag, result, now));
                 }
             }
-            SessionEvent::Push { method, payload } => whole(self.core.handle_push(method, payload, now)),
+            SessionEvent::Push { method, payload } => {
+                self.pushes.push((method, payload.clone()));
+                whole(self.core.handle_push(method, payload, now));
+            }
             SessionEvent::SyncHint { spread_ms } => self.core.handle_sync_hint(spread_ms, now),
             SessionEvent::Reauth { .. } => {
                 if let Some(line) = &mut self.line

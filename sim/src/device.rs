@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use whimbrel_loadtest::check::{
     Answer, Body, Device as DeviceId, Entry, Event as Happened, History, Preview, Row, Showing, Shows, Text,
     User,
@@ -35,6 +37,8 @@ pub(crate) struct Device {
     pub(crate) client: SimulatedClient,
     /// Answers to its calls that nobody has looked at.
     pub(crate) answers: Vec<(u64, CallResult)>,
+    /// What its connections brought unasked, and nobody has looked at.
+    pub(crate) pushes: Vec<(u32, Bytes)>,
     /// The newest row of each conversation.
     pub(crate) rows: BTreeMap<ConversationId, Row>,
     /// The newest entry shown of each conversation.
@@ -84,6 +88,7 @@ impl Device {
             name: name.to_owned(),
             client: SimulatedClient::new(identity, token, dice.next()),
             answers: Vec::new(),
+            pushes: Vec::new(),
             rows: BTreeMap::new(),
             shown: BTreeMap::new(),
             connection: None,
@@ -192,6 +197,7 @@ impl Device {
             self.account(event, scene);
         }
         self.answers.extend(self.client.take_answers());
+        self.pushes.extend(self.client.take_pushes());
         moved
     }
 

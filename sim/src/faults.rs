@@ -47,9 +47,11 @@ enum Kind {
     Swallow,
     /// A client's app starts anew.
     RestartClient,
+    /// A process is ordered to leave, as SIGTERM does, and starts again.
+    Drain,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Crash,
     Kind::Freeze,
     Kind::Replace,
@@ -66,6 +68,7 @@ const KINDS: [Kind; 16] = [
     Kind::ChangeNetwork,
     Kind::Swallow,
     Kind::RestartClient,
+    Kind::Drain,
 ];
 
 /// See the module.
@@ -105,6 +108,7 @@ impl Faults {
                 Kind::Crash
                     | Kind::Freeze
                     | Kind::Replace
+                    | Kind::Drain
                     | Kind::LoseRegistry
                     | Kind::StallLink
                     | Kind::SlowLinks
@@ -120,7 +124,7 @@ impl Faults {
     }
 
     /// What is due goes wrong.
-    pub(crate) fn act(&mut self, world: &mut World, workload: &Workload) {
+    pub(crate) fn act(&mut self, world: &mut World, workload: &mut Workload) {
         let now_ms = world.now_ms;
         if self.weather_until_ms > 0 && self.weather_until_ms <= now_ms {
             self.weather_until_ms = 0;
@@ -153,7 +157,7 @@ impl Faults {
         }
     }
 
-    fn bring(&mut self, kind: Kind, world: &mut World, workload: &Workload) {
+    fn bring(&mut self, kind: Kind, world: &mut World, workload: &mut Workload) {
         let now_ms = world.now_ms;
         match kind {
             Kind::Crash => {
@@ -174,6 +178,11 @@ impl Faults {
                 let (name, for_ms) = (self.process(world), self.standstill_ms());
                 let restart_in_ms = self.dice.within(50..=6_000);
                 world.replace(&name, for_ms, restart_in_ms);
+            }
+            Kind::Drain => {
+                let name = self.process(world);
+                let away_ms = self.dice.within(50..=5_000);
+                world.order_to_leave(&name, away_ms);
             }
             Kind::LoseRegistry => {
                 let home = NodeId::new(REGISTRY_HOME).expect("the name of a node");
@@ -237,6 +246,7 @@ impl Faults {
                 // What it asked would be forgotten, and nobody could say whether it was done.
                 if !workload.waits(device) {
                     note!(world.trace, now_ms, "device {device} starts anew");
+                    workload.started_anew(device);
                     world.with_device(device, |device, scene| device.restart(scene.now_ms));
                 }
             }

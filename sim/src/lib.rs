@@ -21,6 +21,7 @@ mod fabric;
 mod faults;
 mod plant;
 mod process;
+mod rooms;
 mod run;
 mod store;
 mod trace;

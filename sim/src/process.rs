@@ -4,6 +4,7 @@
 //! frozen it does not run and the world goes on; when it wakes its clock jumps, and all its timers are late. A crash drops
 //! the runtime: every task ends at the await it was at.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use whimbrel_app_service::auth::Apps;
 use whimbrel_app_service::{AppService, AppServiceConfig, AppServiceHandle};
 use whimbrel_gateway::simulation::Network;
 use whimbrel_gateway::{Gateway, GatewayConfig, GatewayHandle, GatewayKeys};
-use whimbrel_host::HostParts;
+use whimbrel_host::{Drain, HostParts};
 use whimbrel_link::{ClusterSecret, Endpoint, Identity, LinkEvent};
 use whimbrel_protocol::cluster::NodeLease;
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{MemoryRegistry, Registry as _, RegistryAt, Role};
+use whimbrel_registry::{MemoryRegistry, Registry as _, RegistryAt, Role, RoomKey};
 use whimbrel_router::{Router, RouterConfig, RouterHandle};
 
 use crate::clock::ProcessClock;
@@ -58,6 +59,9 @@ pub(crate) struct Process {
     pub(crate) endpoint: Endpoint,
     pub(crate) frozen_until_ms: Option<u64>,
     body: Body,
+    drain: Drain,
+    /// Set once it has left of itself.
+    left: Arc<AtomicBool>,
     clock: Arc<ProcessClock>,
     ran_to_ms: u64,
     runtime: Runtime,
@@ -68,11 +72,12 @@ type ServiceOutcome = Arc<Mutex<Option<Result<AppServiceHandle, String>>>>;
 enum Body {
     Gateway {
         network: Network,
-        handle: GatewayHandle,
+        /// Until it is told to leave.
+        handle: Option<GatewayHandle>,
     },
     Router {
         registry: Option<Arc<MemoryRegistry>>,
-        _handle: RouterHandle,
+        handle: Option<RouterHandle>,
     },
     Service(ServiceOutcome),
 }
@@ -101,24 +106,27 @@ impl Process {
             app_keys: Vec::new(),
             capacity: whimbrel_link::Capacity::ORDINARY,
         };
-        let (endpoint, clock, body) = {
+        let (endpoint, clock, drain, body) = {
             let _entered = runtime.enter();
             let clock = Arc::new(ProcessClock::start(now_ms, plan.skew_ms));
             let (endpoint, events) = Endpoint::new(identity.clone(), surroundings.secret.clone());
             let host = HostParts::on_clock(Arc::<ProcessClock>::clone(&clock));
+            let drain = host.drain.clone();
             let links = (endpoint.clone(), events);
             let body = match plan.role {
                 Role::Gateway => gateway(keys.expect("a gateway has keys"), links, host, &mut dice),
                 Role::Router => router(&identity, links, host, &clock),
                 _ => service(surroundings, links, host, (&clock, &runtime), dice),
             };
-            (endpoint, clock, body)
+            (endpoint, clock, drain, body)
         };
         Self {
             identity,
             endpoint,
             frozen_until_ms: None,
             body,
+            drain,
+            left: Arc::default(),
             clock,
             ran_to_ms: now_ms,
             runtime,
@@ -159,9 +167,66 @@ impl Process {
     /// Registered sessions of this gateway.
     pub(crate) fn sessions(&self) -> usize {
         match &self.body {
-            Body::Gateway { handle, .. } => handle.sessions(),
+            Body::Gateway { handle, .. } => handle.as_ref().map_or(0, GatewayHandle::sessions),
             _ => 0,
         }
+    }
+
+    /// Orders it to leave, as SIGTERM does: it finishes what it has begun, sees to it that nobody is lost, and is gone.
+    pub(crate) fn leave(&mut self) {
+        self.drain.start();
+        let left = Arc::clone(&self.left);
+        match &mut self.body {
+            Body::Gateway { handle, .. } => {
+                if let Some(handle) = handle.take() {
+                    self.runtime.spawn(async move {
+                        handle.join().await;
+                        left.store(true, Ordering::Relaxed);
+                    });
+                }
+            }
+            Body::Router { handle, .. } => {
+                if let Some(handle) = handle.take() {
+                    self.runtime.spawn(async move {
+                        handle.join().await;
+                        left.store(true, Ordering::Relaxed);
+                    });
+                }
+            }
+            Body::Service(outcome) => {
+                let started = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+                // One that is still starting is just ended.
+                let Some(Ok(handle)) = started else {
+                    return left.store(true, Ordering::Relaxed);
+                };
+                self.runtime.spawn(async move {
+                    handle.join().await;
+                    left.store(true, Ordering::Relaxed);
+                });
+            }
+        }
+    }
+
+    /// Whether it has left of itself.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// How many sessions are in a room, as the registry at home here says; `None` when it is elsewhere.
+    pub(crate) fn room_members(&self, app_key: &str, room: &str) -> Option<u64> {
+        let Body::Router {
+            registry: Some(registry),
+            ..
+        } = &self.body
+        else {
+            return None;
+        };
+        let key = RoomKey {
+            app_key: app_key.to_owned(),
+            room: room.to_owned(),
+        };
+        let gateways = self.runtime.block_on(registry.look_up_room(key)).ok()?;
+        Some(gateways.iter().map(|on| u64::from(on.members)).sum())
     }
 
     /// Why the role could not start, if it could not: then the process has ended.
@@ -203,7 +268,7 @@ fn gateway(keys: GatewayKeys, links: Links, host: HostParts, dice: &mut Dice) ->
     let handle = Gateway::start_simulated(config, keys, links, home(), host, (&network, dice.next()));
     Body::Gateway {
         network,
-        handle: handle.expect("a simulated gateway has all it needs"),
+        handle: Some(handle.expect("a simulated gateway has all it needs")),
     }
 }
 
@@ -218,12 +283,12 @@ fn router(identity: &Identity, links: Links, host: HostParts, clock: &Arc<Proces
     });
     Body::Router {
         registry: registry.clone(),
-        _handle: Router::start(
+        handle: Some(Router::start(
             RouterConfig::default(),
             links,
             registry.map(|registry| registry as _),
             host,
-        ),
+        )),
     }
 }
 

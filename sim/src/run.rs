@@ -69,11 +69,19 @@ pub struct Report {
     pub messages: usize,
     /// Batches that the store took.
     pub commits: u64,
+    /// Messages sent to rooms.
+    pub room_messages: usize,
+    /// Members whose gateways took one.
+    pub room_taken: u64,
+    /// Messages to rooms that arrived.
+    pub room_heard: u64,
 }
 
 /// Runs a cluster through the faults of `seed`.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
+    #[cfg(feature = "planted-faults")]
+    let _planted = options.plant.map(Plant::in_code);
     let mut dice = Dice::new(seed);
     let services = 2 + dice.below(2);
     let faults = Faults::new(dice.fork());
@@ -87,6 +95,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     run.go_through(options.faults.then_some(faults));
     let violations = run.settle();
     let (events, hash) = run.world.trace.sum();
+    let (room_messages, room_taken, room_heard) = run.workload.rooms().counts();
     Report {
         seed,
         violations,
@@ -95,6 +104,9 @@ pub fn run(seed: u64, options: Options) -> Report {
         virtual_ms: run.world.now_ms,
         messages: run.workload.messages(),
         commits: run.world.surroundings.store.commits(),
+        room_messages,
+        room_taken,
+        room_heard,
     }
 }
 
@@ -129,7 +141,7 @@ impl Run {
         while self.world.now_ms < end_ms {
             let mut due_ms = end_ms;
             if let Some(faults) = &mut faults {
-                faults.act(&mut self.world, &self.workload);
+                faults.act(&mut self.world, &mut self.workload);
                 due_ms = due_ms.min(faults.due_ms());
             }
             self.workload.act(&mut self.world);
@@ -152,7 +164,8 @@ impl Run {
             while self.world.now_ms < look_ms {
                 self.step(look_ms);
             }
-            let quiet = self.workload.is_set_up() && self.workload.is_quiet(&self.world);
+            let quiet =
+                self.workload.is_set_up() && self.workload.is_quiet(&self.world) && self.world.is_whole();
             let violations = if quiet { self.judge() } else { Vec::new() };
             if quiet && violations.is_empty() {
                 if has_readers {
@@ -176,6 +189,12 @@ impl Run {
                 what: "a conversation could not be opened while nothing went wrong".to_owned(),
             });
         }
+        violations.extend(self.workload.strays());
+        violations.extend(self.workload.rooms().judge(|room| self.world.room_members(room)));
+        violations.extend(self.world.stayed().iter().map(|what| Violation {
+            invariant: Invariant::Answered,
+            what: what.clone(),
+        }));
         let devices = self.world.devices.len();
         let ready = self
             .world

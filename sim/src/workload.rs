@@ -1,24 +1,28 @@
-//! What users do: open conversations, write, read, and change who belongs to groups.
+//! What users do: open conversations, write, read, change who belongs to groups, and come and go in rooms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use whimbrel_loadtest::check::{ChangeDone, Event as Happened, Talk, User};
+use whimbrel_loadtest::check::{ChangeDone, Event as Happened, Invariant, Talk, User, Violation};
 use whimbrel_protocol::client::{
     ChangeKind, Conversation, CreateGroupRequest, GroupChangeResponse, InviteRequest, LeaveRequest,
-    OpenDirectRequest, RemoveMembersRequest,
+    MessagesPush, OpenDirectRequest, RemoveMembersRequest, RoomPush, SendRoomResponse,
 };
 use whimbrel_protocol::ids::{ConversationId, OperationId};
-use whimbrel_protocol::method::Method;
+use whimbrel_protocol::method::{Method, PushMethod};
 
 use crate::dice::Dice;
+use crate::rooms::Rooms;
 use crate::trace::note;
 use crate::world::World;
 
 /// A call is tried for so long; a run is shorter.
 const CALL_WITHIN: Duration = Duration::from_secs(3_600);
+
+/// A message to a room is worth nothing later.
+const ROOM_SEND_WITHIN: Duration = Duration::from_secs(10);
 
 /// Messages of a device that wait: it writes no more until some are answered.
 const UNSENT_MAX: usize = 12;
@@ -48,6 +52,9 @@ enum Purpose {
         joins: bool,
         user: usize,
     },
+    JoinRoom(usize),
+    LeaveRoom(usize),
+    SendRoom,
 }
 
 /// See the module. Users are numbered; so are devices, by their place in the world.
@@ -57,6 +64,11 @@ pub(crate) struct Workload {
     users: Vec<Vec<usize>>,
     conversations: Vec<ConversationId>,
     groups: Vec<Group>,
+    rooms: Rooms,
+    /// Who is, was or is about to be in a conversation, by uid.
+    audiences: BTreeMap<ConversationId, BTreeSet<String>>,
+    /// Of which conversations a user's connections brought anything, whether it was shown or not.
+    brought: BTreeSet<(String, ConversationId)>,
     calls: BTreeMap<(usize, u64), Purpose>,
     /// When each device acts next.
     acts_at_ms: Vec<u64>,
@@ -84,6 +96,9 @@ impl Workload {
             users,
             conversations: Vec::new(),
             groups: Vec::new(),
+            rooms: Rooms::default(),
+            audiences: BTreeMap::new(),
+            brought: BTreeSet::new(),
             calls: BTreeMap::new(),
             messages: 0,
         };
@@ -103,7 +118,7 @@ impl Workload {
     pub(crate) fn is_set_up(&self) -> bool {
         self.calls
             .values()
-            .all(|purpose| matches!(purpose, Purpose::Change { .. }))
+            .all(|purpose| !matches!(purpose, Purpose::OpenDirect(_) | Purpose::CreateGroup { .. }))
     }
 
     /// Whether a device waits for what it asked.
@@ -114,6 +129,46 @@ impl Workload {
     /// Whether everything is answered.
     pub(crate) fn is_quiet(&self, world: &World) -> bool {
         self.calls.is_empty() && world.devices.iter().all(|device| device.client.unsent() == 0)
+    }
+
+    /// A device's connection brought something unasked.
+    fn hear(&mut self, world: &World, device: usize, method: u32, payload: Bytes) {
+        match PushMethod::from_number(method) {
+            Some(PushMethod::Room) => self.rooms.hear(device, RoomPush::decode(payload).ok().as_ref()),
+            Some(PushMethod::Messages) => {
+                let push = MessagesPush::decode(payload).unwrap_or_default();
+                if let Ok(id) = ConversationId::from_wire(&push.conversation) {
+                    self.brought.insert((world.devices[device].uid.clone(), id));
+                }
+            }
+            Some(PushMethod::Notice) | None => {}
+        }
+    }
+
+    /// What was brought to users who had nothing to do with it. A client leaves out what it does not know, so that nobody is
+    /// shown it; it came to the wrong one all the same.
+    pub(crate) fn strays(&self) -> Vec<Violation> {
+        let is_stray = |(uid, id): &&(String, ConversationId)| {
+            !self
+                .audiences
+                .get(id)
+                .is_some_and(|audience| audience.contains(uid))
+        };
+        let violation = |(uid, id): &(String, ConversationId)| Violation {
+            invariant: Invariant::Foreign,
+            what: format!("a connection of {uid} was brought messages of {id}, in which {uid} never was"),
+        };
+        self.brought.iter().filter(is_stray).map(violation).collect()
+    }
+
+    /// The rooms, and the account of them.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// A device's app has started anew.
+    pub(crate) fn started_anew(&mut self, device: usize) {
+        self.rooms.leave_all(device);
     }
 
     /// Messages handed over.
@@ -134,14 +189,23 @@ impl Workload {
     /// Takes in what came of calls.
     pub(crate) fn take_answers(&mut self, world: &mut World) {
         for device in 0..world.devices.len() {
+            for (method, payload) in std::mem::take(&mut world.devices[device].pushes) {
+                self.hear(world, device, method, payload);
+            }
             for (number, result) in std::mem::take(&mut world.devices[device].answers) {
                 let Some(purpose) = self.calls.remove(&(device, number)) else {
                     continue;
                 };
-                match result {
-                    Ok(body) => self.answered(world, purpose, body),
+                match (result, purpose) {
+                    (Ok(body), purpose) => self.answered(world, purpose, body),
+                    // Nothing of a room is promised: what was not taken is gone, who could not enter is not in it.
+                    (Err(_), Purpose::SendRoom | Purpose::LeaveRoom(_)) => {}
+                    (Err(_), Purpose::JoinRoom(room)) => {
+                        world.devices[device].client.forget_room(&Rooms::id(room));
+                        self.rooms.leave(room, device);
+                    }
                     // It stays unanswered in the account, and that is a violation.
-                    Err(error) => note!(world.trace, world.now_ms, "a call failed: {error}"),
+                    (Err(error), _) => note!(world.trace, world.now_ms, "a call failed: {error}"),
                 }
             }
         }
@@ -166,7 +230,8 @@ impl Workload {
         let Some(id) = self.dice.pick(&mine).copied() else {
             return;
         };
-        match self.dice.below(20) {
+        match self.dice.below(24) {
+            20..=23 => self.act_in_a_room(world, device),
             0..=1 => self.change_a_group(world),
             2..=4 => {
                 let shown = world.devices[device].shown.get(&id).copied().unwrap_or(0);
@@ -185,6 +250,55 @@ impl Workload {
                 }
             }
         }
+    }
+
+    /// A device enters a room; or, when it is in it, says something there or leaves.
+    fn act_in_a_room(&mut self, world: &mut World, device: usize) {
+        let room = self.dice.below(Rooms::COUNT);
+        let of_room = |purpose: &Purpose| matches!(purpose, Purpose::JoinRoom(of) | Purpose::LeaveRoom(of) if *of == room);
+        let waits = self
+            .calls
+            .iter()
+            .any(|((of, _), purpose)| *of == device && of_room(purpose));
+        let id = Rooms::id(room);
+        let is_inside = self.rooms.is_inside(room, device);
+        // One thing after another, as an app does it.
+        let purpose = match (is_inside, waits, self.dice.below(5)) {
+            (false, false, _) => Purpose::JoinRoom(room),
+            (true, false, 0) => Purpose::LeaveRoom(room),
+            _ => Purpose::SendRoom,
+        };
+        note!(
+            world.trace,
+            world.now_ms,
+            "device {device} in {id}: {}",
+            match purpose {
+                Purpose::JoinRoom(_) => "enters",
+                Purpose::LeaveRoom(_) => "leaves",
+                _ => "speaks",
+            }
+        );
+        let text = match purpose {
+            Purpose::JoinRoom(_) => {
+                self.rooms.enter(room, device);
+                String::new()
+            }
+            Purpose::LeaveRoom(_) => {
+                self.rooms.leave(room, device);
+                String::new()
+            }
+            // Whoever knows a room's id may speak in it, from without too.
+            _ => self.rooms.send(room, device),
+        };
+        let number = world.with_device(device, |device, scene| {
+            let clocks = device.clocks(scene.now_ms);
+            match purpose {
+                Purpose::JoinRoom(_) => device.client.join_room(&id, CALL_WITHIN, clocks),
+                Purpose::LeaveRoom(_) => device.client.leave_room(&id, CALL_WITHIN, clocks),
+                _ => device.client.send_room(&id, &text, ROOM_SEND_WITHIN, clocks),
+            }
+        });
+        self.calls.insert((device, number), purpose);
     }
 
     fn call(
@@ -298,6 +412,9 @@ impl Workload {
             user: User::named(&uid(user)),
             at: Duration::from_millis(world.now_ms),
         });
+        if joins {
+            self.audiences.entry(id).or_default().insert(uid(user));
+        }
         self.groups[group].changing = true;
         self.groups[group].returns += usize::from(joins);
         let device = self.device_of(by);
@@ -315,6 +432,7 @@ impl Workload {
                 if !self.conversations.contains(&id) {
                     self.conversations.push(id);
                 }
+                self.audiences.insert(id, [first, second].map(uid).into());
                 let users = [first, second].map(|user| User::named(&uid(user)));
                 world.history.apply(Happened::Talk {
                     id,
@@ -332,6 +450,8 @@ impl Workload {
                     return note!(world.trace, world.now_ms, "an answer without a group");
                 };
                 self.conversations.push(id);
+                let audience = members.iter().copied().chain([owner]).map(uid);
+                self.audiences.insert(id, audience.collect());
                 self.groups.push(Group {
                     id,
                     owner,
@@ -345,6 +465,11 @@ impl Workload {
                     base_seq: 0,
                 });
             }
+            Purpose::SendRoom => {
+                let sent = SendRoomResponse::decode(body).unwrap_or_default();
+                self.rooms.took(sent.taken);
+            }
+            Purpose::JoinRoom(_) | Purpose::LeaveRoom(_) => {}
             Purpose::Change { group, joins, user } => {
                 let group = &mut self.groups[group];
                 group.changing = false;

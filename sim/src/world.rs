@@ -36,6 +36,9 @@ const RESTART_AFTER_MS: u64 = 500;
 /// was at.
 const ZOMBIE_LIFE_MS: u64 = 20_000;
 
+/// A process that was ordered to leave has left by then, ms: more than every grace it has, and a standstill on the way.
+const LEAVES_WITHIN_MS: u64 = 120_000;
+
 /// The tokens of a run outlive it, s.
 const TOKEN_TTL_S: u64 = 24 * 3_600;
 
@@ -55,6 +58,10 @@ pub(crate) struct World {
     starts: BTreeMap<NodeId, u64>,
     /// Processes that stand still, or did, while others have their names; and when they end.
     zombies: Vec<(u64, Process)>,
+    /// Processes that were ordered to leave: when they must have, and how long they stay away.
+    leaving: BTreeMap<NodeId, (u64, u64)>,
+    /// Those that did not in time.
+    stayed: Vec<String>,
     window_ms: u64,
     sync_interval: Duration,
     secret: AppSecret,
@@ -103,6 +110,8 @@ impl World {
             directory_at_ms: 0,
             starts,
             zombies: Vec::new(),
+            leaving: BTreeMap::new(),
+            stayed: Vec::new(),
             window_ms: 1,
             sync_interval,
             secret,
@@ -225,6 +234,7 @@ impl World {
             note!(self.trace, now_ms, "{name} could not start: {why}");
             self.crash(&name, Leaving::Killed, RESTART_AFTER_MS);
         }
+        moved |= self.see_off();
         let zombies = self.zombies.iter_mut().map(|(_, process)| process);
         for process in self.processes.values_mut().chain(zombies) {
             if process.frozen_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
@@ -235,6 +245,27 @@ impl World {
         }
         self.zombies.retain(|(until_ms, _)| *until_ms > now_ms);
         moved
+    }
+
+    /// Those that have left are gone, and start again later.
+    fn see_off(&mut self) -> bool {
+        let mut gone = Vec::new();
+        for (name, (until_ms, away_ms)) in &self.leaving {
+            let has_left = self.processes.get(name).is_some_and(Process::has_left);
+            if !has_left && *until_ms <= self.now_ms {
+                self.stayed.push(format!(
+                    "{name} was ordered to leave and has not within {LEAVES_WITHIN_MS} ms"
+                ));
+            }
+            if has_left || *until_ms <= self.now_ms {
+                gone.push((name.clone(), *away_ms));
+            }
+        }
+        for (name, away_ms) in &gone {
+            note!(self.trace, self.now_ms, "{name} has left");
+            self.crash(name, Leaving::Killed, *away_ms);
+        }
+        !gone.is_empty()
     }
 
     fn start(&mut self, name: &NodeId) {
@@ -267,6 +298,7 @@ impl World {
         let Some(process) = self.processes.remove(name) else {
             return;
         };
+        self.leaving.remove(name);
         note!(self.trace, self.now_ms, "{name} crashes, {how:?}");
         self.fabric.forget(name, how, self.now_ms);
         for device in &mut self.devices {
@@ -284,6 +316,35 @@ impl World {
         }
     }
 
+    /// A process is ordered to leave, and is started again some time after it has.
+    pub(crate) fn order_to_leave(&mut self, name: &NodeId, away_ms: u64) {
+        if let Some(process) = self.processes.get_mut(name)
+            && !self.leaving.contains_key(name)
+        {
+            note!(self.trace, self.now_ms, "{name} is ordered to leave");
+            process.leave();
+            let until_ms = self.now_ms + LEAVES_WITHIN_MS;
+            self.leaving.insert(name.clone(), (until_ms, away_ms));
+        }
+    }
+
+    /// Whether every process is there and none is about to leave.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.leaving.is_empty() && self.starts.is_empty()
+    }
+
+    /// Processes that were ordered to leave and did not.
+    pub(crate) fn stayed(&self) -> &[String] {
+        &self.stayed
+    }
+
+    /// How many sessions are in a room, as the registry says; `None` while it is away.
+    pub(crate) fn room_members(&self, room: &str) -> Option<u64> {
+        self.processes
+            .values()
+            .find_map(|process| process.room_members(APP, room))
+    }
+
     /// A process stands still for a while, and another life takes its name meanwhile.
     pub(crate) fn replace(&mut self, name: &NodeId, for_ms: u64, restart_in_ms: u64) {
         let Some(mut process) = self.processes.remove(name) else {
@@ -294,6 +355,7 @@ impl World {
             self.now_ms,
             "{name} is replaced, and stands still for {for_ms}"
         );
+        self.leaving.remove(name);
         self.fabric.forget(name, Leaving::Replaced, self.now_ms);
         let until_ms = self.now_ms + for_ms;
         process.frozen_until_ms.get_or_insert(until_ms);
@@ -327,4 +389,45 @@ impl World {
 
 fn app_key() -> AppKey {
     AppKey::new(APP).expect("the key of an app")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A calm cluster with one user, some seconds after its start.
+    fn world() -> World {
+        let calm = Options {
+            faults: false,
+            ..Options::default()
+        };
+        let mut world = World::new(Dice::new(7), 2, Duration::from_secs(60), calm);
+        world.add_device("ann", "phone");
+        run_to(&mut world, 5_000);
+        assert_eq!(world.sessions(), 1, "she is in");
+        world
+    }
+
+    fn run_to(world: &mut World, ms: u64) {
+        while world.now_ms < ms {
+            world.step(ms);
+        }
+    }
+
+    #[test]
+    fn whoever_is_ordered_to_leave_leaves_in_time_and_comes_back() {
+        for name in ["gateway-1", "gateway-2", "router-1", "router-2", "app-service-1"] {
+            let mut world = world();
+            let node = NodeId::new(name).expect("the name of a node");
+            let before = world.processes[&node].identity.incarnation;
+            world.order_to_leave(&node, 1_000);
+            assert!(!world.is_whole());
+            run_to(&mut world, 70_000);
+            assert!(world.is_whole(), "{name} is not back");
+            assert_eq!(world.stayed(), [""; 0]);
+            let after = world.processes[&node].identity.incarnation;
+            assert_ne!(before, after, "{name} is another life");
+            assert_eq!(world.sessions(), 1, "she is in, wherever she is");
+        }
+    }
 }

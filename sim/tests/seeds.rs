@@ -29,6 +29,9 @@ fn a_cluster_without_faults_delivers_everything() {
     let report = run(1, calm);
     assert_eq!(report.violations, []);
     assert!(report.messages > 20 && report.commits > 20, "{report:?}");
+    // Nobody is slow and nothing is cut: whoever was taken for a member was reached.
+    assert!(report.room_messages > 0 && report.room_heard > 0, "{report:?}");
+    assert_eq!(report.room_heard, report.room_taken, "{report:?}");
 }
 
 #[test]

@@ -167,6 +167,15 @@ impl Batch {
         self.ops.keys()
     }
 
+    /// The same batch without what it does with keys that `drops` names.
+    #[must_use]
+    pub fn without(mut self, drops: impl Fn(&[u8]) -> bool) -> Self {
+        self.ops.retain(|key, _| !drops(key));
+        self.bytes = self.ops.iter().map(|(key, op)| key.len() + op.value_len()).sum();
+        self.contradiction = self.contradiction.filter(|key| !drops(key));
+        self
+    }
+
     /// Takes it apart, in key order.
     pub fn into_ops(self) -> impl ExactSizeIterator<Item = (Bytes, Op)> {
         self.ops.into_iter()
@@ -289,6 +298,19 @@ mod tests {
         let mut batch = Batch::blind();
         batch.put("key", "long value").put("key", "v").delete("key2");
         assert_eq!((batch.len(), batch.bytes()), (2, 3 + 1 + 4));
+    }
+
+    #[test]
+    fn what_is_dropped_is_as_if_it_had_never_been_added() {
+        let mut batch = Batch::at_version(Some(Version::from_raw(7)));
+        batch.put("a", "1").guard("b").insert("i", "2").put("i", "3");
+        let left = batch.without(|key| key == b"i");
+        assert_eq!(
+            (left.len(), left.bytes(), left.version()),
+            (2, 3, Some(Version::from_raw(7)))
+        );
+        assert_eq!(left.op(b"i"), None);
+        assert!(left.check().is_ok());
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod snapshots;
 mod store;
 
 pub use batch::{Batch, MergeError, Op};
-#[cfg(feature = "planted-faults")]
+#[cfg(any(test, feature = "planted-faults"))]
 pub use embedded::PlantedFaults;
 pub use embedded::{FjallConfig, FjallStore, OpenError};
 pub use error::StoreError;

@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use tempfile::TempDir;
 use whimbrel_store::conformance::Subject;
@@ -239,39 +238,6 @@ async fn settings_out_of_range_are_refused() {
     config.journal_bytes = 1;
     let error = FjallStore::open(config, EPOCH).unwrap_err();
     assert!(error.to_string().contains("journal_bytes is 1"), "{error}");
-}
-
-#[tokio::test]
-async fn a_failed_write_is_unknown_and_the_store_reopens_by_itself() {
-    let folder = temp_folder();
-    let config = config(folder.path());
-    let planted = config.planted.clone();
-    let store = FjallStore::open(config, EPOCH).unwrap();
-    assert!(put(&store, "a", "1").await.is_committed());
-    let snapshot = store.snapshot().await.unwrap();
-    let mut stale = Batch::at(&*snapshot);
-    stale.put("b", "1");
-
-    planted.fail_reopens.store(2, SeqCst);
-    planted.fail_groups.store(1, SeqCst);
-    assert!(matches!(put(&store, "a", "2").await, Commit::Unknown(_)));
-    assert!(matches!(
-        snapshot.get(b"a").await,
-        Err(StoreError::SnapshotGone { .. })
-    ));
-    assert!(!store.readiness().serves_reads());
-    assert!(matches!(
-        put(&store, "a", "3").await,
-        Commit::Refused(StoreError::NotReady { .. })
-    ));
-
-    until(&store, "ready again", |readiness| *readiness == Readiness::Ready).await;
-    assert_eq!(planted.fail_reopens.load(SeqCst), 0);
-    assert_eq!(read(&store, "a").await, Some(b"1".to_vec()));
-    // What an Unknown commit wrote is not known, so whatever was read before it conflicts.
-    assert!(matches!(store.commit(stale).await, Commit::Conflict(_)));
-    assert!(put(&store, "a", "4").await.is_committed());
-    store.close().await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use whimbrel_lbs::GATEWAYS_LIMIT_MAX;
-use whimbrel_lbs::fuzzing::Directory;
+use whimbrel_lbs::fuzzing::{Directory, Heard};
 use whimbrel_protocol::cluster::{NodeLease, Role};
 
 use crate::planted;
@@ -16,17 +16,53 @@ const PIPE_BYTES: usize = 64 * 1024;
 /// Turns that the server gets before its client hangs up: many times what an answer takes.
 const TURNS_BEFORE_HANGING_UP: usize = 64;
 
+/// The first bytes of inputs in which the LBS asks the registry itself.
+const BY_REFRESH: u8 = 224;
+
 /// Some leases, then either a request's target or the bytes of a connection.
 pub(crate) fn lbs(data: &[u8]) {
     let mut source = Source::new(data);
     let mut directory = Directory::new();
-    hear(&mut source, &mut directory);
+    if source.u8() < BY_REFRESH {
+        source = Source::new(data);
+        hear(&mut source, &mut directory);
+    } else {
+        refresh(&mut source, &mut directory);
+    }
     let seed = u64::from(source.u8());
     if source.flag() {
         connection(&directory, source.rest());
     } else {
         target(&directory, &String::from_utf8_lossy(source.rest()), seed);
     }
+}
+
+/// The same as the LBS itself asks for them: answers, refusals and silences, until it is told to go.
+fn refresh(source: &mut Source<'_>, directory: &mut Directory) {
+    let mut told = Vec::new();
+    let heard = (0..source.u8() % 6)
+        .map(|_| match source.below(4) {
+            0 => Heard::Failure,
+            1 => Heard::Silence,
+            _ => {
+                let leases: Vec<NodeLease> = (0..source.u8() % 8).map(|_| lease(source)).collect();
+                told.extend(leases.iter().map(|lease| lease.node.clone()));
+                Heard::Leases(leases)
+            }
+        })
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without sockets needs nothing of the machine");
+    let ready = runtime.block_on(directory.refresh(heard));
+    let listed = directory.gateways();
+    assert!(
+        listed.iter().all(|node| told.iter().any(|known| known == node)),
+        "never told of"
+    );
+    assert!(ready || listed.is_empty(), "an LBS that lists a gateway is ready");
 }
 
 /// The registry's answers, one after another, of one life of it or of several.
@@ -173,6 +209,21 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     ]
     .concat();
     let mut seeds = Vec::new();
+    for answers in [
+        vec![224, 0],
+        [&[224, 3, 2, 1][..], &lease(0, 1), &[2, 0, 2, 1], &lease(2, 1)].concat(),
+        [&[224, 4, 0, 1, 0, 2, 2][..], &lease(0, 1), &lease(8, 2)].concat(),
+        [
+            &[224, 5, 2, 1][..],
+            &lease(0, 1),
+            &[1, 0, 2, 1],
+            &lease(0, 2),
+            &[1],
+        ]
+        .concat(),
+    ] {
+        seeds.push([&answers[..], &[5, 0], b"/v1/gateways?app_key=demo"].concat());
+    }
     let long = "g,".repeat(40);
     for target in [
         "/v1/gateways?app_key=demo",

@@ -1,7 +1,7 @@
 //! Target `requests`: everything a client or a gateway may ask of a service node, one thing after another.
 //!
-//! The node is production's, whole: decoding, checks, lanes, decisions, group commit, reads, rows. What must hold: every
-//! request is answered, never by a fault of ours; a good answer is the method's own; the same request again, with the same
+//! The node is production's, whole: decoding, checks, lanes, decisions, group commit, reads, rows, rooms; its one gateway
+//! answers as the script says. What must hold: every request is answered, never by a fault of ours; a good answer is the method's own; the same request again, with the same
 //! operation id, gets the same answer; what was refused for good is so at the end, whatever has happened since; the seqs of a
 //! conversation only rise.
 
@@ -12,21 +12,40 @@ use bytes::Bytes;
 use prost::Message;
 use whimbrel_app_service::auth::{TokenRole, mint};
 use whimbrel_app_service::service::Answer;
+use whimbrel_link::CallError;
 use whimbrel_protocol::client::{self, content::Content as Kind};
+use whimbrel_protocol::cluster::room_order_response::Outcome;
 use whimbrel_protocol::cluster::{self, Envelope, Status};
 use whimbrel_protocol::code::{Code, Retry};
 use whimbrel_protocol::ids::{OperationId, Uid};
 use whimbrel_protocol::method::Method;
 
-use crate::node::{World, app, apps, secret};
+use crate::node::{GATEWAY, GATEWAY_LIFE, Manner, World, app, apps, secret};
 use crate::planted;
 use crate::source::Source;
+
+/// The first bytes of steps about rooms, and of many requests at once; others are numbers of the older steps.
+const ROOMS_FROM: u8 = 240;
+const ROOMS_TO: u8 = 249;
+const GATEWAY_TELLS: u8 = 250;
+const AT_ONCE: u8 = 251;
+
+/// What clients ask about rooms.
+const ROOM_METHODS: [Method; 4] = [
+    Method::JoinRoom,
+    Method::LeaveRoom,
+    Method::SendRoom,
+    Method::CountRoom,
+];
 
 /// Requests of one run: enough for a group's life, few enough that a run takes a millisecond.
 const REQUESTS_MAX: usize = 40;
 
 /// Those who ask; the last never logs in first.
 const UIDS: [&str; 4] = ["alice", "bob", "carol", "dave"];
+
+/// Rooms by number.
+const ROOMS: [&str; 3] = ["lobby", "hall", "attic"];
 
 /// One run.
 struct Run<'a> {
@@ -40,6 +59,11 @@ struct Run<'a> {
     heads: BTreeMap<Bytes, u64>,
     tokens: Vec<String>,
     refused: Vec<Refused>,
+    /// Requests come from a session of the gateway.
+    has_session: bool,
+    /// What the gateway says means nothing, and so may what the node says of it.
+    gateway_raves: bool,
+    members: BTreeMap<&'static str, u32>,
 }
 
 /// A request that was refused for good.
@@ -63,6 +87,9 @@ pub(crate) fn requests(data: &[u8]) {
         heads: BTreeMap::new(),
         tokens: Vec::new(),
         refused: Vec::new(),
+        has_session: false,
+        gateway_raves: false,
+        members: BTreeMap::new(),
     };
     for who in 0..3 {
         run.open(who, "phone".to_owned());
@@ -74,11 +101,31 @@ pub(crate) fn requests(data: &[u8]) {
         run.step();
     }
     run.ask_refused_again();
+    let last = run.envelope(0, Method::Sync.number(), Bytes::new());
+    run.world.drain(last);
 }
 
 impl Run<'_> {
     fn step(&mut self) {
-        match self.source.below(24) {
+        // What came later has numbers that no choice had, so that what the corpus keeps goes on meaning what it meant.
+        match self.source.u8() {
+            choice @ ROOMS_FROM..ROOMS_TO => {
+                let method = ROOM_METHODS[usize::from(choice - ROOMS_FROM) % ROOM_METHODS.len()];
+                self.has_session = choice < ROOMS_TO - 1;
+                let who = self.who();
+                let request = self.request(method);
+                self.call(who, method.number(), request);
+                self.has_session = false;
+            }
+            ROOMS_TO => self.gateway_answers(),
+            GATEWAY_TELLS => self.gateway_tells(),
+            AT_ONCE => self.at_once(),
+            choice => self.step_of(choice % 24),
+        }
+    }
+
+    fn step_of(&mut self, choice: u8) {
+        match choice {
             choice @ 0..16 => {
                 let method = Method::ALL[usize::from(choice)];
                 let who = self.who();
@@ -130,6 +177,115 @@ impl Run<'_> {
                     0,
                 );
             }
+        }
+    }
+
+    fn gateway_answers(&mut self) {
+        self.gateway_raves = false;
+        let manner = match self.source.below(10) {
+            0 => Manner::Gone,
+            1 => Manner::Fails(CallError::Overloaded {
+                retry_after_ms: self.source.number_u32(),
+            }),
+            2 => Manner::Fails(CallError::Unavailable {
+                retry_after_ms: self.source.number_u32(),
+            }),
+            3 => Manner::Fails(CallError::Lost),
+            4 => {
+                self.gateway_raves = true;
+                Manner::Fails(CallError::Internal(self.source.text()))
+            }
+            5 => {
+                self.gateway_raves = true;
+                Manner::Says(Bytes::copy_from_slice(self.source.short()))
+            }
+            6 => {
+                let outcome = i32::from(self.source.below(8));
+                self.gateway_raves = Outcome::try_from(outcome)
+                    .is_ok_and(|known| known == Outcome::Unspecified)
+                    || Outcome::try_from(outcome).is_err();
+                Manner::Says(cluster::RoomOrderResponse { outcome }.encode_to_vec().into())
+            }
+            7 | 8 => {
+                // As an order's answer it is of no version that there is.
+                self.gateway_raves = true;
+                let answer = cluster::RoomBroadcastResponse {
+                    taken: self.source.number_u32(),
+                    dropped: self.source.number_u32(),
+                    retry_after_ms: self.source.number_u32(),
+                };
+                Manner::Says(answer.encode_to_vec().into())
+            }
+            _ => Manner::Says(
+                cluster::RoomOrderResponse {
+                    outcome: Outcome::Done.into(),
+                }
+                .encode_to_vec()
+                .into(),
+            ),
+        };
+        self.world.gateway_answers(manner);
+    }
+
+    fn gateway_tells(&mut self) {
+        let count = self.source.below(4);
+        let mut rooms = Vec::new();
+        for _ in 0..count {
+            let room = ROOMS[usize::from(self.source.u8()) % ROOMS.len()];
+            let members = u32::from(self.source.u16());
+            self.members.insert(room, members);
+            rooms.push(cluster::RoomCount {
+                room: Some(cluster::RoomKey {
+                    app_key: "demo".to_owned(),
+                    room: room.to_owned(),
+                }),
+                members,
+            });
+        }
+        self.world.gateway_tells(rooms);
+    }
+
+    /// More at once than the node takes, of any priority: each is answered, and the node comes to rest.
+    fn at_once(&mut self) {
+        let count = self.source.below(24);
+        let mut requests = Vec::new();
+        for _ in 0..count {
+            let method = Method::ALL[usize::from(self.source.u8()) % Method::ALL.len()];
+            let (who, priority) = (self.who(), i32::from(self.source.below(7)));
+            requests.push(Envelope {
+                priority,
+                ..self.envelope(who, method.number(), Bytes::new())
+            });
+        }
+        for answer in self.world.ask_at_once(requests) {
+            if let Answer::Refused { status, detail, .. } = answer {
+                assert_eq!(status, Status::Overloaded, "{detail}");
+            }
+        }
+    }
+
+    fn envelope(&self, who: usize, method: u32, payload: Bytes) -> Envelope {
+        let request = cluster::ClientRequest {
+            app_key: "demo".to_owned(),
+            uid: UIDS[who].to_owned(),
+            user_id: self.users[who],
+            device_id: "phone".to_owned(),
+            session: None,
+            method,
+            payload,
+        };
+        Envelope {
+            kind: cluster::Kind::ClientRequest.into(),
+            body: request.encode_to_vec().into(),
+            ..Envelope::default()
+        }
+    }
+
+    fn room(&mut self) -> String {
+        match self.source.u8() {
+            255 => self.source.text(),
+            254 => "x".repeat(usize::from(self.source.u8())),
+            known => ROOMS[usize::from(known) % ROOMS.len()].to_owned(),
         }
     }
 
@@ -198,7 +354,13 @@ impl Run<'_> {
             uid: UIDS[who].to_owned(),
             user_id,
             device_id: "phone".to_owned(),
-            session: None,
+            session: self.has_session.then(|| cluster::SessionHandle {
+                gateway: GATEWAY.to_owned(),
+                incarnation: GATEWAY_LIFE,
+                reactor: 0,
+                slot: u32::try_from(who).unwrap_or_default(),
+                generation: 1,
+            }),
             method,
             payload,
         };
@@ -214,7 +376,11 @@ impl Run<'_> {
             self.learn(method, response.body.clone());
         } else {
             let code = Code::from_number(response.code).expect("a known code");
-            assert_ne!(code, Code::Internal, "{}", response.message);
+            assert!(
+                code != Code::Internal || self.gateway_raves,
+                "{}",
+                response.message
+            );
             assert!(!response.message.is_empty() && response.message.len() < 4_096);
         }
         Some(response)
@@ -281,8 +447,19 @@ impl Run<'_> {
             Method::ListMembers => drop(read::<client::ListMembersResponse>(body)),
             Method::JoinRoom => drop(read::<client::JoinRoomResponse>(body)),
             Method::LeaveRoom => drop(read::<client::LeaveRoomResponse>(body)),
-            Method::SendRoom => drop(read::<client::SendRoomResponse>(body)),
-            Method::CountRoom => drop(read::<client::CountRoomResponse>(body)),
+            Method::SendRoom => {
+                let sent: client::SendRoomResponse = read(body);
+                assert!(sent.time_ms >= crate::node::START_MS);
+                assert!(
+                    sent.taken > 0 || sent.dropped == 0,
+                    "what nobody took is refused: {sent:?}"
+                );
+            }
+            Method::CountRoom => {
+                let counted: client::CountRoomResponse = read(body);
+                let most = self.members.values().max().copied().unwrap_or_default();
+                assert!(counted.members <= u64::from(most), "members of whom nobody told");
+            }
             Method::CreateGroup
             | Method::Invite
             | Method::RemoveMembers
@@ -406,24 +583,15 @@ impl Run<'_> {
                 seen_seq: self.source.number(),
             }
             .encode_to_vec(),
-            Method::JoinRoom => client::JoinRoomRequest {
-                room: self.source.text(),
-            }
-            .encode_to_vec(),
-            Method::LeaveRoom => client::LeaveRoomRequest {
-                room: self.source.text(),
-            }
-            .encode_to_vec(),
+            Method::JoinRoom => client::JoinRoomRequest { room: self.room() }.encode_to_vec(),
+            Method::LeaveRoom => client::LeaveRoomRequest { room: self.room() }.encode_to_vec(),
             Method::SendRoom => client::SendRoomRequest {
-                room: self.source.text(),
+                room: self.room(),
                 client_msg_id: self.operation(),
                 content: self.content(),
             }
             .encode_to_vec(),
-            Method::CountRoom => client::CountRoomRequest {
-                room: self.source.text(),
-            }
-            .encode_to_vec(),
+            Method::CountRoom => client::CountRoomRequest { room: self.room() }.encode_to_vec(),
             Method::Pull => client::PullRequest {
                 conversation: self.conversation(),
                 from_seq: self.source.number(),
@@ -917,6 +1085,66 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             direct(0, 1),
             vec![22, 2, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0],
             sync(0),
+        ]
+        .concat(),
+    );
+    // Rooms: told of, asked about, joined, sent to, left, with every manner of a gateway. 240 Join, 241 Leave, 242 Send,
+    // 243 Count, 248 Join without a session.
+    let tells = |room, members: u16| [&[250, 1, room][..], &members.to_be_bytes()].concat();
+    let room = |what: u8, who, room| vec![what, who, room, 0];
+    let say = |who, room, text: &[u8]| {
+        let len = u8::try_from(text.len()).unwrap_or(u8::MAX);
+        [&[242, who, room, 0, 4, len][..], text, &[0]].concat()
+    };
+    let manners: Vec<Vec<u8>> = vec![
+        vec![249, 0],
+        vec![249, 1, 90],
+        vec![249, 2, 90],
+        vec![249, 3],
+        vec![249, 4, 2, b'n', b'o'],
+        vec![249, 5, 3, 0xff, 0xff, 0xff],
+        vec![249, 7, 3, 0, 0],
+        vec![249, 7, 0, 5, 90],
+        vec![249, 9],
+    ];
+    let outcomes = (0..8).map(|outcome| vec![249, 6, outcome]);
+    for manner in manners.into_iter().chain(outcomes) {
+        seeds.push(
+            [
+                manner,
+                tells(0, 3),
+                room(240, 0, 0),
+                say(1, 0, b"hi all"),
+                room(243, 2, 0),
+                say(1, 1, b"nobody"),
+                room(241, 0, 0),
+                room(248, 0, 0),
+            ]
+            .concat(),
+        );
+    }
+    seeds.push(
+        [
+            vec![240, 0, 255, 0, 0],
+            vec![241, 0, 254, 65, 0],
+            vec![243, 0, 255, 1, 0, 0],
+            vec![242, 0, 0, 7, 1, 1, 4, 1, b'x', 0],
+            vec![242, 0, 0, 0, 0, 0],
+            vec![242, 0, 0, 0, 3, 0x20, 1, 0],
+        ]
+        .concat(),
+    );
+    seeds.push(
+        [
+            group(0, 0),
+            [
+                &[251, 23][..],
+                &[0, 0, 1].repeat(8),
+                &[7, 1, 5].repeat(8),
+                &[16, 0, 4].repeat(7),
+            ]
+            .concat(),
+            [&[251, 9][..], &[2, 0, 2].repeat(5), &[9, 1, 3].repeat(4)].concat(),
         ]
         .concat(),
     );

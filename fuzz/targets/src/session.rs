@@ -13,11 +13,15 @@ use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_gateway::fuzzing::{Bounds, End, Harness, NoAnswer, READ_MAX, Wish};
 use whimbrel_protocol::answer::{Answer, AnswerStep};
-use whimbrel_protocol::client::{Login, LoginAnswer};
+use whimbrel_protocol::client::{
+    Content, Login, LoginAnswer, MessagesPush, NoticePush, RoomPush, Text, content::Content as Kind,
+};
 use whimbrel_protocol::client_session::{ClientSession, End as SessionEnd, Event, OutgoingRequest};
 use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
 use whimbrel_protocol::frame::{Affinity, Frame, FrameReader, Push, Request, RequestId};
 use whimbrel_protocol::handshake::Initiator;
+use whimbrel_protocol::ids::RoomId;
+use whimbrel_protocol::method::PushMethod;
 use whimbrel_protocol::record::{RecordStep, next_record};
 use whimbrel_protocol::{SessionKeys, Side, Suite};
 
@@ -26,6 +30,8 @@ use crate::{frames, planted, records};
 
 /// Steps of one run.
 const STEPS_MAX: usize = 400;
+/// The first bytes of a step that is a message to a room; below are numbers of the older steps.
+const ROOM_PUSH: u8 = 240;
 /// Bytes on their way to the gateway: what a socket's buffers would hold.
 const ON_THE_WAY_MAX: usize = 512 * 1024;
 /// The user that logins are judged as.
@@ -140,7 +146,44 @@ impl Run<'_> {
     }
 
     fn step(&mut self) {
-        match self.source.below(20) {
+        // What came later has numbers that no choice had, so that what the corpus keeps goes on meaning what it meant.
+        match self.source.u8() {
+            ROOM_PUSH.. => self.room_push(),
+            choice => self.step_of(choice % 20),
+        }
+    }
+
+    /// A message to a room, good or of anything, on a socket that takes it, a part of it, or nothing.
+    fn room_push(&mut self) {
+        let room = match self.source.below(4) {
+            0 => None,
+            1 => Some(usize::from(self.source.u16())),
+            _ => Some(usize::MAX),
+        };
+        let payload = match self.source.below(3) {
+            0 => Bytes::from(self.source.filler()),
+            _ => Bytes::from(
+                RoomPush {
+                    room: self.source.text(),
+                    sender_uid: "bob".to_owned(),
+                    client_msg_id: Bytes::from_static(&[7; 16]),
+                    time_ms: NOW_UNIX_MS,
+                    content: Some(Content {
+                        content: Some(Kind::Text(Text {
+                            text: self.source.text(),
+                        })),
+                    }),
+                }
+                .encode_to_vec(),
+            ),
+        };
+        let burst = self.gateway.room_push(PushMethod::Room.number(), payload, room);
+        self.downward.extend_from_slice(&burst);
+        self.hear();
+    }
+
+    fn step_of(&mut self, choice: u8) {
+        match choice {
             0 | 1 => {
                 let frame = frames::frame(&mut self.source);
                 self.say(&[frame]);
@@ -492,6 +535,7 @@ impl Talking {
                     }
                     Frame::Push(push) => {
                         assert!(self.ready, "a push before READY");
+                        client_reads(push.method, Bytes::copy_from_slice(push.payload));
                         self.tracked += u32::from(push.tracked);
                     }
                     Frame::SyncHint { .. } | Frame::GoAway { .. } | Frame::Reauth { .. } => {
@@ -502,6 +546,23 @@ impl Talking {
                 }
             }
         }
+    }
+}
+
+/// A client takes a push for what its method says, or leaves it.
+fn client_reads(method: u32, payload: Bytes) {
+    let read = match PushMethod::from_number(method) {
+        Some(PushMethod::Messages) => MessagesPush::decode(payload).map(drop),
+        Some(PushMethod::Notice) => NoticePush::decode(payload).map(drop),
+        Some(PushMethod::Room) => RoomPush::decode(payload).map(|push| {
+            if let Ok(room) = RoomId::new(&push.room) {
+                assert_eq!(room.as_str(), push.room);
+            }
+        }),
+        None => Ok(()),
+    };
+    if let Err(error) = read {
+        assert!(!error.to_string().is_empty());
     }
 }
 
@@ -603,6 +664,9 @@ fn both_ends(mut source: Source<'_>) {
         client.poll_output(&mut out);
         while let Some(event) = client.poll_event() {
             assert!(!ended, "{event:?} after the end");
+            if let Event::Push { method, payload } = &event {
+                client_reads(*method, payload.clone());
+            }
             if let Event::Ended(end) = event {
                 ended = true;
                 assert!(!format!("{end:?}").is_empty());
@@ -800,6 +864,39 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ]
         .concat(),
     ];
+    // Messages to rooms: to who reads, who reads a part, who reads nothing, before READY, too long.
+    let to_room = |room: &[u8]| [&[240][..], room, &[1, 5], b"lobby", &[2], b"hi"].concat();
+    for opening in [1, 2, 3] {
+        seeds.push(
+            [
+                head(1, 9, opening),
+                to_room(&[2]),
+                to_room(&[1, 0, 9]),
+                to_room(&[0]),
+                to_room(&[2]),
+                vec![7, 9, 7],
+                to_room(&[2]),
+            ]
+            .concat(),
+        );
+    }
+    let long = [240, 0, 0, 7, 0x0f, 0];
+    seeds.push(
+        [
+            head(1, 9, 3),
+            long.repeat(4),
+            vec![240, 2, 0, 7, 0xff, 0xff, 7, 9],
+        ]
+        .concat(),
+    );
+    seeds.push(
+        [
+            head(0, 9, 0),
+            vec![17, 0, 0, 50, 5, 10, 2, 0, 0, 0, 0, 7, 0, 12, 5, 11, 0, 7],
+            vec![240, 2, 0, 7, 0, 90, 7],
+        ]
+        .concat(),
+    );
     for end in 0..4 {
         for opening in 0..4 {
             seeds.push([head(0, 9, opening), vec![16, end, 9, 6, 0, 3, 7, 9]].concat());
@@ -906,5 +1003,14 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ]
         .concat(),
     );
+    for method in 1..5 {
+        seeds.push(
+            [
+                &[3, 0, 1, 0, 90, 5, 0, 0, 0, 9, 2, 7, 2, 3, method, 0, 0][..],
+                &[2, 8, 1, 7],
+            ]
+            .concat(),
+        );
+    }
     seeds
 }

@@ -20,6 +20,27 @@ const BACKLOG: i32 = 4096;
 /// been and will not come again.
 pub(super) const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Accepts that failed since last nobody waited to be accepted. Without descriptors each connection that ends makes room for
+/// one more, so that single accepts succeed all along: what has ended is told only when everybody has been taken in.
+#[derive(Debug, Default)]
+pub(super) struct AcceptTrouble {
+    failed: u64,
+}
+
+impl AcceptTrouble {
+    /// Accepting has failed; says whether that is news.
+    pub(super) fn has_failed(&mut self) -> bool {
+        self.failed += 1;
+        self.failed == 1
+    }
+
+    /// Nobody waits any more; says how often accepting has failed, if it has.
+    pub(super) fn is_over(&mut self) -> Option<u64> {
+        let failed = std::mem::take(&mut self.failed);
+        (failed > 0).then_some(failed)
+    }
+}
+
 /// Why nobody can connect.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -83,6 +104,17 @@ mod tests {
 
     fn loopback() -> SocketAddr {
         "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[test]
+    fn trouble_is_news_once_and_counted_until_it_is_over() {
+        let mut trouble = AcceptTrouble::default();
+        assert_eq!(trouble.is_over(), None);
+        assert!(trouble.has_failed());
+        assert!(!trouble.has_failed() && !trouble.has_failed());
+        assert_eq!(trouble.is_over(), Some(3));
+        assert_eq!(trouble.is_over(), None);
+        assert!(trouble.has_failed());
     }
 
     #[test]

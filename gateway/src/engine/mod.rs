@@ -271,6 +271,11 @@ impl Engine {
         }
     }
 
+    /// Whether there are threads for [`Engine::stop`] to wait for; on a simulated network there are none.
+    pub(crate) fn has_threads(&self) -> bool {
+        !self.threads.is_empty()
+    }
+
     /// Closes every session and waits for the reactors to end: a second or so. Blocks.
     pub(crate) fn stop(self) -> ReactorReport {
         for port in self.ports.iter() {

@@ -18,6 +18,7 @@ use whimbrel_protocol::cluster::AuthenticateResponse;
 
 use super::addresses::FAILURE_HALF_LIFE_MS;
 use super::connection::{Connection, Moved};
+use super::listener::AcceptTrouble;
 use super::making_room::Line;
 use super::net::{Change, Listener, Poller};
 use super::orders::Announcement;
@@ -145,6 +146,7 @@ pub(super) struct Reactor {
     pub(super) listener: Option<Listener>,
     pub(super) accept_ready: bool,
     pub(super) accept_again_at_ms: Option<u64>,
+    pub(super) accept_trouble: AcceptTrouble,
     pub(super) slots: Slots<Connection>,
     pub(super) users: Users,
     pub(super) wheel: Wheel,
@@ -221,6 +223,7 @@ impl Reactor {
             listener: Some(listener),
             accept_ready: true,
             accept_again_at_ms: None,
+            accept_trouble: AcceptTrouble::default(),
             slots: Slots::new(),
             users: Users::default(),
             wheel: Wheel::new(now.monotonic_ms),
@@ -370,7 +373,10 @@ impl Reactor {
     pub(super) fn note(&mut self, change: Change) {
         match change.token {
             WAKER => {}
-            LISTENER => self.accept_ready = self.accept_again_at_ms.is_none(),
+            // Word of a listener that is closed already would have it wait for nothing, without pause.
+            LISTENER => {
+                self.accept_ready = self.listener.is_some() && self.accept_again_at_ms.is_none();
+            }
             token => {
                 let place = Place::of(token);
                 let Some(connection) = self.slots.at(place) else {

@@ -334,12 +334,22 @@ impl Reactor {
                 Err(error) => match error.kind() {
                     std::io::ErrorKind::WouldBlock => {
                         self.accept_ready = false;
+                        if let Some(failed) = self.accept_trouble.is_over() {
+                            tracing::info!(failed, reactor = self.index, "accepting connections again");
+                        }
                         return;
                     }
                     std::io::ErrorKind::Interrupted | std::io::ErrorKind::ConnectionAborted => {}
                     // Out of descriptors or memory: the waiting connections will bring no second event.
                     _ => {
-                        tracing::warn!(%error, "cannot accept connections; trying again shortly");
+                        if self.accept_trouble.has_failed() {
+                            tracing::warn!(
+                                %error,
+                                reactor = self.index,
+                                "out of descriptors or memory: connections wait to be accepted until some end; trying \
+                                 again ten times a second and counting"
+                            );
+                        }
                         self.metrics.accept_errors.increment(1);
                         self.shared.accept_errors.fetch_add(1, Relaxed);
                         let retry_ms = u64::try_from(ACCEPT_RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);

@@ -55,6 +55,10 @@ impl Network {
     pub fn connect(&self, peer: SocketAddr, reactor: usize) -> Option<Wire> {
         let listeners = lock(&self.0);
         let listener = listeners.get(reactor.checked_rem(listeners.len())?)?;
+        // The network's own and the reactor's, until that closes it.
+        if Arc::strong_count(&listener.backlog) < 2 {
+            return None;
+        }
         let wire = Wire(Arc::default());
         lock(&listener.backlog).push_back((Stream(Arc::clone(&wire.0)), peer));
         let mut waits = lock(&listener.poller.0.waits);
@@ -359,6 +363,15 @@ mod tests {
         poller.listen(LISTENER);
         poller.register(&mut stream, Token(5));
         (wire, stream, poller)
+    }
+
+    #[test]
+    fn nobody_connects_to_a_listener_that_is_closed() {
+        let network = Network::new();
+        let listeners = network.listeners(1);
+        assert!(network.connect(([10, 0, 0, 1], 1).into(), 0).is_some());
+        drop(listeners);
+        assert!(network.connect(([10, 0, 0, 1], 1).into(), 0).is_none());
     }
 
     #[test]

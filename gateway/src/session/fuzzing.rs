@@ -13,9 +13,10 @@ use whimbrel_protocol::keys::{StaticKey, StaticPublicKey};
 
 use super::closing::Closing;
 use super::{
-    Answer, Budget, Context, Event, Fault, LoginMessage, Now, PushOutcome, Session, SessionLimits,
+    Answer, Budget, Context, Event, Fault, LoginMessage, Now, PushOutcome, RoomPush, Session, SessionLimits,
     SpareQueues, Unanswered,
 };
+use crate::engine::RoomFrame;
 use crate::keys::KeyRing;
 
 /// What the session's clock says at first, unix milliseconds.
@@ -328,6 +329,31 @@ impl Harness {
     /// A push for a user; says whether it was taken.
     pub fn push(&mut self, user_id: u64, push: Frame) -> bool {
         self.with(|session, cx| session.handle_push(cx, user_id, push)) == PushOutcome::Accepted
+    }
+
+    /// A message to a room that the session is in. What a socket gets of it that takes up to `room` bytes now comes back;
+    /// `None` is one that takes nothing, so that it waits.
+    pub fn room_push(&mut self, method: u32, payload: Bytes, room: Option<usize>) -> Vec<u8> {
+        let mut burst = Vec::new();
+        let Ok(frame) = RoomFrame::new(method, payload) else {
+            return burst;
+        };
+        let owed = self.owed.used();
+        let written = self.with(|session, cx| {
+            let outcome = session.handle_room_push(cx, &frame, room.is_some(), &mut burst);
+            assert_eq!(outcome == RoomPush::Sealed, !burst.is_empty());
+            let written = burst.len().min(room.unwrap_or_default());
+            if written < burst.len() {
+                session.handle_unwritten(cx, &burst[written..]);
+            }
+            written
+        });
+        assert!(
+            written == 0 || self.owed.used() >= owed,
+            "a message to a room takes nothing from what waits"
+        );
+        burst.truncate(written);
+        burst
     }
 
     /// The client may have missed something.

@@ -182,7 +182,7 @@ impl Deployment {
         if let Some(status) = self.child.try_wait()? {
             bail!("the server has ended ({status}); {}", self.said());
         }
-        let log = fs::read_to_string(&self.log)?;
+        let log = self.log()?;
         ensure!(
             !log.contains("panicked"),
             "something in the server panicked; {}",
@@ -191,9 +191,14 @@ impl Deployment {
         Ok(())
     }
 
+    /// All of its log so far.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        fs::read_to_string(&self.log).context("its log")
+    }
+
     /// The end of its log, for a message.
     pub(crate) fn said(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(20).collect();
         let lines: Vec<&str> = lines.into_iter().rev().collect();
         format!("its log ends:\n{}", lines.join("\n"))

@@ -50,15 +50,16 @@ impl std::fmt::Debug for Attack {
     }
 }
 
-/// One record's worth of a text that is as long as a slow reader makes it hurt.
-const PUSHED_BYTES: usize = 4 * 1024;
-/// Between two pushes to slow readers: twice what they read.
-const PUSH_EVERY: Duration = Duration::from_millis(40);
+/// One record's worth of a text, nearly.
+const PUSHED_BYTES: usize = 12 * 1024;
+/// Between two pushes to slow readers: twice what they read, in as few messages as carry it.
+const PUSH_EVERY: Duration = Duration::from_millis(120);
 /// What a slow reader reads at once, and how often: 50 KB/s.
 const SLOW_READ_BYTES: usize = 5_000;
 const SLOW_READ_EVERY: Duration = Duration::from_millis(100);
-/// Slow readers that are pushed to: members of one group, each message to all of them.
-const PUSHED_TO_MAX: usize = 400;
+/// Slow readers that are pushed to: as many as a group holds, each message to all of them. Pushing at that rate to more would
+/// not try what a gateway bears of slow readers but what it can send: 2,000 are 16,000 deliveries a second.
+const PUSHED_TO_MAX: usize = 2_000;
 /// So many of those who want every descriptor take two.
 const TWICE_MAX: usize = 2_000;
 /// Slow readers log in as members of this name.
@@ -271,7 +272,7 @@ async fn push_to_the_group(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let shared = Arc::clone(shared);
     let pushing = move || -> anyhow::Result<()> {
         let mut pusher = shared.door.session(&format!("{ROGUE}0"))?;
-        while std::time::Instant::now() < shared.until {
+        while !shared.is_over() {
             let text = client::Text {
                 text: format!("{:PUSHED_BYTES$}", next_number()),
             };

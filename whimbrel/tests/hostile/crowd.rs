@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -39,6 +39,8 @@ pub(crate) struct Tally {
     pub(crate) ready: u64,
     /// Those of them that ended before their time.
     pub(crate) ended: u64,
+    /// Attackers of the crowd that got as far as their attack begins, once or more often.
+    pub(crate) attackers: usize,
 }
 
 /// What the members of a crowd share.
@@ -46,7 +48,10 @@ pub(crate) struct Shared {
     pub(crate) door: Arc<Door>,
     /// What an attack needs once: a recorded hello, a conversation.
     pub(crate) prepared: Bytes,
-    pub(crate) until: Instant,
+    over: AtomicBool,
+    /// How far an attacker must get, and who has.
+    reaches: Reaches,
+    reached: Box<[AtomicBool]>,
     /// The second byte of its addresses: a crowd's own, so that none pays for what another has done.
     network: u8,
     opened: AtomicU64,
@@ -65,9 +70,6 @@ pub(crate) struct Crowd {
     shared: std::sync::OnceLock<Arc<Shared>>,
 }
 
-/// So many make an attack.
-const ATTACKERS_MIN: u64 = 8;
-
 impl Crowd {
     /// So many attackers, from addresses of 127.`network`.
     pub(crate) fn new(runtime: &Handle, door: &Arc<Door>, connections: usize, network: u8) -> Self {
@@ -85,13 +87,15 @@ impl Crowd {
         self.connections
     }
 
-    /// Begins an attack that goes on for `lasts`.
-    pub(crate) fn begin(&self, attack: &'static Attack, lasts: Duration) -> anyhow::Result<()> {
+    /// Begins an attack that goes on until its end.
+    pub(crate) fn begin(&self, attack: &'static Attack) -> anyhow::Result<()> {
         let prepared = (attack.prepare)(&self.door, self.connections).context("preparing the attack")?;
         let shared = Arc::new(Shared {
             door: Arc::clone(&self.door),
             prepared,
-            until: Instant::now() + lasts,
+            over: AtomicBool::new(false),
+            reaches: attack.reaches,
+            reached: (0..self.connections).map(|_| AtomicBool::new(false)).collect(),
             network: self.network,
             opened: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -110,30 +114,33 @@ impl Crowd {
         Ok(())
     }
 
+    /// Whether most of them have got as far as their attack begins.
+    pub(crate) fn attacks(&self) -> bool {
+        let shared = self.shared.get();
+        shared.is_some_and(|shared| 2 * shared.attackers() > self.connections)
+    }
+
     /// Ends it, and says what came of it.
     pub(crate) fn end(self, attack: &Attack) -> anyhow::Result<Tally> {
         let Ok(mut members) = self.members.into_inner() else {
             bail!("a member of the crowd panicked");
         };
-        self.runtime.block_on(members.shutdown());
         let shared = self.shared.get().context("the crowd has begun")?;
+        shared.over.store(true, Relaxed);
+        self.runtime.block_on(members.shutdown());
         let tally = Tally {
             opened: shared.opened.load(Relaxed),
             answered: shared.answered.load(Relaxed),
             ready: shared.ready.load(Relaxed),
             ended: shared.ended.load(Relaxed),
+            attackers: shared.attackers(),
         };
-        // Some are turned away, and that is well; but an attack that nobody got to begin proves nothing. Behind a handshake
-        // a busy machine lets few come in a short time, above all beside those who attack already.
-        let (reached, enough) = match attack.reaches {
-            Reaches::Connection => (tally.opened, u64::try_from(self.connections / 8)?),
-            Reaches::Answer => (tally.answered, ATTACKERS_MIN),
-            Reaches::Session => (tally.ready, ATTACKERS_MIN),
-        };
+        // Some are turned away, and that is well; but an attack that most never got to begin proves nothing.
         ensure!(
-            reached >= enough,
-            "of a crowd of {} only {reached} got as far as {:?}: {tally:?}",
+            2 * tally.attackers > self.connections,
+            "of a crowd of {} only {} got as far as {:?}: {tally:?}",
             self.connections,
+            tally.attackers,
             attack.reaches
         );
         Ok(tally)
@@ -141,21 +148,33 @@ impl Crowd {
 }
 
 async fn member(attack: &'static Attack, index: usize, shared: Arc<Shared>) {
-    while Instant::now() < shared.until {
-        let left = shared.until.saturating_duration_since(Instant::now());
-        let attempt = (attack.once)(index, Arc::clone(&shared));
+    while !shared.is_over() {
         // Whatever ends an attempt, the next one follows; what counts is what the users notice.
-        match tokio::time::timeout(left, attempt).await {
-            Ok(_ended) => {
-                shared.ended.fetch_add(1, Relaxed);
-            }
-            Err(_time_is_up) => return,
-        }
+        let _ended = (attack.once)(index, Arc::clone(&shared)).await;
+        shared.ended.fetch_add(1, Relaxed);
         tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
 impl Shared {
+    /// Whether the attack has been ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+
+    fn attackers(&self) -> usize {
+        self.reached.iter().filter(|one| one.load(Relaxed)).count()
+    }
+
+    /// An attacker has got so far.
+    fn note(&self, index: usize, far: Reaches) {
+        if far == self.reaches
+            && let Some(one) = self.reached.get(index)
+        {
+            one.store(true, Relaxed);
+        }
+    }
+
     /// A connection from an address of this crowd.
     pub(crate) async fn connect(&self, index: usize) -> anyhow::Result<TcpStream> {
         let nth = u16::try_from(index / CONNECTIONS_PER_ADDRESS)?;
@@ -167,6 +186,7 @@ impl Shared {
         let stream = socket.connect(self.door.gateway).await?;
         stream.set_nodelay(true)?;
         self.opened.fetch_add(1, Relaxed);
+        self.note(index, Reaches::Connection);
         Ok(stream)
     }
 
@@ -192,6 +212,7 @@ impl Shared {
         let answer = LoginAnswer::decode(&*answer)?;
         ensure!(answer.code == 0, "refused with code {}", answer.code);
         self.answered.fetch_add(1, Relaxed);
+        self.note(index, Reaches::Answer);
         Ok(Rogue { stream, keys })
     }
 
@@ -205,6 +226,7 @@ impl Shared {
         let read = tokio::time::timeout(PATIENCE, rogue.stream.read(&mut ready)).await??;
         ensure!(read > 0, "hung up");
         self.ready.fetch_add(1, Relaxed);
+        self.note(index, Reaches::Session);
         Ok(rogue)
     }
 }

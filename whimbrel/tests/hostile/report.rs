@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
+use crate::NEWCOMER_WITHIN;
+use crate::bystanders::DELIVERED_WITHIN;
 use crate::crowd::Tally;
 
 /// Times taken.
@@ -42,16 +44,21 @@ pub(crate) struct Outcome {
 /// Prints the table, and writes the JSON where `WHIMBREL_HOSTILE_JSON` says.
 #[expect(clippy::print_stdout, reason = "the table is what it is run for")]
 pub(crate) fn print(connections: usize, lasts: Duration, outcomes: &[Outcome]) -> anyhow::Result<()> {
-    println!("\n{connections} hostile connections at a time, {lasts:?} each; times in ms, memory in MiB\n");
+    println!("\n{connections} hostile connections at a time, {lasts:?} each; times in ms, memory in MiB");
     println!(
-        "| attack | opened | logged in | sessions | ended early | messages | p50 | p99 | slowest | newcomers | slowest | memory before | most |"
+        "held to: a message delivered within {DELIVERED_WITHIN:?}, a newcomer in within {NEWCOMER_WITHIN:?}, most of a crowd \
+         attacking\n"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!(
+        "| attack | attackers | opened | logged in | sessions | ended early | messages | p50 | p99 | slowest | newcomers | slowest | memory before | most |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for outcome in outcomes {
         let (chat, newcomers) = (&outcome.chat, &outcome.newcomers);
         println!(
-            "| {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | {:.1} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | {:.1} | {} | {} |",
             outcome.name,
+            outcome.tally.attackers,
             outcome.tally.opened,
             outcome.tally.answered,
             outcome.tally.ready,
@@ -74,6 +81,7 @@ pub(crate) fn print(connections: usize, lasts: Duration, outcomes: &[Outcome]) -
         .map(|outcome| {
             json!({
                 "attack": outcome.name,
+                "attackers": outcome.tally.attackers,
                 "opened": outcome.tally.opened,
                 "logged_in": outcome.tally.answered,
                 "sessions": outcome.tally.ready,
@@ -93,6 +101,15 @@ pub(crate) fn print(connections: usize, lasts: Duration, outcomes: &[Outcome]) -
             })
         })
         .collect();
-    let said = json!({ "connections": connections, "seconds": lasts.as_secs(), "attacks": rows });
+    let bounds = json!({
+        "delivery_ms": DELIVERED_WITHIN.as_millis(),
+        "login_ms": NEWCOMER_WITHIN.as_millis(),
+    });
+    let said = json!({
+        "connections": connections,
+        "seconds": lasts.as_secs(),
+        "bounds": bounds,
+        "attacks": rows,
+    });
     std::fs::write(&path, format!("{said:#}\n")).with_context(|| format!("writing {path}"))
 }

@@ -15,6 +15,7 @@ mod device;
 mod ledger;
 #[path = "../crash/load.rs"]
 mod load;
+mod markers;
 #[path = "../crash/run.rs"]
 mod run;
 mod strangers;
@@ -194,9 +195,9 @@ async fn strangers_in_used_slots_are_shown_nothing() {
     assert_eq!(strangers::visit(None).await, []);
 }
 
-/// What [`plain`](../plain.rs) looks for and must not find is there with the feature: that test can fail.
+/// What [`plain`](../plain.rs) looks for and must not find is there with the feature, all of it: that test can fail.
 #[test]
-fn the_variable_that_chooses_a_fault_is_in_this_binary() {
-    let bytes = std::fs::read(env!("CARGO_BIN_EXE_whimbrel")).expect("the binary can be read");
-    assert!(String::from_utf8_lossy(&bytes).contains("WHIMBREL_PLANT"));
+fn every_marker_of_a_fault_is_in_this_binary() {
+    let found = markers::found_in(env!("CARGO_BIN_EXE_whimbrel").as_ref());
+    assert_eq!(found, markers::MARKERS);
 }

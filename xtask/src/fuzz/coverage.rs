@@ -41,12 +41,16 @@ const MODULES: [(&str, &[&str]); 8] = [
     (
         "requests",
         &[
+            "app-service/src/service/admission.rs",
             "app-service/src/service/client.rs",
+            "app-service/src/service/mod.rs",
             "app-service/src/service/session.rs",
+            "app-service/src/rooms/",
             "app-service/src/log/",
             "app-service/src/sync/",
             "app-service/src/reads/members.rs",
             "app-service/src/reads/pages.rs",
+            "app-service/src/reads/view.rs",
             "app-service/src/auth/token.rs",
         ],
     ),
@@ -57,7 +61,12 @@ const MODULES: [(&str, &[&str]); 8] = [
     ("directory", &["protocol/src/descriptor/", "protocol/src/utc.rs"]),
     (
         "lbs",
-        &["lbs/src/answer.rs", "lbs/src/choose.rs", "lbs/src/server.rs"],
+        &[
+            "lbs/src/answer.rs",
+            "lbs/src/choose.rs",
+            "lbs/src/server.rs",
+            "lbs/src/view.rs",
+        ],
     ),
 ];
 

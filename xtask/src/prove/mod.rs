@@ -19,6 +19,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use report::{Outcome, Suffered};
 use server::{Binaries, Server};
 
+/// Where whatever has planted faults is built, so that none is ever found where others look for a server.
+const PLANTED_TARGET: &str = "target/planted";
+/// Builds it, there.
+pub(crate) const PLANTED_BUILD: [&str; 4] = ["--features", "planted-faults", "--target-dir", PLANTED_TARGET];
 /// Between two looks at the generator.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Users that log in before the first message, a second.
@@ -231,22 +235,30 @@ fn generate(binaries: &Binaries, out: &Path, ready_file: &Path, args: &ProveArgs
     child.with_context(|| format!("{} does not start", binaries.generator.display()))
 }
 
-/// `cargo xtask planted`: builds the server with planted faults, apart from everything else, and has the checker find each.
+/// `cargo xtask planted`: builds the simulator and the server with planted faults, apart from everything else, and has the
+/// checker find each.
 pub(crate) fn planted(root: &Path) -> anyhow::Result<ExitCode> {
-    let status = Command::new("cargo")
-        .args(["test", "--package", "whimbrel", "--test", "planted"])
-        .args([
-            "--features",
-            "planted-faults",
-            "--target-dir",
-            server::PLANTED_TARGET,
-        ])
-        .args(["--", "--nocapture"])
-        .current_dir(root)
-        .status()
-        .context("cargo does not start")?;
-    if !status.success() {
-        bail!("a planted fault was not found, or the runs could not be made: see above");
+    let simulated = [
+        "--package",
+        "whimbrel-sim",
+        "--test",
+        "planted_code",
+        "--profile",
+        "sim",
+    ];
+    let real = ["--package", "whimbrel", "--test", "planted"];
+    for tests in [&simulated[..], &real[..]] {
+        let status = Command::new("cargo")
+            .arg("test")
+            .args(tests)
+            .args(PLANTED_BUILD)
+            .args(["--", "--nocapture"])
+            .current_dir(root)
+            .status()
+            .context("cargo does not start")?;
+        if !status.success() {
+            bail!("a planted fault was not found, or the runs could not be made: see above");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

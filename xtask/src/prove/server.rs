@@ -13,10 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use whimbrel_disk::{Loss, PowerCut};
 
-use super::Fault;
+use super::{Fault, PLANTED_BUILD, PLANTED_TARGET};
 
-/// Where servers with planted faults are built, so that none is ever found where others look for a server.
-pub(super) const PLANTED_TARGET: &str = "target/planted";
 /// A start over the store of a long run takes some seconds.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at the ready file.
@@ -57,9 +55,8 @@ impl Binaries {
         let of_the_load = ["--package", "whimbrel-loadtest", "--package", "whimbrel-powercut"];
         let of_the_server = ["--package", "whimbrel"];
         let server = if planted {
-            let features = ["--features", "planted-faults", "--target-dir", PLANTED_TARGET];
             cargo(&of_the_load)?;
-            cargo(&[&of_the_server[..], &features].concat())?;
+            cargo(&[&of_the_server[..], &PLANTED_BUILD[..]].concat())?;
             root.join(PLANTED_TARGET).join(folder)
         } else {
             cargo(&[&of_the_server[..], &of_the_load].concat())?;

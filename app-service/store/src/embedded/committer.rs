@@ -447,23 +447,23 @@ impl Committer {
         }
     }
 
-    #[cfg(not(feature = "planted-faults"))]
+    #[cfg(not(any(test, feature = "planted-faults")))]
     fn persist_mode(&self) -> PersistMode {
         PersistMode::SyncData
     }
 
-    #[cfg(not(feature = "planted-faults"))]
+    #[cfg(not(any(test, feature = "planted-faults")))]
     fn planted_failure(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    #[cfg(not(feature = "planted-faults"))]
+    #[cfg(not(any(test, feature = "planted-faults")))]
     fn planted_reopen_failure(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-#[cfg(feature = "planted-faults")]
+#[cfg(any(test, feature = "planted-faults"))]
 impl Committer {
     fn persist_mode(&self) -> PersistMode {
         if self.config.planted.no_fsync {
@@ -489,7 +489,7 @@ impl Committer {
     }
 }
 
-#[cfg(feature = "planted-faults")]
+#[cfg(any(test, feature = "planted-faults"))]
 fn take_one(count: &std::sync::atomic::AtomicU32) -> bool {
     use std::sync::atomic::Ordering::SeqCst;
     count

@@ -26,6 +26,8 @@
 
 mod committer;
 mod engine;
+#[cfg(test)]
+mod failing;
 mod folder;
 mod journal;
 
@@ -63,12 +65,12 @@ pub struct FjallConfig {
     /// 512 MiB: the journals, four memtables on their way to disk, and one compaction.
     pub min_free_bytes: u64,
     /// Faults for tests.
-    #[cfg(feature = "planted-faults")]
+    #[cfg(any(test, feature = "planted-faults"))]
     pub planted: PlantedFaults,
 }
 
 /// Faults that tests plant to prove that they would be noticed. Clones share the counters.
-#[cfg(feature = "planted-faults")]
+#[cfg(any(test, feature = "planted-faults"))]
 #[derive(Debug, Clone, Default)]
 pub struct PlantedFaults {
     /// Answer commits without the fsync.
@@ -95,7 +97,7 @@ impl FjallConfig {
             memtable_bytes: 32 * 1024 * 1024,
             journal_bytes: 256 * 1024 * 1024,
             min_free_bytes: 512 * 1024 * 1024,
-            #[cfg(feature = "planted-faults")]
+            #[cfg(any(test, feature = "planted-faults"))]
             planted: PlantedFaults::default(),
         }
     }
@@ -147,6 +149,8 @@ impl FjallStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(config: FjallConfig, fresh_epoch: Epoch) -> Result<Self, OpenError> {
+        #[cfg(any(test, feature = "planted-faults"))]
+        tracing::warn!("whimbrel-store was built with planted faults");
         config.check()?;
         let folder = folder::Folder::open(&config, fresh_epoch)?;
         let handles = folder.open_engine(&config)?;

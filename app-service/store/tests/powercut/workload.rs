@@ -22,7 +22,6 @@ pub(crate) struct Shape {
     pub(crate) large_every: u64,
     pub(crate) large_bytes: u64,
     pub(crate) memtable_bytes: u64,
-    pub(crate) fsync: bool,
 }
 
 impl Shape {
@@ -33,16 +32,14 @@ impl Shape {
             large_every,
             large_bytes,
             memtable_bytes,
-            fsync,
         } = self;
-        let fsync = u64::from(fsync);
-        format!("{writers} {commits} {large_every} {large_bytes} {memtable_bytes} {fsync}")
+        format!("{writers} {commits} {large_every} {large_bytes} {memtable_bytes}")
     }
 
     pub(crate) fn from_env(text: &str) -> Self {
         let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
-        let [writers, commits, large_every, large_bytes, memtable_bytes, fsync] = numbers[..] else {
-            panic!("six numbers: {text:?}")
+        let [writers, commits, large_every, large_bytes, memtable_bytes] = numbers[..] else {
+            panic!("five numbers: {text:?}")
         };
         Self {
             writers,
@@ -50,7 +47,6 @@ impl Shape {
             large_every,
             large_bytes,
             memtable_bytes,
-            fsync: fsync == 1,
         }
     }
 
@@ -58,7 +54,6 @@ impl Shape {
         let mut config = FjallConfig::new(folder);
         config.memtable_bytes = self.memtable_bytes;
         config.min_free_bytes = 0;
-        config.planted.no_fsync = !self.fsync;
         config
     }
 
