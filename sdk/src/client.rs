@@ -547,6 +547,15 @@ impl Client {
         self.ask(|reply| Command::History { request, reply }).await
     }
 
+    /// Whether everything that the server had for this user when it last answered is here and in the events, each message
+    /// included: there is a connection, its first sync has been answered, and no conversation lacks anything known of.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn is_up_to_date(&self) -> Result<bool, Error> {
+        self.ask(|reply| Command::UpToDate { reply }).await
+    }
+
     /// How the connection stands.
     ///
     /// # Errors

@@ -49,6 +49,9 @@ pub(crate) enum Command {
     Connection {
         reply: Reply<ConnectionState>,
     },
+    UpToDate {
+        reply: Reply<bool>,
+    },
     Foreground(bool),
     NetworkChanged,
     LogOut {
@@ -73,6 +76,7 @@ impl std::fmt::Debug for Command {
             Self::Conversations { .. } => "Conversations",
             Self::History { .. } => "History",
             Self::Connection { .. } => "Connection",
+            Self::UpToDate { .. } => "UpToDate",
             Self::Foreground(_) => "Foreground",
             Self::NetworkChanged => "NetworkChanged",
             Self::LogOut { .. } => "LogOut",

@@ -125,6 +125,24 @@ pub(crate) enum KeygenCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// A new certificate for a gateway's identity key that is there, before the old one ends.
+    Certificate {
+        /// The root's secret key file.
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+        /// The gateway's secret identity key file.
+        #[arg(long, value_name = "FILE")]
+        identity_key: PathBuf,
+        /// The gateway's node name.
+        #[arg(long, value_name = "NAME")]
+        node: String,
+        /// How long the certificate holds, days; clients refuse more than 400.
+        #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=400))]
+        days: u32,
+        /// The certificate's file; an earlier certificate of the same key there is replaced.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// The secret that authenticates links between nodes.
     ClusterSecret {
         /// The file to write.
@@ -185,6 +203,9 @@ pub(crate) struct ChatArgs {
     /// `room:ID<TAB>0<TAB>sender<TAB>text`.
     #[arg(long)]
     pub(crate) plain: bool,
+    /// At the end of input: give up when nothing has moved for so long, such as 60s; an outage of a minute is ridden out.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) wait: humantime_serde::re::humantime::Duration,
     /// A token from your server, instead of signing one with the app secret.
     #[arg(long)]
     pub(crate) token: Option<String>,

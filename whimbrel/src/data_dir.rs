@@ -126,7 +126,7 @@ impl DataDir {
 
     /// The root public key, as clients pin it.
     pub(crate) fn root_key(&self) -> anyhow::Result<String> {
-        Ok(secret_file::read(&self.root_public(), "root public key")?.to_string())
+        Ok(secret_file::read_public(&self.root_public(), "root public key")?.to_string())
     }
 
     /// Each key and secret is made by itself, so that a first start that was cut short is finished by the next.
@@ -212,7 +212,14 @@ impl DataDir {
                 );
                 Ok(())
             }
-            (Standing::EndsSoon(_), Some(root)) => {
+            (Standing::NotYet(from_ms), None) => bail!(
+                "{} will hold in {} days only, so it was made under a clock that was ahead or this one is behind: set the clock \
+                 right, or put {} back, and a new one is made",
+                certificate.display(),
+                from_ms.saturating_sub(now_ms).div_ceil(DAY_MS),
+                self.keys().join(keygen::ROOT_KEY).display(),
+            ),
+            (Standing::EndsSoon(_) | Standing::NotYet(_), Some(root)) => {
                 let identity = IdentityKey::from_secret_text(&secret_file::read(&key, "identity key")?)
                     .with_context(|| format!("{} holds no identity key", key.display()))?;
                 let certified = keygen::certify(root, node, &identity, IDENTITY_LIFE_MS, now_ms)?;
@@ -228,6 +235,8 @@ enum Standing {
     Missing,
     /// It ends in so many days.
     EndsSoon(u64),
+    /// It holds from this moment on, unix milliseconds: it was made under a clock that was ahead.
+    NotYet(u64),
     /// It holds long enough, or it is for the gateway to say what is wrong with it.
     Good,
 }
@@ -245,7 +254,9 @@ impl Standing {
             return Ok(Self::Good);
         };
         let left_ms = certificate.not_after_ms.saturating_sub(now_ms);
-        Ok(if left_ms < RENEW_BEFORE_MS {
+        Ok(if certificate.not_before_ms > now_ms {
+            Self::NotYet(certificate.not_before_ms)
+        } else if left_ms < RENEW_BEFORE_MS {
             Self::EndsSoon(left_ms / DAY_MS)
         } else {
             Self::Good
@@ -276,6 +287,16 @@ fn take_lock(path: &Path) -> anyhow::Result<fs::File> {
             Err(error).with_context(|| format!("cannot lock {}", lock_path.display()))
         }
     }
+}
+
+/// Removes a data folder whose process is gone. False when one has it, or none has ever locked it.
+pub(crate) fn remove_abandoned(path: &Path) -> std::io::Result<bool> {
+    let lock = fs::File::open(path.join(LOCK_FILE))?;
+    if lock.try_lock().is_err() {
+        return Ok(false);
+    }
+    fs::remove_dir_all(path)?;
+    Ok(true)
 }
 
 /// Whether the folder is new to us. `whimbrel chat` may have been here before, for want of a deployment.
@@ -406,6 +427,20 @@ mod tests {
             assert_eq!(certificate_end(&later), now_ms + IDENTITY_LIFE_MS);
             assert_eq!(fs::read(later.identity_key(0)).unwrap(), key);
         }
+    }
+
+    #[test]
+    fn a_certificate_made_under_a_clock_that_was_ahead_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), 1, NOW_MS + 400 * DAY_MS).unwrap());
+        let right = DataDir::open(folder.path(), 1, NOW_MS).unwrap();
+        assert_eq!(certificate_end(&right), NOW_MS + IDENTITY_LIFE_MS);
+        drop(right);
+        fs::remove_file(folder.path().join("keys/root.key")).unwrap();
+        let refused = DataDir::open(folder.path(), 1, NOW_MS - 10 * DAY_MS)
+            .err()
+            .unwrap();
+        assert!(format!("{refused:#}").contains("in 10 days"), "{refused:#}");
     }
 
     #[test]

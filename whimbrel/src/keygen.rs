@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use whimbrel_link::ClusterSecret;
 use whimbrel_protocol::{
     SystemEntropy,
-    descriptor::{Certificate, IdentityKey, RootKey},
+    descriptor::{Certificate, IdentityKey, RootKey, inspect_certificate},
     entropy::Entropy,
     ids::NodeId,
 };
@@ -46,6 +46,18 @@ pub(crate) fn run(command: &KeygenCommand, now_ms: u64) -> anyhow::Result<()> {
                 out.join(IDENTITY_KEY).display(),
                 out.join(IDENTITY_CERT).display()
             ))?;
+        }
+        KeygenCommand::Certificate {
+            root,
+            identity_key,
+            node,
+            days,
+            out,
+        } => {
+            let node: NodeId = node.parse()?;
+            let root = read_root(root)?;
+            renew_certificate(out, &root, identity_key, node, u64::from(*days) * DAY_MS, now_ms)?;
+            terminal::answer(&format!("made {}", out.display()))?;
         }
         KeygenCommand::ClusterSecret { out } => {
             make_cluster_secret(out)?;
@@ -102,10 +114,44 @@ pub(crate) fn make_identity(
     now_ms: u64,
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<()> {
+    let certificate_path = folder.join(IDENTITY_CERT);
+    if certificate_path.exists() {
+        bail!(
+            "{} is there already, and is of another key: remove it first if it is no longer wanted, or renew the certificate of a \
+             key that you have with `whimbrel keygen certificate`",
+            certificate_path.display()
+        );
+    }
     let identity = IdentityKey::generate(entropy);
     let certificate = certify(root, node, &identity, life_ms, now_ms)?;
     secret_file::create(&folder.join(IDENTITY_KEY), &identity.to_secret_text())?;
-    secret_file::create_public(&folder.join(IDENTITY_CERT), &certificate)
+    secret_file::create_public(&certificate_path, &certificate)
+}
+
+/// Makes a new certificate for the identity key in `key`, at `path`, in the place of an earlier one of that key.
+fn renew_certificate(
+    path: &Path,
+    root: &RootKey,
+    key: &Path,
+    node: NodeId,
+    life_ms: u64,
+    now_ms: u64,
+) -> anyhow::Result<()> {
+    let identity = IdentityKey::from_secret_text(&secret_file::read(key, "identity key")?)
+        .with_context(|| format!("{} holds no identity key", key.display()))?;
+    if path.exists() {
+        let before = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let is_of_this_key =
+            inspect_certificate(&before).is_ok_and(|before| before.identity == identity.public());
+        if !is_of_this_key {
+            bail!(
+                "{} is there already and is no certificate of the key in {}: give --out another path",
+                path.display(),
+                key.display()
+            );
+        }
+    }
+    secret_file::create_public(path, &certify(root, node, &identity, life_ms, now_ms)?)
 }
 
 /// A certificate of `identity` by `root` for `life_ms`.

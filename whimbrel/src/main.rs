@@ -9,12 +9,14 @@ mod cli;
 mod config;
 mod data_dir;
 mod deployment;
+mod ephemeral;
 mod gateway_identity;
 mod keygen;
 mod metrics_merge;
 #[cfg(feature = "planted-faults")]
 mod planted;
 mod ports;
+mod posted;
 mod processes;
 mod ready_file;
 mod roles;

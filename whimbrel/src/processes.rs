@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,8 @@ use crate::{
     data_dir::{self, DataDir},
     metrics_merge,
     ports::Ports,
-    ready_file::{self, OneOrMore},
+    posted::Posted,
+    ready_file::{self, OneOrMore, ReadyFile},
     roles,
     standalone::{self, DRAIN_GRACE_MS, GOAWAY_WINDOW_MS},
     supervisor::{self, Event, Member, RoleProcess, Stop},
@@ -55,69 +57,45 @@ fn members(args: &StandaloneArgs) -> Vec<Member> {
 }
 
 /// Runs until drained.
-pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    args: &StandaloneArgs,
+    data: &DataDir,
+    ports: Ports,
+    posted: &Posted,
+) -> anyhow::Result<()> {
     let host = HostParts::on_system_clock();
-    roles::drain_on_signals(&host);
+    roles::drain_on_signals(&host, posted.clone());
     let pages = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let drain = host.drain.clone();
-    let members = members(args);
-    let listed: Pages = members
-        .iter()
+    let listed: Pages = members(args)
+        .into_iter()
         .zip(1..)
-        .map(|(member, nth)| (*member, ports.metrics(nth)))
+        .map(|(member, nth)| (member, ports.metrics(nth)))
         .collect();
     let routes = page_routes(listed.clone())?;
-    let pages = tokio::spawn(async move {
-        http::serve(pages, routes, http::HttpLimits::default(), drain.finished()).await;
-    });
 
     let folder = data.processes();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let (sender, events) = mpsc::channel();
-    let mut supervised = BTreeMap::new();
-    for (member, page) in &listed {
-        let process = prepare(*member, *page, &folder, args, data, ports)?;
-        let stop = Stop::default();
-        let thread = supervisor::supervise(process, stop.clone(), ROLE_DRAIN_GRACE, sender.clone())
-            .context("a thread for a supervisor")?;
-        supervised.insert(*member, (stop, thread));
-    }
-    drop(sender);
-
-    let started = Instant::now();
-    let mut events = forward(events);
-    let mut pids = BTreeMap::new();
-    let mut told = false;
-    let outcome = loop {
-        tokio::select! {
-            event = events.recv() => match event {
-                Some(Event::Up { member, pid }) => {
-                    pids.insert(member, pid);
-                    if pids.len() == members.len() {
-                        let ready = standalone::ready(args, data, ports, std::process::id(), by_role(&pids))?;
-                        if told {
-                            ready.write(&data.ready_file())?;
-                            args.ready_file.as_ref().map_or(Ok(()), |path| ready.write(path))?;
-                        } else {
-                            let gateways = members.iter().filter(|member| member.role == "gateway").count();
-                            standalone::wait_until(|| is_complete(&listed, ports.lbs(), gateways)).await;
-                            standalone::say_ready(args, data, &ready)?;
-                            told = true;
-                        }
-                    }
-                }
-                // It is tried again meanwhile: the processes of a deployment that was killed just now may hold their ports
-                // for a moment longer than the one that was waited for.
-                Some(Event::Ended { member, status, was_up: false }) if !told && started.elapsed() > PREDECESSORS_END_WITHIN => {
-                    break Err(anyhow::anyhow!("the {member} process did not start ({status}): see its message above"));
-                }
-                Some(Event::Ended { member, status, .. }) => {
-                    tracing::warn!(process = %member, %status, "the role's process ended and is started again");
-                }
-                None => break Err(anyhow::anyhow!("no role is supervised any more")),
-            },
-            () = host.drain.started() => break Ok(()),
-        }
+    let processes = listed
+        .iter()
+        .map(|(member, page)| prepare(*member, *page, &folder, args, data, ports))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let pages = tokio::spawn(async move {
+        http::serve(pages, routes, http::HttpLimits::default(), drain.finished()).await;
+    });
+    // From here on roles run: whatever happens, they are drained below.
+    let (mut supervised, events, started) = supervise_all(processes);
+    let watch = Watch {
+        args,
+        data,
+        ports,
+        posted,
+        listed: &listed,
+        started: Instant::now(),
+    };
+    let mut outcome = match started {
+        Ok(()) => watch.watch(forward(events), &host).await,
+        Err(error) => Err(error),
     };
     if outcome.is_ok() {
         terminal::say("draining; once more Ctrl-C ends it at once");
@@ -128,11 +106,9 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
             .collect();
         leaving.iter().for_each(|(_, (stop, _))| stop.stop());
         for (_, (_, thread)) in leaving {
-            let joined = tokio::task::spawn_blocking(move || thread.join())
-                .await
-                .context("waiting for a supervisor")?;
-            if joined.is_err() {
-                bail!("a supervisor panicked");
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                outcome = outcome.and(Err(anyhow::anyhow!("a supervisor panicked")));
             }
         }
     }
@@ -140,6 +116,132 @@ pub(crate) async fn run(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> 
     // It ends with the drain; a panic in it has been reported already.
     let _ = pages.await;
     outcome
+}
+
+/// The supervisor of each process, and how to stop it.
+type Supervised = BTreeMap<Member, (Stop, std::thread::JoinHandle<()>)>;
+
+/// Starts a supervisor for each; after one that could not be started no more.
+fn supervise_all(processes: Vec<RoleProcess>) -> (Supervised, mpsc::Receiver<Event>, anyhow::Result<()>) {
+    let (sender, events) = mpsc::channel();
+    let mut supervised = BTreeMap::new();
+    for process in processes {
+        let (member, stop) = (process.member, Stop::default());
+        match supervisor::supervise(process, stop.clone(), ROLE_DRAIN_GRACE, sender.clone()) {
+            Ok(thread) => supervised.insert(member, (stop, thread)),
+            Err(error) => {
+                let error = anyhow::Error::new(error).context("a thread for a supervisor");
+                return (supervised, events, Err(error));
+            }
+        };
+    }
+    (supervised, events, Ok(()))
+}
+
+/// What follows the roles' starts and ends, and tells where they are.
+struct Watch<'a> {
+    args: &'a StandaloneArgs,
+    data: &'a DataDir,
+    ports: Ports,
+    posted: &'a Posted,
+    listed: &'a Pages,
+    started: Instant,
+}
+
+impl Watch<'_> {
+    /// Until the drain starts; fails when the roles cannot be started, or when it cannot be said that they were.
+    async fn watch(
+        &self,
+        mut events: tokio::sync::mpsc::UnboundedReceiver<Event>,
+        host: &HostParts,
+    ) -> anyhow::Result<()> {
+        let mut pids = BTreeMap::new();
+        while pids.len() < self.listed.len() {
+            tokio::select! {
+                event = events.recv() => match event.context("no role is supervised any more")? {
+                    Event::Up { member, pid } => { pids.insert(member, pid); }
+                    event => self.ended(&event, false)?,
+                },
+                () = host.drain.started() => return Ok(()),
+            }
+        }
+        tokio::select! {
+            () = standalone::wait_until(|| is_complete(self.listed, self.ports.lbs(), self.args.gateways)) => {}
+            () = host.drain.started() => return Ok(()),
+        }
+        standalone::say_ready(self.args, self.data, &self.ready(&pids)?, self.posted)?;
+        // What the last change of the ready file is at, while it cannot be written.
+        let mut unwritten: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+        loop {
+            let written = async {
+                match &mut unwritten {
+                    Some(writing) => writing.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.recv() => match event.context("no role is supervised any more")? {
+                    Event::Up { member, pid } => {
+                        pids.insert(member, pid);
+                        let text = self.ready(&pids)?.text()?;
+                        unwritten = match self.posted.write(text.as_bytes()) {
+                            Ok(()) => None,
+                            Err(error) => {
+                                let news = unwritten.is_none().then_some(error);
+                                let posted = self.posted;
+                                Some(Box::pin(async move { posted.write_at_last(news, text.as_bytes()).await }))
+                            }
+                        };
+                    }
+                    event => self.ended(&event, true)?,
+                },
+                () = written => unwritten = None,
+                () = host.drain.started() => return Ok(()),
+            }
+        }
+    }
+
+    fn ready(&self, pids: &BTreeMap<Member, u32>) -> anyhow::Result<ReadyFile> {
+        standalone::ready(
+            self.args,
+            self.data,
+            self.ports,
+            std::process::id(),
+            by_role(pids),
+        )
+    }
+
+    /// A process is not there. It is tried again; at the start that is enough for a while only: the processes of a deployment
+    /// that was killed just now may hold their ports for a moment longer than the one that was waited for.
+    fn ended(&self, event: &Event, told: bool) -> anyhow::Result<()> {
+        let is_late = !told && self.started.elapsed() > PREDECESSORS_END_WITHIN;
+        match event {
+            Event::Up { .. } => {}
+            Event::NotStarted { member, error, .. } if is_late => {
+                bail!("the {member} process cannot be started: {error}");
+            }
+            // Said once: it is tried again and again.
+            Event::NotStarted {
+                member,
+                error,
+                again: false,
+            } => {
+                tracing::error!(process = %member, error, "the role's process cannot be started and is tried again");
+            }
+            Event::NotStarted { .. } => {}
+            Event::Ended {
+                member,
+                status,
+                was_up: false,
+            } if is_late => {
+                bail!("the {member} process did not start ({status}): see its message above");
+            }
+            Event::Ended { member, status, .. } => {
+                tracing::warn!(process = %member, %status, "the role's process ended and is started again");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// From the supervisors' threads into this runtime.
@@ -295,7 +397,7 @@ fn page_routes(members: Pages) -> anyhow::Result<Router> {
 
 /// Whether every process says that it is ready, and the LBS lists all `gateways`: whoever asked it sooner would crowd those
 /// that it knows for minutes.
-async fn is_complete(members: &Pages, lbs: SocketAddr, gateways: usize) -> bool {
+async fn is_complete(members: &Pages, lbs: SocketAddr, gateways: u16) -> bool {
     let Ok(client) = http_client() else { return false };
     for (_, address) in members {
         if !matches!(page(&client, *address, "readyz").await, Ok((200, _))) {
@@ -308,7 +410,7 @@ async fn is_complete(members: &Pages, lbs: SocketAddr, gateways: usize) -> bool 
     listed.is_some_and(|answer| {
         answer["gateways"]
             .as_array()
-            .is_some_and(|list| list.len() >= gateways)
+            .is_some_and(|list| list.len() >= usize::from(gateways))
     })
 }
 

@@ -1,6 +1,7 @@
 //! The ready file: where a running deployment listens, for scripts, tests and `chat`.
 //!
-//! Written whole and renamed into place, so that a reader sees all of it or nothing.
+//! Written whole and renamed into place, so that a reader sees all of it or nothing; readable by its owner only, for it names
+//! the place of a secret.
 
 use std::{
     collections::BTreeMap,
@@ -85,35 +86,82 @@ impl ReadyFile {
         })
     }
 
-    /// Puts the file in place, readable by its owner only: it names secrets' places.
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(self).context("a ready file is plain data")?;
-        write_whole(path, text.as_bytes())
+    /// The file's text.
+    pub(crate) fn text(&self) -> anyhow::Result<String> {
+        serde_json::to_string_pretty(self).context("a ready file is plain data")
     }
 }
 
-/// Writes a line of text to a file beside `path` and renames it there.
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Its owner: it holds secrets, or names their places.
+    Owner,
+    Everybody,
+}
+
+impl Readers {
+    #[cfg(unix)]
+    fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Everybody => 0o644,
+        }
+    }
+}
+
+/// Writes a line of text to a file beside `path` and renames it there, readable by its owner only.
 pub(crate) fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
-    replace(path, &[text, b"\n"].concat())
+    replace(path, &[text, b"\n"].concat(), Readers::Owner)
 }
 
 /// Writes exactly these bytes to a file beside `path` and renames it there.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
+pub(crate) fn replace(path: &Path, bytes: &[u8], readers: Readers) -> anyhow::Result<()> {
+    let beside = beside(path);
     let in_place = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&beside)?;
+        let mut file = create(&beside, readers)?;
         file.write_all(bytes)?;
         file.sync_data()?;
         fs::rename(&beside, path)
     };
     in_place().with_context(|| {
-        format!(
-            "cannot write {}: give a path in a folder you may write to",
-            path.display()
-        )
+        // On a full disk it would take what room there is.
+        let _ = fs::remove_file(&beside);
+        cannot_write(path)
     })
+}
+
+/// Finds out whether [`write_whole`] could write `path`, and leaves it as it is.
+pub(crate) fn try_place(path: &Path) -> anyhow::Result<()> {
+    let beside = beside(path);
+    create(&beside, Readers::Owner)
+        .and_then(|_| fs::remove_file(&beside))
+        .with_context(|| cannot_write(path))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    PathBuf::from(beside)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!(
+        "cannot write {}: give a path in a folder that is there and that you may write to, on a disk with room",
+        path.display()
+    )
+}
+
+fn create(path: &Path, readers: Readers) -> std::io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, readers.mode());
+    let file = options.open(path)?;
+    // One that was left behind there keeps the mode it had.
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(readers.mode()))?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -136,8 +184,21 @@ mod tests {
             app_secret_file: PathBuf::from("demo.secret"),
             root_key: "abc".to_owned(),
         };
-        ready.write(&path).unwrap();
+        write_whole(&path, ready.text().unwrap().as_bytes()).unwrap();
         assert_eq!(ReadyFile::read(&path).unwrap(), ready);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_ready_file_is_its_owners_alone_whatever_was_left_beside_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        let beside = beside(&path);
+        fs::write(&beside, "half").unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o644)).unwrap();
+        write_whole(&path, b"{}").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

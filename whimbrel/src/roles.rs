@@ -39,7 +39,9 @@ use crate::{
         AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection,
         RegistrySection, RouterFile, StoreSection,
     },
-    gateway_identity, ready_file, secret_file, supervisor,
+    gateway_identity,
+    posted::Posted,
+    secret_file, supervisor,
     token::now_ms,
     topology_page::TopologyPage,
 };
@@ -70,7 +72,7 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
         now_ms(),
     )?;
     let gateway = Gateway::start(file.gateway, keys, links, registry, process.host.clone())?;
-    process.ready(&args, "gateway", json!({ "gateway_tcp": gateway.address() }))?;
+    process.ready("gateway", json!({ "gateway_tcp": gateway.address() }))?;
     let report = gateway.join().await;
     tracing::info!(?report, "the gateway has left");
     process.end().await;
@@ -112,7 +114,7 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
         let (view, drain) = (router.view(), process.host.drain.clone());
         tokio::spawn(announce(registry, endpoint, link_address, view, drain));
     }
-    process.ready(&args, "router", json!({ "links": address }))?;
+    process.ready("router", json!({ "links": address }))?;
     let report = router.join().await;
     tracing::info!(?report, "the router has left");
     process.end().await;
@@ -146,7 +148,7 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         process.host.clone(),
     )
     .await?;
-    process.ready(&args, "app-service", json!({ "api": app_service.http_address() }))?;
+    process.ready("app-service", json!({ "api": app_service.http_address() }))?;
     let report = app_service.join().await;
     tracing::info!(?report, "the service node has left");
     store.close().await;
@@ -163,7 +165,7 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     process.leave_when_taken_over(&endpoint);
     let uplink: Arc<dyn Caller> = Arc::new(Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing)));
     let lbs = Lbs::start(file.lbs, registry.reached_through(&uplink), process.host.clone()).await?;
-    process.ready(&args, "lbs", json!({ "lbs": lbs.address() }))?;
+    process.ready("lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
     let report = lbs.join(LBS_GRACE).await;
     tracing::info!(?report, "the LBS has left");
@@ -225,10 +227,12 @@ impl Handler for ServesNothing {
     }
 }
 
-/// What every role's process has: health pages, a drain on signals, a supervisor to end with.
+/// What every role's process has: health pages, a ready file, a drain on signals, a supervisor to end with.
 struct Process {
     host: HostParts,
     health: Option<tokio::task::JoinHandle<()>>,
+    posted: Posted,
+    supervised: bool,
 }
 
 impl Process {
@@ -245,8 +249,14 @@ impl Process {
         if args.end_with_stdin {
             supervisor::end_with_supervisor()?;
         }
+        let posted = if args.end_with_stdin {
+            // Its supervisor has seen to the place; what is wrong with it now does not keep a role from serving.
+            Posted::trust(args.ready_file.clone())
+        } else {
+            Posted::claim(args.ready_file.clone())?
+        };
         let host = HostParts::on_system_clock();
-        drain_on_signals(&host);
+        drain_on_signals(&host, posted.clone());
         tokio::spawn(fold_metrics(host.drain.clone()));
         let health = match health.listen {
             Some(address) => {
@@ -260,17 +270,29 @@ impl Process {
             }
             None => None,
         };
-        Ok(Self { host, health })
+        Ok(Self {
+            host,
+            health,
+            posted,
+            supervised: args.end_with_stdin,
+        })
     }
 
-    fn ready(&self, args: &RoleArgs, role: &str, addresses: serde_json::Value) -> anyhow::Result<()> {
-        let Some(path) = &args.ready_file else {
-            return Ok(());
-        };
+    /// Says where it listens. A supervised role serves though it cannot say so, and says it when it can: to end would not
+    /// make room on a disk.
+    fn ready(&self, role: &str, addresses: serde_json::Value) -> anyhow::Result<()> {
         let mut said = addresses;
         said["role"] = role.into();
         said["pid"] = std::process::id().into();
-        ready_file::write_whole(path, said.to_string().as_bytes())
+        let text = said.to_string();
+        match self.posted.write(text.as_bytes()) {
+            Err(error) if self.supervised => {
+                let posted = self.posted.clone();
+                tokio::spawn(async move { posted.write_at_last(Some(error), text.as_bytes()).await });
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// A process whose name a later one has gets no links any more. It leaves, in order and with success: whoever watches
@@ -293,16 +315,18 @@ impl Process {
             // It ends with the drain; a panic in it has been reported already.
             let _ = health.await;
         }
+        self.posted.remove();
     }
 }
 
-/// The first signal drains, the second ends the process at once.
-pub(crate) fn drain_on_signals(host: &HostParts) {
+/// The first signal drains, the second ends the process at once, its ready file with it.
+pub(crate) fn drain_on_signals(host: &HostParts, posted: Posted) {
     let drain = host.drain.clone();
     tokio::spawn(async move {
         match drain.on_signals().await {
             Ok(()) => {
                 tracing::warn!("second signal: ending without draining");
+                posted.remove();
                 std::process::abort();
             }
             Err(error) => {
@@ -326,7 +350,7 @@ fn read<T: DeserializeOwned + Checked>(
 }
 
 fn read_root_key(path: &Path) -> anyhow::Result<RootPublicKey> {
-    secret_file::read(path, "root public key")?
+    secret_file::read_public(path, "root public key")?
         .parse()
         .with_context(|| format!("`identity.root`: {} holds no root public key", path.display()))
 }

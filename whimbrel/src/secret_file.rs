@@ -55,12 +55,19 @@ pub(crate) fn sync_names(path: &Path) -> std::io::Result<()> {
 
 /// Makes a file that is not secret, such as a public key, durable.
 pub(crate) fn create_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    ready_file::replace(path, bytes)?;
+    ready_file::replace(path, bytes, ready_file::Readers::Everybody)?;
     sync_names(path).with_context(|| format!("cannot make {} durable", path.display()))
 }
 
-/// The text of `path` without white space around it. `what` says in an error what should have been there.
+/// The secret in `path`, as [`read_public`]; warns when everybody may read it.
 pub(crate) fn read(path: &Path, what: &str) -> anyhow::Result<zeroize::Zeroizing<String>> {
+    let text = read_public(path, what)?;
+    whimbrel_host::warn_if_exposed(path);
+    Ok(text)
+}
+
+/// The text of `path` without white space around it. `what` says in an error what should have been there.
+pub(crate) fn read_public(path: &Path, what: &str) -> anyhow::Result<zeroize::Zeroizing<String>> {
     let length = fs::metadata(path)
         .with_context(|| format!("no {what} at {}", path.display()))?
         .len();

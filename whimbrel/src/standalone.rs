@@ -2,7 +2,7 @@
 //! process each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,8 +25,10 @@ use crate::{
     cli::{DATA_DIR_DEFAULT, StandaloneArgs},
     config::{NodeSection, StoreSection},
     data_dir::{self, DataDir},
+    ephemeral::Folder,
     gateway_identity,
     ports::Ports,
+    posted::Posted,
     processes,
     ready_file::{OneOrMore, ReadyFile},
     roles, secret_file, terminal,
@@ -48,53 +50,37 @@ pub(crate) const DRAIN_GRACE_MS: u32 = 2_000;
 const READY_WAIT: Duration = Duration::from_secs(15);
 const READY_POLL: Duration = Duration::from_millis(20);
 
-/// A folder that goes when the deployment ends, with `--ephemeral`.
-enum Folder {
-    Kept(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl Folder {
-    fn of(args: &StandaloneArgs) -> anyhow::Result<Self> {
-        if args.ephemeral {
-            let folder = tempfile::Builder::new()
-                .prefix("whimbrel-")
-                .tempdir()
-                .context("a temporary folder")?;
-            return Ok(Self::Temporary(folder));
-        }
-        Ok(Self::Kept(args.data.clone()))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
-    }
-}
-
 /// Runs until drained.
 pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
     init_telemetry(&TelemetryConfig { log: LOG.to_owned() })?;
     let folder = Folder::of(&args)?;
     let data = DataDir::open(folder.path(), args.gateways, now_ms())?;
+    // Whoever waits for a ready file must not find that of a life before, nor be left with this one's after its end.
+    let places: BTreeSet<_> = args
+        .ready_file
+        .iter()
+        .cloned()
+        .chain([data.ready_file()])
+        .collect();
+    let posted = Posted::claim(places)?;
     let ports = Ports::new(args.port_base, args.gateways, args.routers)?;
     let result = if args.processes {
-        processes::run(&args, &data, ports).await
+        processes::run(&args, &data, ports, &posted).await
     } else {
-        run_in_one_process(&args, &data, ports).await
+        run_in_one_process(&args, &data, ports, &posted).await
     };
-    // Whoever reads it next must not be sent to ports that nobody, or somebody else, listens on.
-    for path in [Some(data.ready_file()), args.ready_file].into_iter().flatten() {
-        let _ = std::fs::remove_file(path);
-    }
+    posted.remove();
     result
 }
 
-async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports) -> anyhow::Result<()> {
+async fn run_in_one_process(
+    args: &StandaloneArgs,
+    data: &DataDir,
+    ports: Ports,
+    posted: &Posted,
+) -> anyhow::Result<()> {
     let host = HostParts::on_system_clock();
-    roles::drain_on_signals(&host);
+    roles::drain_on_signals(&host, posted.clone());
     // Each role drains in its turn: a gateway needs its router to the end.
     let of_role = || HostParts {
         drain: Drain::new(),
@@ -162,16 +148,20 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     )?;
     let lbs = Lbs::start(lbs_config(ports), registry, lbs_host.clone()).await?;
 
-    wait_until(|| async { host.health.is_ready() }).await;
     let pid = std::process::id();
     let pids = processes::ROLES
         .iter()
         .map(|role| ((*role).to_owned(), OneOrMore::One(pid)))
         .collect();
-    say_ready(args, data, &ready(args, data, ports, pid, pids)?)?;
-
-    host.drain.started().await;
-    terminal::say("draining; once more Ctrl-C ends it at once");
+    let told = ready(args, data, ports, pid, pids)?;
+    let said = tokio::select! {
+        () = wait_until(|| async { host.health.is_ready() }) => say_ready(args, data, &told, posted),
+        () = host.drain.started() => Ok(()),
+    };
+    if said.is_ok() {
+        host.drain.started().await;
+        terminal::say("draining; once more Ctrl-C ends it at once");
+    }
     lbs_host.drain.start();
     gateway_host.drain.start();
     let gateway = gateway.join().await;
@@ -185,7 +175,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     host.drain.finish();
     // It ends with the drain; a panic in it has been reported already.
     let _ = health.await;
-    Ok(())
+    said
 }
 
 /// Waits until everything is ready to serve, so that whoever reads the ready file can log in at once. What takes longer
@@ -287,11 +277,13 @@ pub(crate) fn ready(
 }
 
 /// Writes the ready file, and says to the person at the terminal what runs where and what to do next.
-pub(crate) fn say_ready(args: &StandaloneArgs, data: &DataDir, ready: &ReadyFile) -> anyhow::Result<()> {
-    ready.write(&data.ready_file())?;
-    if let Some(path) = &args.ready_file {
-        ready.write(path)?;
-    }
+pub(crate) fn say_ready(
+    args: &StandaloneArgs,
+    data: &DataDir,
+    ready: &ReadyFile,
+    posted: &Posted,
+) -> anyhow::Result<()> {
+    posted.write(ready.text()?.as_bytes())?;
     let usual = !args.ephemeral && args.data == Path::new(DATA_DIR_DEFAULT);
     let ready_flag = if usual {
         String::new()

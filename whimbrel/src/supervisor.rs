@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc},
     thread,
@@ -62,6 +62,13 @@ pub(crate) enum Event {
         status: ExitStatus,
         was_up: bool,
     },
+    /// A role's process could not be started, or not be looked after; it is tried again.
+    NotStarted {
+        member: Member,
+        error: String,
+        /// Whether the try before failed too.
+        again: bool,
+    },
 }
 
 /// Asks all supervised roles to end.
@@ -86,45 +93,58 @@ pub(crate) fn supervise(
     grace: Duration,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
+    let binary = this_binary()?;
     thread::Builder::new()
         .name(format!("supervise-{}", process.member))
         .spawn(move || {
             let mut pause = PAUSE_MIN;
+            let mut has_failed = false;
             while !stop.is_stopped() {
                 let started = Instant::now();
-                let (status, was_up) = match run_once(&process, &stop, grace, &events) {
-                    Ok(ended) => ended,
-                    Err(error) => {
-                        tracing::error!(
-                            process = %process.member,
-                            error = format!("{error:#}"),
-                            "cannot run the role's process"
-                        );
-                        return;
-                    }
+                let member = process.member;
+                let event = match run_once(&process, &binary, &stop, grace, &events) {
+                    Ok((status, was_up)) => Event::Ended {
+                        member,
+                        status,
+                        was_up,
+                    },
+                    Err(error) => Event::NotStarted {
+                        member,
+                        error: format!("{error:#}"),
+                        again: has_failed,
+                    },
                 };
+                has_failed = matches!(event, Event::NotStarted { .. });
                 // The owner may be gone already; then nobody needs the news.
-                let _ = events.send(Event::Ended {
-                    member: process.member,
-                    status,
-                    was_up,
-                });
-                if stop.is_stopped() {
-                    return;
-                }
+                let _ = events.send(event);
                 pause = if started.elapsed() >= STABLE_AFTER {
                     PAUSE_MIN
                 } else {
                     (pause * 2).min(PAUSE_MAX)
                 };
-                thread::sleep(pause);
+                let again = Instant::now() + pause;
+                while !stop.is_stopped() && Instant::now() < again {
+                    thread::sleep(LOOK_EVERY);
+                }
             }
         })
+}
+
+/// This very binary, as it was when this process started: the roles of a deployment are of one version, also after
+/// another was put in its place.
+fn this_binary() -> std::io::Result<PathBuf> {
+    // The kernel keeps the file of a running program, though its name may lead to another one, or nowhere.
+    let kept = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && kept.exists() {
+        return Ok(kept.to_owned());
+    }
+    std::env::current_exe()
 }
 
 /// Starts the process and stays until it ended.
 fn run_once(
     process: &RoleProcess,
+    binary: &Path,
     stop: &Stop,
     grace: Duration,
     events: &mpsc::Sender<Event>,
@@ -136,8 +156,9 @@ fn run_once(
         }
         _ => {}
     }
-    let binary = std::env::current_exe().context("the path of this binary")?;
     let mut command = Command::new(binary);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::arg0(&mut command, "whimbrel");
     command
         .arg(process.member.role)
         .arg("--config")
@@ -194,6 +215,9 @@ fn ask_to_drain(child: &Child) {
 
 /// In the child: end when the supervisor does.
 pub(crate) fn end_with_supervisor() -> anyhow::Result<()> {
+    // It was started by another name of its file; those who list processes look for this one.
+    #[cfg(target_os = "linux")]
+    let _only_a_name = std::fs::write("/proc/self/comm", "whimbrel");
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .context("asking for the supervisor's death signal")?;

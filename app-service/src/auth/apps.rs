@@ -41,6 +41,7 @@ impl AppSecret {
             path: path.to_owned(),
             source,
         })?;
+        whimbrel_host::warn_if_exposed(path);
         Self::from_bytes(content.trim_ascii()).map_err(|_| AppError::SecretFileShort {
             path: path.to_owned(),
             len: content.trim_ascii().len(),

@@ -508,7 +508,6 @@ impl Inbox {
     }
 
     /// Whether everything known of is shown.
-    #[cfg(test)]
     pub(crate) fn is_at_head(&self) -> bool {
         self.position
             .is_some_and(|position| position.shown >= self.head && position.rev >= self.head_rev)

@@ -67,6 +67,11 @@ impl ListSync {
         self.asking
     }
 
+    /// Whether nothing is on its way or wanted that would change the list.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced.is_some() && !self.asking && self.wanted_at.is_none() && self.held.is_empty()
+    }
+
     /// Syncs at `at`, or earlier when that was wanted already.
     pub(crate) fn want_at(&mut self, at: Duration) {
         self.wanted_at = Some(self.wanted_at.map_or(at, |before| before.min(at)));

@@ -362,6 +362,21 @@ impl Core {
         self.show(id)
     }
 
+    /// Whether the list and every conversation are where this connection's server last said that they end.
+    pub(crate) fn is_up_to_date(&self) -> bool {
+        self.online
+            && self.acquainted
+            && !self.resyncing
+            && self.list.is_synced()
+            && self
+                .conversations
+                .values()
+                // Of one without a place a synced list says that it is not the user's.
+                .all(|conversation| {
+                    conversation.inbox.position().is_none() || conversation.inbox.is_at_head()
+                })
+    }
+
     /// Asks for what conversations lack.
     pub(super) fn poll_conversations(&mut self, now: Now) {
         if !self.acquainted {

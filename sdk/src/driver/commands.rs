@@ -67,6 +67,7 @@ impl Driver {
             Command::Unsent { reply } => reply(Ok(self.core.unsent()?.into_iter().map(unsent).collect())),
             Command::Conversations { reply } => reply(Ok(self.core.conversations()?)),
             Command::Connection { reply } => reply(Ok(self.state.clone())),
+            Command::UpToDate { reply } => reply(Ok(self.core.is_up_to_date())),
             Command::Call(call) => self.call(call, now),
             Command::KeepRoom { room, reply } => {
                 self.core.keep_room(room);

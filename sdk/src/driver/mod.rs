@@ -9,6 +9,7 @@ mod ending;
 mod line;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ enum Flow {
 /// The client's task. See the module.
 pub(crate) struct Driver {
     config: ClientConfig,
+    /// The file of the local database, if there is one.
+    database: Option<PathBuf>,
     checked: Checked,
     device_id: String,
     provider: Arc<dyn TokenProvider>,
@@ -117,6 +120,8 @@ impl Driver {
                 .join(checked.app_key.as_str())
                 .join(folder_name(checked.uid.as_str()))
         });
+        let database = folder.as_deref().map(crate::store::database);
+        let storage = |error: &StoreError| storage(error, database.as_deref());
         let mut store = Store::open(folder.as_deref()).map_err(|error| storage(&error))?;
         let device_id = device_id(&mut store, &checked).map_err(|error| storage(&error))?;
         let offset_ms = store
@@ -136,6 +141,7 @@ impl Driver {
         let (to_histories, histories) = mpsc::unbounded_channel();
         Ok(Self {
             config,
+            database,
             checked,
             device_id,
             provider,
@@ -485,12 +491,13 @@ impl Driver {
     fn recover(&mut self, error: &StoreError) {
         tracing::error!(%error, source = ?std::error::Error::source(error), "the local data failed");
         self.core.store().roll_back();
-        let error = storage(error);
+        let error = storage(error, self.database.as_deref());
         self.core.fail_all(&error);
         self.current = None;
         self.abandon();
         if let Err(error) = self.core.reopen() {
-            self.stop(storage(&error));
+            let error = storage(&error, self.database.as_deref());
+            self.stop(error);
             return;
         }
         self.wait(crate::events::WaitReason::Storage, 0);
@@ -527,11 +534,16 @@ fn settings(config: &ClientConfig) -> Settings {
     }
 }
 
-fn storage(error: &StoreError) -> Error {
+/// What to say of a failure of the database in this file.
+fn storage(error: &StoreError, database: Option<&Path>) -> Error {
     let source = std::error::Error::source(error)
         .map(|source| format!(": {source}"))
         .unwrap_or_default();
-    Error::new(ErrorCode::Storage, format!("{error}{source}"))
+    let file = database
+        .map(|file| format!("{}: ", file.display()))
+        .unwrap_or_default();
+    let cure = error.cure().map(|cure| format!("; {cure}")).unwrap_or_default();
+    Error::new(ErrorCode::Storage, format!("{file}{error}{source}{cure}"))
 }
 
 /// The configured name of this device, or one made once and kept.

@@ -9,7 +9,7 @@ mod log;
 mod outbox;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use outbox::{BATCH_LEN_MAX, Batch, NewMessage, Unsent};
 use rusqlite::Connection;
@@ -104,6 +104,29 @@ pub(crate) enum StoreError {
     },
 }
 
+impl StoreError {
+    /// What whoever has the device can do about it, where the error does not say so itself.
+    pub(crate) fn cure(&self) -> Option<&'static str> {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly, SystemIoFailure,
+        };
+        let Self::Sqlite(error) = self else { return None };
+        match error.sqlite_error_code()? {
+            NotADatabase | DatabaseCorrupt => Some(
+                "move the file away to start over from the server (messages not sent yet are lost with it)",
+            ),
+            DiskFull | SystemIoFailure => Some("make room on its disk, or give another folder"),
+            CannotOpen | PermissionDenied | ReadOnly => Some("make it writable, or give another folder"),
+            _ => None,
+        }
+    }
+}
+
+/// The file of the database in `folder`.
+pub(crate) fn database(folder: &Path) -> PathBuf {
+    folder.join("whimbrel.db")
+}
+
 /// The database. See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -123,7 +146,7 @@ impl Store {
                     folder: in_words(),
                     source,
                 })?;
-                let db = Connection::open(folder.join("whimbrel.db"))?;
+                let db = Connection::open(database(folder))?;
                 // Two clients on one queue would send everything twice: the lock is held as long as the client lives.
                 lock(&db).map_err(|error| match error.sqlite_error_code() {
                     Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {

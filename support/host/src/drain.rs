@@ -53,7 +53,10 @@ impl Drain {
         self.started.child_token()
     }
 
-    /// Starts the drain on the first SIGTERM or SIGINT and returns on the second, for whoever will not wait any longer.
+    /// Starts the drain on the first SIGTERM, SIGINT or SIGHUP and returns on the second, for whoever will not wait any longer.
+    ///
+    /// A closed terminal may send SIGHUP more than once, so this one never counts as the second; and where it is ignored, as
+    /// under `nohup`, it stays so.
     ///
     /// # Errors
     /// When the signals cannot be listened to.
@@ -61,10 +64,21 @@ impl Drain {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = match hangup_is_ignored() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
         for first in [true, false] {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) if first => hangup.recv().await,
+                    _ => std::future::pending().await,
+                }
+            };
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                _ = hung_up => "SIGHUP",
             };
             if first {
                 info!(
@@ -78,6 +92,19 @@ impl Drain {
         }
         Ok(())
     }
+}
+
+/// Whether this process was started with SIGHUP ignored. Where the system does not tell, it is taken for granted: then a
+/// hangup does what it does to any process.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_signals(&status).is_none_or(|ignored| ignored & 1 == 1)
+}
+
+/// The bit set of ignored signals, signal 1 (SIGHUP) its lowest bit.
+fn ignored_signals(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 #[cfg(test)]
@@ -116,6 +143,13 @@ mod tests {
         }
         signal_self(rustix::process::Signal::INT).unwrap();
         signals.await.unwrap();
+    }
+
+    #[test]
+    fn ignored_signals_are_read_from_a_process_status() {
+        let status = "Name:\twhimbrel\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+        assert_eq!(ignored_signals(status), Some(0x1001));
+        assert_eq!(ignored_signals("Name:\twhimbrel\n"), None);
     }
 
     #[tokio::test]

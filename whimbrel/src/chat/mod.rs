@@ -1,35 +1,44 @@
 //! `whimbrel chat`: a simple terminal client, and with `--plain` one for scripts.
 //!
-//! A line that was typed is in the local database before the first attempt to send it; at the end of input the command
-//! waits until every line is acknowledged.
+//! A line that was typed is in the local database before the first attempt to send it, as soon as it is known where it
+//! goes. At the end of input the command waits until every line is acknowledged and shown, and until everything that the
+//! server has for this user is shown.
 
 mod input;
 mod screen;
+mod state_dir;
+mod target;
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::{BTreeSet, VecDeque},
     io::{IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
 use whimbrel_sdk::{
-    Client, ClientConfig, ConnectionState, ConversationId, ErrorCode, Event, EventStream, FixedToken,
-    LocalMessageId, NewGroup, SendState, WaitReason,
+    Client, ClientConfig, ConnectionState, ErrorCode, Event, EventStream, FixedToken, LocalMessageId,
+    NewGroup, SendState, WaitReason,
 };
 
-use self::input::{Command, Line};
+use self::{
+    input::{Command, Line},
+    state_dir::StateDir,
+    target::{Target, Wanted},
+};
 use crate::{cli::ChatArgs, deployment::Deployment, terminal, token};
 
-/// How long the last lines may take to be acknowledged after the end of input; an outage of a minute is ridden out.
-const LAST_LINES_WAIT: Duration = Duration::from_secs(60);
 /// Between two tries of a line that found the queue of unsent ones full: a batch may have left it meanwhile.
 const HELD_RETRY: Duration = Duration::from_millis(200);
-/// Several chats of one user on one machine are several devices; nobody reads in more windows than this.
-const DEVICES_PER_USER_MAX: u32 = 16;
+/// Between two looks whether everything is here, at the end of input.
+const CAUGHT_UP_POLL: Duration = Duration::from_millis(20);
+/// Lines that wait for where to go, or for room in the queue: as many as that holds.
+const WAITING_MAX: usize = 10_000;
 
 /// Runs until the end of input, `/quit` or Ctrl-C. The error says which lines are not acknowledged, if any.
 pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
@@ -54,75 +63,48 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
         events: client.events(),
         client,
         target: None,
+        asked_for: args.to.is_some() || args.group.is_some() || args.room.is_some(),
         wanted: Wanted::of(&args)?,
+        under_way: None,
         plain: args.plain,
-        echo: args.plain || !std::io::stdin().is_terminal(),
+        has_acted: false,
+        is_scripted: args.plain || !std::io::stdin().is_terminal(),
+        waiting: VecDeque::new(),
+        held_until: None,
         unacknowledged: BTreeSet::new(),
-        held: None,
+        unshown: BTreeSet::new(),
         failed: 0,
+        unopened: 0,
+        patience: args.wait.into(),
+        moved_at: Instant::now(),
         token_is_fixed: args.token.is_some(),
         told: None,
     };
     let ended = chat.run().await;
+    let verdict = ended.and_then(|end| chat.verdict(end));
     chat.client.close().await?;
-    ended
-}
-
-/// Where lines go.
-#[derive(Clone)]
-enum Wanted {
-    Nowhere,
-    User(String),
-    Group(ConversationId),
-    Room(String),
-}
-
-/// Where they go, once it is known.
-#[derive(Clone, PartialEq, Eq)]
-enum Target {
-    Conversation(ConversationId),
-    Room(String),
-}
-
-impl Wanted {
-    fn of(args: &ChatArgs) -> anyhow::Result<Self> {
-        Ok(match (&args.to, &args.group, &args.room) {
-            (Some(uid), _, _) => Self::User(uid.clone()),
-            (None, Some(id), _) => Self::Group(id.parse().context("--group takes a conversation id")?),
-            (None, None, Some(id)) => Self::Room(id.clone()),
-            (None, None, None) => Self::Nowhere,
-        })
-    }
+    verdict
 }
 
 /// Where standard input stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Open,
-    /// Over, and this chat sends: it ends when everything is acknowledged.
-    Ended {
-        at: tokio::time::Instant,
-    },
-    /// Over, and there was nobody to send to: it shows what comes until interrupted.
+    /// Over; the chat ends when nothing is left to do.
+    Ended,
+    /// Over, and there was nothing to send and nobody to send to: it shows what comes until interrupted.
     ListenOnly,
 }
 
-impl Input {
-    fn over(target: Option<&Target>) -> Self {
-        match target {
-            Some(_) => Self::Ended {
-                at: tokio::time::Instant::now(),
-            },
-            None => Self::ListenOnly,
-        }
-    }
-
-    /// Comes when the last lines have taken too long.
-    async fn late(&self) {
-        match self {
-            Self::Ended { at } => tokio::time::sleep_until(*at + LAST_LINES_WAIT).await,
-            Self::Open | Self::ListenOnly => std::future::pending().await,
-        }
-    }
+/// How a chat came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything is done.
+    Done,
+    /// The person would not wait, or the client ended.
+    Left,
+    /// What was left to do took too long.
+    Late,
 }
 
 struct Chat {
@@ -130,34 +112,71 @@ struct Chat {
     events: EventStream,
     target: Option<Target>,
     wanted: Wanted,
+    /// The target was given on the command line: without it there is no chat.
+    asked_for: bool,
+    /// Kept from one event to the next: in a busy room there is always another before the answer.
+    under_way: Option<Opening>,
     plain: bool,
-    /// Own lines are printed too: nobody sees them being typed.
-    echo: bool,
+    /// Something was typed.
+    has_acted: bool,
+    /// Nobody sees what is typed, or what is said of it: own lines are printed too, and the exit status tells what failed.
+    is_scripted: bool,
+    /// Lines that were read and not yet taken.
+    waiting: VecDeque<Line>,
+    /// When the first of them is tried again, after it found the queue full.
+    held_until: Option<Instant>,
+    /// Lines on the disk that the server has not answered, those of chats before included.
     unacknowledged: BTreeSet<LocalMessageId>,
-    /// A line that waits for room in the queue.
-    held: Option<(tokio::time::Instant, Line)>,
+    /// Lines of this chat that have not come back from the conversation yet.
+    unshown: BTreeSet<LocalMessageId>,
     /// Lines that will not be sent.
     failed: usize,
+    /// Conversations that were asked for and cannot be opened.
+    unopened: usize,
+    /// How long nothing may move after the end of input.
+    patience: Duration,
+    /// When something last moved.
+    moved_at: Instant,
     /// The token was given on the command line: there is no other.
     token_is_fixed: bool,
     /// What was last said of the connection.
     told: Option<ConnectionState>,
 }
 
+type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Target, String>>>>;
+
 impl Chat {
-    async fn run(&mut self) -> anyhow::Result<()> {
+    async fn run(&mut self) -> anyhow::Result<End> {
         let mut lines = input::lines()?;
         let mut input = Input::Open;
-        // Kept from one event to the next: in a busy room there is always another before the answer.
-        let mut under_way: Option<Opening> = None;
-        while !matches!(input, Input::Ended { .. } if self.unacknowledged.is_empty()) {
-            // Lines wait until it is known where they go: opening a conversation needs the server.
-            let opening = self.target.is_none() && !matches!(self.wanted, Wanted::Nowhere);
-            if opening && under_way.is_none() {
-                under_way = Some(Box::pin(open_target(self.client.clone(), self.wanted.clone())));
+        let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+            .context("waiting for Ctrl-C")?;
+        // What chats before this one left unsent is sent by this one.
+        for unsent in self.client.unsent().await? {
+            if unsent.error.is_none() {
+                self.unacknowledged.insert(unsent.local_id);
+            }
+        }
+        loop {
+            if input == Input::Ended && self.listens_only() {
+                input = Input::ListenOnly;
+            }
+            let idle = input == Input::Ended && self.is_idle();
+            if idle && self.client.is_up_to_date().await? {
+                while let Some(event) = self.events.try_next() {
+                    self.show(event)?;
+                }
+                // Somebody may have answered this moment; what was typed is all shown either way.
+                if self.is_idle() {
+                    return Ok(End::Done);
+                }
+            }
+            let opening = self.is_opening();
+            if opening && self.under_way.is_none() {
+                self.under_way = Some(Box::pin(target::open(self.client.clone(), self.wanted.clone())));
             }
             let opened = async {
-                match &mut under_way {
+                match &mut self.under_way {
                     Some(opening) => opening.await,
                     None => std::future::pending().await,
                 }
@@ -165,38 +184,101 @@ impl Chat {
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(event) => self.show(event)?,
-                    None => break,
+                    None => return Ok(End::Left),
                 },
                 opened = opened => {
-                    under_way = None;
+                    self.under_way = None;
                     self.opened(opened)?;
                 }
-                () = retry_due(self.held.as_ref()) => {
-                    if let Some((_, line)) = self.held.take() {
-                        self.take(line).await?;
+                () = due(self.held_until) => self.held_until = None,
+                () = std::future::ready(()), if !opening && self.held_until.is_none() && !self.waiting.is_empty() => {
+                    if let Some(line) = self.waiting.pop_front() && !self.take(line).await? {
+                        return Ok(End::Left);
                     }
                 }
-                line = lines.recv(), if matches!(input, Input::Open) && !opening && self.held.is_none() => match line {
-                    Some(line) => if !self.take(line).await? { break },
-                    None => input = Input::over(self.target.as_ref()),
+                line = lines.recv(), if input == Input::Open && self.waiting.len() < WAITING_MAX => match line {
+                    // Nobody types it to wait for a server that is away.
+                    Some(Line::Command(Command::Quit)) if self.waiting.is_empty() || !self.is_scripted => return Ok(End::Left),
+                    Some(line) => self.waiting.push_back(line),
+                    None => {
+                        input = Input::Ended;
+                        self.moved_at = Instant::now();
+                    }
                 },
-                () = input.late() => bail!(
-                    "{} lines are not acknowledged after {LAST_LINES_WAIT:?}: they are kept, and sent by the next chat of this user",
-                    self.unacknowledged.len(),
-                ),
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted.context("waiting for Ctrl-C")?;
-                    break;
+                () = sleep(CAUGHT_UP_POLL), if idle => {}
+                () = sleep_until(self.moved_at + self.patience), if input == Input::Ended => return Ok(End::Late),
+                _ = interrupts.recv() => {
+                    self.take_in(&mut lines);
+                    return Ok(End::Left);
                 }
             }
         }
-        if self.failed > 0 {
-            bail!("{} lines were not sent", self.failed);
-        }
-        Ok(())
     }
 
-    fn opened(&mut self, opened: Result<Target, whimbrel_sdk::Error>) -> anyhow::Result<()> {
+    /// Counts what was typed and not read yet among what waits.
+    fn take_in(&mut self, lines: &mut mpsc::Receiver<Line>) {
+        while let Ok(line) = lines.try_recv() {
+            self.waiting.push_back(line);
+        }
+    }
+
+    /// It is not known yet where lines go: that needs the server.
+    fn is_opening(&self) -> bool {
+        self.target.is_none() && !self.wanted.is_nowhere()
+    }
+
+    /// Whether it was given nothing to do but to show what comes.
+    fn listens_only(&self) -> bool {
+        !self.has_acted
+            && self.wanted.is_nowhere()
+            && self.waiting.is_empty()
+            && self.unacknowledged.is_empty()
+    }
+
+    /// Whether everything typed is done with.
+    fn is_idle(&self) -> bool {
+        !self.is_opening()
+            && self.waiting.is_empty()
+            && self.unacknowledged.is_empty()
+            && self.unshown.is_empty()
+    }
+
+    /// What is to be said of lines that did not make it.
+    fn verdict(&self, end: End) -> anyhow::Result<()> {
+        let is_text = |line: &&Line| matches!(line, Line::Text(_) | Line::NotText);
+        let unsent = self.failed + self.waiting.iter().filter(is_text).count();
+        let mut told = Vec::new();
+        if unsent > 0 {
+            told.push(format!("{unsent} lines were not sent"));
+        }
+        if !self.unacknowledged.is_empty() {
+            told.push(format!(
+                "{} lines are not acknowledged: they are kept, and sent by the next chat of this user",
+                self.unacknowledged.len()
+            ));
+        } else if !self.unshown.is_empty() {
+            told.push(format!(
+                "{} lines were sent and have not come back",
+                self.unshown.len()
+            ));
+        }
+        if self.unopened > 0 {
+            told.push(format!("{} conversations could not be opened", self.unopened));
+        }
+        if end == End::Late && told.is_empty() {
+            told.push("not everything that the server has was shown".to_owned());
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        let late = match end {
+            End::Late => format!(" (nothing moved for {:?} after the end of input)", self.patience),
+            End::Done | End::Left => String::new(),
+        };
+        bail!("{}{late}", told.join("; "))
+    }
+
+    fn opened(&mut self, opened: Result<Target, String>) -> anyhow::Result<()> {
         match opened {
             Ok(target) => {
                 let name = match &target {
@@ -204,15 +286,26 @@ impl Chat {
                     Target::Room(room) => format!("room {room}"),
                 };
                 self.target = Some(target);
+                self.asked_for = false;
+                self.moved_at = Instant::now();
                 self.tell(&format!("{name}; type a line and press Enter, /help for more"))
             }
-            Err(error) if error.retry == whimbrel_sdk::Retry::Later => Ok(()),
-            Err(error) => Err(error).context("the conversation cannot be opened"),
+            Err(why) if self.asked_for => {
+                bail!("the conversation cannot be opened: {why}")
+            }
+            Err(why) => {
+                self.wanted = Wanted::Nowhere;
+                self.unopened += usize::from(self.is_scripted);
+                self.tell(&format!(
+                    "the conversation cannot be opened: {why}; no conversation is open now"
+                ))
+            }
         }
     }
 
     /// Whether to go on.
     async fn take(&mut self, line: Line) -> anyhow::Result<bool> {
+        self.has_acted = true;
         match line {
             Line::Text(text) => match &self.target {
                 Some(Target::Room(room)) => {
@@ -223,11 +316,13 @@ impl Chat {
                     match self.client.send_text(*conversation, &text).await {
                         Ok(local_id) => {
                             self.unacknowledged.insert(local_id);
+                            self.unshown.insert(local_id);
                         }
                         // The queue holds what an outage brings; the line is tried again when some of it has gone.
                         Err(error) if error.code == ErrorCode::QueueFull as u32 => {
-                            let retry_at = tokio::time::Instant::now() + HELD_RETRY;
-                            self.held = Some((retry_at, Line::Text(text)));
+                            self.held_until = Some(Instant::now() + HELD_RETRY);
+                            self.waiting.push_front(Line::Text(text));
+                            return Ok(true);
                         }
                         Err(error) => {
                             self.failed += 1;
@@ -237,7 +332,7 @@ impl Chat {
                 }
                 None => {
                     // A person sees to it; a script learns it from the exit status.
-                    self.failed += usize::from(self.plain);
+                    self.failed += usize::from(self.is_scripted);
                     self.tell(
                         "not sent: to whom? start with --to UID, --group ID or --room ID, or say /to UID",
                     )?;
@@ -256,6 +351,7 @@ impl Chat {
             }
             Line::Unknown(what) => self.tell(&format!("{what}: {}", input::HELP))?,
         }
+        self.moved_at = Instant::now();
         Ok(true)
     }
 
@@ -268,18 +364,15 @@ impl Chat {
             Command::Help => self.tell(input::HELP),
             Command::Quit => Ok(()),
             Command::To(uid) => {
-                self.wanted = Wanted::User(uid);
-                self.target = None;
+                self.turn_to(Wanted::User(uid));
                 Ok(())
             }
             Command::Group(id) => {
-                self.wanted = Wanted::Group(id.parse()?);
-                self.target = None;
+                self.turn_to(Wanted::Group(id.parse()?));
                 Ok(())
             }
             Command::Room(id) => {
-                self.wanted = Wanted::Room(id);
-                self.target = None;
+                self.turn_to(Wanted::Room(id));
                 Ok(())
             }
             Command::Create { name, uids } => {
@@ -327,15 +420,24 @@ impl Chat {
         }
     }
 
+    fn turn_to(&mut self, wanted: Wanted) {
+        (self.wanted, self.target, self.asked_for) = (wanted, None, false);
+        // What was under way is not wanted any more.
+        self.under_way = None;
+    }
+
     fn show(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::MessageReceived { conversation, entry } => {
+                if entry.local_id.is_some_and(|id| self.unshown.remove(&id)) || self.is_idle() {
+                    self.moved_at = Instant::now();
+                }
                 let own = entry.local_id.is_some();
                 if self.plain {
                     if let Some(line) = screen::plain_line(conversation, &entry) {
                         terminal::answer(&line)?;
                     }
-                } else if !own || self.echo {
+                } else if !own || self.is_scripted {
                     let elsewhere = self.target != Some(Target::Conversation(conversation));
                     let place = if elsewhere {
                         format!("[{conversation}] ")
@@ -354,9 +456,12 @@ impl Chat {
                 SendState::Queued => {}
                 SendState::Sent { .. } => {
                     self.unacknowledged.remove(&local_id);
+                    self.moved_at = Instant::now();
                 }
                 SendState::Failed { error } => {
                     self.unacknowledged.remove(&local_id);
+                    self.unshown.remove(&local_id);
+                    self.moved_at = Instant::now();
                     self.failed += 1;
                     self.tell(&format!("not sent: {error}"))?;
                 }
@@ -434,78 +539,10 @@ impl Chat {
     }
 }
 
-/// Comes when the line that waits for room is to be tried again.
-async fn retry_due(held: Option<&(tokio::time::Instant, Line)>) {
-    match held {
-        Some((at, _)) => tokio::time::sleep_until(*at).await,
+/// Comes when it is time, if it ever is.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-type Opening = std::pin::Pin<Box<dyn Future<Output = Result<Target, whimbrel_sdk::Error>>>>;
-
-async fn open_target(client: Client, wanted: Wanted) -> Result<Target, whimbrel_sdk::Error> {
-    match wanted {
-        Wanted::User(uid) => client.open_direct(&uid).await.map(Target::Conversation),
-        Wanted::Group(id) => Ok(Target::Conversation(id)),
-        Wanted::Room(room) => {
-            client.join_room(&room).await?;
-            Ok(Target::Room(room))
-        }
-        Wanted::Nowhere => std::future::pending().await,
-    }
-}
-
-/// The folder of this device's state, ours until dropped.
-struct StateDir {
-    path: PathBuf,
-    _lock: fs::File,
-}
-
-impl StateDir {
-    fn take(args: &ChatArgs, deployment: &Deployment) -> anyhow::Result<Self> {
-        if let Some(path) = &args.state {
-            return Self::lock(path)?.with_context(|| {
-                format!(
-                    "{} is in use by another chat: give --state another folder",
-                    path.display()
-                )
-            });
-        }
-        let uid = data_encoding::BASE32_NOPAD
-            .encode(args.uid.as_bytes())
-            .to_lowercase();
-        let name = if args.uid.chars().all(|c| c.is_ascii_alphanumeric()) {
-            args.uid.clone()
-        } else {
-            format!("_{uid}")
-        };
-        let user = deployment.clients_dir().join(deployment.app_key()).join(name);
-        for device in 1..=DEVICES_PER_USER_MAX {
-            if let Some(taken) = Self::lock(&user.join(device.to_string()))? {
-                return Ok(taken);
-            }
-        }
-        bail!(
-            "{} chats of {} run already on this machine",
-            DEVICES_PER_USER_MAX,
-            args.uid
-        )
-    }
-
-    fn lock(path: &Path) -> anyhow::Result<Option<Self>> {
-        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-        let lock = fs::File::create(path.join("lock"))
-            .with_context(|| format!("cannot write in {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("cannot lock {}", path.display()))
-            }
-        }
     }
 }

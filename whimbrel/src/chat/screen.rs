@@ -5,7 +5,8 @@ use whimbrel_sdk::{
 };
 
 /// One line of `--plain`: `conversation<TAB>seq<TAB>sender<TAB>text`. Backslashes, tabs and line ends in the text are
-/// written `\\`, `\t`, `\n`, `\r`, so that a message is always one line of four fields. Only messages have one.
+/// written `\\`, `\t`, `\n`, `\r`, other control characters and separators of lines `\u{85}`, by their number in hex, so that a
+/// message is always one line of four fields, and steers no terminal. Only messages have one.
 pub(crate) fn plain_line(conversation: ConversationId, entry: &Entry) -> Option<String> {
     let EntryBody::Text(text) = &entry.body else {
         return None;
@@ -49,6 +50,7 @@ fn escaped(text: &str) -> String {
             '\t' => escaped.push_str("\\t"),
             '\n' => escaped.push_str("\\n"),
             '\r' => escaped.push_str("\\r"),
+            c if steers(c) => escaped.extend(c.escape_unicode()),
             c => escaped.push(c),
         }
     }
@@ -94,9 +96,14 @@ pub(crate) fn line(entry: &Entry) -> String {
     }
 }
 
+/// Whether it does something to a terminal, or ends a line for some program.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 fn visible(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if steers(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
@@ -163,6 +170,15 @@ mod tests {
         let line = plain_line(conversation, &said("a\tb\nc\\d\r")).unwrap_or_default();
         assert_eq!(line, format!("{conversation}\t7\talice\ta\\tb\\nc\\\\d\\r"));
         assert_eq!(line.split('\t').count(), 4);
+    }
+
+    #[test]
+    fn a_plain_line_steers_no_terminal_and_ends_nowhere_else() {
+        let conversation = ConversationId::from_parts(ConversationKind::Group, [0; 15]);
+        let said = said("\u{1b}[2J\u{7}\u{b}\u{85}\u{9b}\u{2028}张三");
+        let line = plain_line(conversation, &said).unwrap_or_default();
+        let expected = "\\u{1b}[2J\\u{7}\\u{b}\\u{85}\\u{9b}\\u{2028}张三";
+        assert_eq!(line, format!("{conversation}\t7\talice\t{expected}"));
     }
 
     #[test]

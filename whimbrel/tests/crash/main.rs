@@ -35,7 +35,8 @@ async fn killing_the_one_process_breaks_no_promise() {
     let _alone = ONE_AT_A_TIME.lock().await;
     run::run(
         Mode::OneProcess,
-        &[[Kill(Target::Whole); 9].as_slice(), &[KillAnswered]].concat(),
+        // Ten with sends in flight, and one with none.
+        &[[Kill(Target::Whole); 10].as_slice(), &[KillAnswered]].concat(),
     )
     .await;
 }

@@ -14,6 +14,7 @@ mod tree;
 mod walk;
 
 use std::{
+    cell::RefCell,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -26,6 +27,7 @@ use self::{
     tree::{Node, Origin, path_of_variable},
     walk::{Seen, Walk, WalkError},
 };
+use crate::exposure::warn_if_exposed;
 
 /// What the names of our environment variables begin with, before `__`.
 pub const ENV_PREFIX: &str = "WHIMBREL";
@@ -41,6 +43,8 @@ pub struct Loaded<T> {
     pub value: T,
     /// Keys that nobody reads.
     pub warnings: Vec<Warning>,
+    /// The secrets' files that were read.
+    pub secret_files: Vec<PathBuf>,
 }
 
 impl<T> Loaded<T> {
@@ -48,6 +52,9 @@ impl<T> Loaded<T> {
     pub fn warned(self) -> T {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
+        }
+        for file in &self.secret_files {
+            warn_if_exposed(file);
         }
         self.value
     }
@@ -167,7 +174,13 @@ pub fn parse<T: DeserializeOwned>(
             tree.set(&path, value, Origin::Env(name));
         }
     }
-    let read = |secret: &Path| read_bounded(&folder.join(secret));
+    let secret_files = RefCell::new(Vec::new());
+    let read = |secret: &Path| {
+        let path = folder.join(secret);
+        let text = read_bounded(&path);
+        secret_files.borrow_mut().push(path);
+        text
+    };
     let walk = Walk::new(&read);
     let value = walk.run(tree).map_err(|error| value_error(error, file))?;
     let warnings = walk
@@ -175,7 +188,11 @@ pub fn parse<T: DeserializeOwned>(
         .iter()
         .flat_map(|seen| unknown_keys(seen, file))
         .collect();
-    Ok(Loaded { value, warnings })
+    Ok(Loaded {
+        value,
+        warnings,
+        secret_files: secret_files.into_inner(),
+    })
 }
 
 fn parse_toml(text: &str, file: &str) -> Result<Node, ConfigError> {
