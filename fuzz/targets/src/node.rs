@@ -252,11 +252,7 @@ impl World {
             Arc::new(move || monotonic.monotonic()),
         ));
         let parts = NodeParts {
-            me: Peer {
-                node: NodeId::new("node-1").expect("a node's name"),
-                incarnation: Incarnation(0x100),
-                draining: false,
-            },
+            me: Peer::ordinary(NodeId::new("node-1").expect("a node's name"), Incarnation(0x100)),
             apps: apps(),
             store: Arc::new(MemoryStore::new(Epoch([5; 16]))),
             registry: Arc::<MemoryRegistry>::clone(&registry),
