@@ -21,7 +21,7 @@ impl OutOfBounds {
     ///
     /// # Errors
     /// When it lies outside.
-    pub fn unless_within<T: PartialOrd + Display>(
+    pub fn unless_within<T: PartialOrd + Display + Copy>(
         key: &'static str,
         value: T,
         bounds: RangeInclusive<T>,
