@@ -94,13 +94,16 @@ pub fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
-/// Processor time and start of a `/proc/PID/stat`. The second field, the command, may hold anything but ends at the last
+/// Processor time and start of a `/proc/PID/stat`; `None` of a process that has ended and is not yet waited for. The second field, the command, may hold anything but ends at the last
 /// parenthesis (proc(5)).
 fn parse_stat(stat: &str, ticks_per_s: u64) -> Option<(Duration, u64)> {
     let (_, fields) = stat.rsplit_once(')')?;
     // The first of these is field 3; utime is 14, stime 15, starttime 22.
     let field =
         |number: usize| -> Option<u64> { fields.split_ascii_whitespace().nth(number - 3)?.parse().ok() };
+    if fields.trim_start().starts_with(['Z', 'X']) {
+        return None;
+    }
     let ticks = field(14)?.checked_add(field(15)?)?;
     let us = ticks.checked_mul(1_000_000)?.checked_div(ticks_per_s)?;
     Some((Duration::from_micros(us), field(22)?))
@@ -127,6 +130,11 @@ mod tests {
         let (cpu, started) = parse_stat(STAT, 100).unwrap();
         assert_eq!(cpu, Duration::from_secs(2));
         assert_eq!(started, 777);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_has_no_usage_though_nobody_waited_for_it() {
+        assert_eq!(parse_stat(&STAT.replace(") S ", ") Z "), 100), None);
     }
 
     #[test]

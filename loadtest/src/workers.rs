@@ -51,10 +51,6 @@ impl ByPipe {
     ///
     /// # Errors
     /// When there can be no thread for it.
-    #[expect(
-        clippy::exit,
-        reason = "a worker without a leader has nobody left to answer to"
-    )]
     pub fn start() -> anyhow::Result<Self> {
         let (tell, told) = mpsc::channel();
         thread::Builder::new()

@@ -209,7 +209,7 @@ fn clients_that_are_to_stay_and_are_gone_at_the_end_are_lost() {
         "connect --connections 40 --rate 0 --hold 3s --report {}",
         page.path().display()
     );
-    let json = killed(&scenario, Duration::from_secs(2));
+    let json = killed(&scenario, "whimbrel_gateway_logins_total", 40);
     assert_eq!(
         (&json["connected"], &json["lost"]),
         (&40.into(), &40.into()),
@@ -228,10 +228,8 @@ fn clients_that_are_to_stay_and_are_gone_at_the_end_are_lost() {
 
 #[test]
 fn members_who_only_listen_and_are_gone_at_the_end_are_lost() {
-    let json = killed(
-        "room --members 40 --rate 0 --duration 4s --connect-rate 0",
-        Duration::from_secs(2),
-    );
+    let scenario = "room --members 40 --rate 0 --duration 3s --connect-rate 0";
+    let json = killed(scenario, "whimbrel_gateway_room_memberships", 40);
     assert_eq!(json["lost"], 40, "{json}");
 }
 

@@ -81,7 +81,7 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
         Event::ChangeDone { id, done } => {
             out.put_u8(7);
             put_id(*id, out);
-            put_option(done.seq, out, |seq, out| encode_varint(seq, out));
+            put_option(done.seq, out, encode_varint);
             put_time(done.at, out);
         }
         Event::Named { id, name } => {
