@@ -50,5 +50,7 @@ fn ignored_conflicts_are_found() {
 
 #[test]
 fn a_missing_sweeper_is_found() {
-    must_be_found(Plant::SweeperOff, 1..=60, Invariant::ReachesHead);
+    // Whoever dies must leave something behind, and nobody may be there to tell of it later: the first such run from seed 1 on
+    // is the 60th.
+    must_be_found(Plant::SweeperOff, 56..=65, Invariant::ReachesHead);
 }

@@ -39,7 +39,7 @@ fn limit(pid: u32, descriptors: Option<u64>, maximum: Option<u64>) -> anyhow::Re
 fn a_gateway_out_of_descriptors_serves_those_it_has_and_says_so_once() -> anyhow::Result<()> {
     let _alone = alone();
     let users = runtime(1)?;
-    let mut deployment = Deployment::start(&["--ephemeral", "--processes"], &[("", String::new()); 0])?;
+    let mut deployment = Deployment::start(&["--ephemeral", "--processes"], &[])?;
     let door = Arc::new(Door::of(users.handle(), &deployment)?);
     let mut bystanders = Bystanders::new(users.handle(), &deployment, &door)?;
     users.block_on(bystanders.exchange())?;
