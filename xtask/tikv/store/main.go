@@ -10,10 +10,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -86,7 +88,7 @@ func run(driver, listen, advertise, data string, regionBytes int64, syncWrites b
 		return fmt.Errorf("opening the store in %s: %w", data, err)
 	}
 	service := grpc.NewServer(grpc.MaxRecvMsgSize(requestBytesMax))
-	tikvpb.RegisterTikvServer(service, &toldAbsent{store})
+	tikvpb.RegisterTikvServer(service, &corrected{store})
 	ended := make(chan error, 1)
 	go func() { ended <- service.Serve(listener) }()
 	// The one line on standard output: whoever started this process waits for it.
@@ -107,15 +109,37 @@ func run(driver, listen, advertise, data string, regionBytes int64, syncWrites b
 	return nil
 }
 
-// Says of a missing key that it is missing, as TiKV does; the store alone answers with an empty value.
-type toldAbsent struct {
+// What the store alone answers otherwise than TiKV.
+type corrected struct {
 	*tikv.Server
 }
 
-func (s *toldAbsent) KvGet(ctx context.Context, request *kvrpcpb.GetRequest) (*kvrpcpb.GetResponse, error) {
+// Says of a missing key that it is missing; the store alone answers with an empty value.
+func (s *corrected) KvGet(ctx context.Context, request *kvrpcpb.GetRequest) (*kvrpcpb.GetResponse, error) {
 	answer, err := s.Server.KvGet(ctx, request)
 	if err == nil && answer.RegionError == nil && answer.Error == nil && len(answer.Value) == 0 {
 		answer.NotFound = true
 	}
 	return answer, err
+}
+
+// Scans backwards by scanning forwards and turning the result: the store alone reads the newest versions backwards, whatever
+// version was asked for (its iterator is made before the version is set).
+func (s *corrected) KvScan(ctx context.Context, request *kvrpcpb.ScanRequest) (*kvrpcpb.ScanResponse, error) {
+	if !request.Reverse {
+		return s.Server.KvScan(ctx, request)
+	}
+	forwards := *request
+	forwards.Reverse = false
+	forwards.StartKey, forwards.EndKey = request.EndKey, request.StartKey
+	forwards.Limit = math.MaxInt32
+	answer, err := s.Server.KvScan(ctx, &forwards)
+	if err != nil {
+		return answer, err
+	}
+	slices.Reverse(answer.Pairs)
+	if limit := int(request.Limit); len(answer.Pairs) > limit {
+		answer.Pairs = answer.Pairs[:limit]
+	}
+	return answer, nil
 }
