@@ -109,7 +109,7 @@ async fn run_in_one_process(args: &StandaloneArgs, data: &DataDir, ports: Ports)
     let identity = gateway_identity::read(&key, &certificate, &name, Some(&root), now_ms())?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let health = tokio::spawn(serve_health(health, host.health.clone(), host.drain.clone()));
-    let store = roles::open_store(&store_section(args, data), false).await?;
+    let store = roles::open_store(&store_section(args, data), &NodeSection::default().cluster, false).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(
