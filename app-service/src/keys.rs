@@ -16,7 +16,7 @@ use whimbrel_store::KeyRange;
 
 /// First byte of every key: Whimbrel's own, should the store be shared.
 const OWNER: u8 = b'w';
-/// Second byte of keys that belong to no app.
+/// Second byte of keys that belong to no app. Behind it a store over TiKV has the row `s` for its own.
 const CLUSTER: u8 = 0;
 
 /// How many places markers of one node are spread over. Each is a range that a sweeper must scan, and each takes that share

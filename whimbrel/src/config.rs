@@ -127,11 +127,21 @@ pub(crate) struct IdentitySection {
     pub(crate) root: PathBuf,
 }
 
-/// The embedded store.
+/// The store: TiKV, or the embedded one.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct StoreSection {
-    /// Its folder; `""` keeps everything in memory, for try-outs.
+    /// PD's endpoints, `host:port`; empty: the embedded store.
+    pub(crate) tikv: Vec<String>,
+    /// Seconds for which TiKV is tried at the start.
+    pub(crate) tikv_connect_within_s: u64,
+    /// Clients of TiKV side by side.
+    pub(crate) tikv_clients: usize,
+    /// The id of the PD cluster that restored data is taken over into; 0: none.
+    pub(crate) tikv_adopt_cluster: u64,
+    /// Seconds that old versions are kept; 0: another program collects garbage.
+    pub(crate) tikv_keep_history_s: u64,
+    /// The embedded store's folder; `""` keeps everything in memory, for try-outs.
     pub(crate) folder: PathBuf,
     /// Memory for blocks read, bytes.
     pub(crate) cache_bytes: u64,
@@ -142,6 +152,11 @@ pub(crate) struct StoreSection {
 impl Default for StoreSection {
     fn default() -> Self {
         Self {
+            tikv: Vec::new(),
+            tikv_connect_within_s: 30,
+            tikv_clients: 4,
+            tikv_adopt_cluster: 0,
+            tikv_keep_history_s: 600,
             folder: PathBuf::from("whimbrel-store"),
             cache_bytes: 64 * 1024 * 1024,
             min_free_bytes: 512 * 1024 * 1024,

@@ -32,6 +32,7 @@ use whimbrel_registry::{MemoryRegistry, Registry, RegistryAt, follow_routers};
 use whimbrel_registry_redis::{RedisConfig, RedisRegistry};
 use whimbrel_router::{Router, announce};
 use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Store};
+use whimbrel_store_tikv::{TikvConfig, TikvStore};
 
 use crate::{
     cli::RoleArgs,
@@ -137,7 +138,7 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     }
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
-    let store = open_store(&file.store, args.end_with_stdin).await?;
+    let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
@@ -455,11 +456,19 @@ async fn listen_for_links(
     }
 }
 
-/// The store that the section describes.
-pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyhow::Result<Arc<dyn Store>> {
+/// The store that the section describes, for a node of the cluster called `deployment`.
+pub(crate) async fn open_store(
+    section: &StoreSection,
+    deployment: &str,
+    supervised: bool,
+) -> anyhow::Result<Arc<dyn Store>> {
     let mut epoch = [0; 16];
     SystemEntropy.fill(&mut epoch);
     let epoch = Epoch(epoch);
+    if !section.tikv.is_empty() {
+        let store = TikvStore::open(tikv_config(section, deployment)?, epoch).await;
+        return Ok(Arc::new(store.context("`store.tikv`")?));
+    }
     if section.folder == Path::new("") {
         return Ok(Arc::new(MemoryStore::new(epoch)));
     }
@@ -486,9 +495,70 @@ pub(crate) async fn open_store(section: &StoreSection, supervised: bool) -> anyh
     }
 }
 
+/// What the section says of TiKV.
+fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvConfig> {
+    if let Some(wrong) = section.tikv.iter().find(|endpoint| !is_host_and_port(endpoint)) {
+        bail!("`store.tikv` names PD's endpoints as host:port; \"{wrong}\" is none");
+    }
+    if section.tikv_clients == 0 {
+        bail!("`store.tikv_clients` is 0; at least one client is needed");
+    }
+    Ok(TikvConfig {
+        connect_within: Duration::from_secs(section.tikv_connect_within_s),
+        clients: section.tikv_clients,
+        adopt_cluster: Some(section.tikv_adopt_cluster).filter(|id| *id != 0),
+        keep_history: Some(section.tikv_keep_history_s)
+            .filter(|seconds| *seconds != 0)
+            .map(Duration::from_secs),
+        ..TikvConfig::new(section.tikv.iter().cloned(), deployment)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_host_and_port;
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn tikv_section(endpoint: &str) -> StoreSection {
+        StoreSection {
+            tikv: vec![endpoint.to_owned()],
+            tikv_connect_within_s: 1,
+            ..StoreSection::default()
+        }
+    }
+
+    #[test]
+    fn the_tikv_keys_are_taken_as_they_are_meant() {
+        let mut section = tikv_section("pd-1:2379");
+        let config = tikv_config(&section, "eu").unwrap();
+        assert_eq!((config.deployment.as_str(), config.adopt_cluster), ("eu", None));
+        assert_eq!(config.keep_history, Some(Duration::from_secs(600)));
+        section.tikv_keep_history_s = 0;
+        section.tikv_adopt_cluster = 7;
+        let config = tikv_config(&section, "eu").unwrap();
+        assert_eq!((config.keep_history, config.adopt_cluster), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_pd_endpoint_that_is_none_is_named() {
+        let error = tikv_config(&tikv_section("http://pd-1"), "eu").unwrap_err();
+        assert!(error.to_string().contains("http://pd-1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_pd_that_does_not_answer_is_named_with_its_key_and_the_time_it_was_tried() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        let error = open_store(&tikv_section(&gone), "eu", false).await.err().unwrap();
+        let text = format!("{error:#}");
+        for named in ["store.tikv", gone.as_str(), "within 1s"] {
+            assert!(text.contains(named), "{text} does not name {named}");
+        }
+    }
 
     #[test]
     fn a_router_is_named_by_host_and_port() {

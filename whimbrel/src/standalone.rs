@@ -103,7 +103,7 @@ async fn run_in_one_process(
         host.drain.clone(),
         topology.routes(),
     ));
-    let store = roles::open_store(&store_section(args, data), false).await?;
+    let store = roles::open_store(&store_section(args, data), &NodeSection::default().cluster, false).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(

@@ -11,6 +11,7 @@ mod fuzz;
 mod proto;
 mod prove;
 mod sim;
+mod tikv;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,6 +52,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Start a placement driver and a store that speak TiKV's protocol on free ports, and run until Ctrl-C.
+    Tikv {
+        /// Run the conformance suite on them instead, and end.
+        #[arg(long)]
+        check: bool,
+    },
     /// Load the release binary, kill it and cut its power on the way, and check that nothing acknowledged is lost.
     Prove(prove::ProveArgs),
     /// Build the server with planted faults, apart from everything else, and have the checker find each of them.
@@ -74,6 +81,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Deny => checks::deny(),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Sim { args } => sim::run(&args),
+        Command::Tikv { check } => tikv::run(check),
         Command::Prove(args) => prove::run(&root()?, &args),
         Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),

@@ -19,9 +19,12 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
+    ("whimbrel-store-tikv", &["whimbrel-store"]),
+    // Starts processes for tests and developer commands; nothing that ships may use it.
+    ("whimbrel-tikv-cluster", &[]),
     // Preloaded into the store's tests; nothing that ships may use it.
     ("whimbrel-powercut", &[]),
     // Part of tests and developer commands; nothing that ships may use it.
@@ -59,6 +62,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "whimbrel-registry",
             "whimbrel-registry-redis",
             "whimbrel-store",
+            "whimbrel-store-tikv",
             "whimbrel-gateway",
             "whimbrel-router",
             "whimbrel-app-service",
@@ -82,8 +86,8 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "whimbrel-sdk",
         ],
     ),
-    // It cuts the power of servers that it proves.
-    ("xtask", &["whimbrel-disk"]),
+    // It cuts the power of servers that it proves, and starts what speaks TiKV's protocol.
+    ("xtask", &["whimbrel-disk", "whimbrel-tikv-cluster"]),
     // Drives the cores of several roles; nothing depends on it.
     (
         "whimbrel-fuzz-targets",
@@ -300,6 +304,8 @@ fn a_planted_bad_arrow_is_found_and_named() {
         "whimbrel-link -> whimbrel-registry",
         "whimbrel-gateway -> whimbrel-store",
         "whimbrel-store -> whimbrel-powercut",
+        "whimbrel-app-service -> whimbrel-store-tikv",
+        "whimbrel-store-tikv -> whimbrel-tikv-cluster",
     ] {
         let found = faults(&planted(&[arrow]));
         assert_eq!(found.len(), 1, "{arrow}: {found:?}");

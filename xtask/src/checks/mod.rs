@@ -54,6 +54,13 @@ pub(crate) fn run(only: &[String]) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(skip_is_failure);
     for (place, check) in (1..).zip(&chosen) {
         println!("[{place}/{}] {}: {}", chosen.len(), check.name, check.about);
+        for want in check.wants {
+            if let Err(why) = needs::fetch(want, &shell) {
+                let skipped = Outcome::Skipped(why);
+                println!("{}", report::line(want.name, &skipped, Duration::ZERO));
+                report.add(want.name, skipped, Duration::ZERO);
+            }
+        }
         let started = Instant::now();
         let outcome = run_one(check, &shell);
         let took = started.elapsed();

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, bail};
 
 use super::{
-    plan::{Cure, Need},
+    plan::{Cure, Need, Want},
     shell::Shell,
 };
 
@@ -31,6 +31,14 @@ pub(super) fn satisfy(need: &Need, shell: &Shell) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Makes what is wanted, or says why it cannot be had.
+pub(super) fn fetch(want: &Want, shell: &Shell) -> Result<(), String> {
+    for need in want.needs {
+        satisfy(need, shell)?;
+    }
+    (want.build)(shell).map_err(|error| format!("{error:#}"))
 }
 
 fn install(shell: &Shell, package: &str) -> bool {

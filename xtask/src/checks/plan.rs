@@ -1,5 +1,8 @@
 //! The checks, in the order in which they run: what fails fastest comes first.
 
+use super::shell::Shell;
+use crate::tikv;
+
 /// The folder of the example client's tests; they find the server's binary by `WHIMBREL_BIN`.
 pub(super) const PYTHON_TESTS: &str = "examples/python";
 /// What it needs from PyPI.
@@ -13,6 +16,8 @@ pub(super) struct Check {
     pub(super) about: &'static str,
     /// What it cannot do without.
     pub(super) needs: &'static [Need],
+    /// What it does less without. What cannot be had is a skip of its own.
+    pub(super) wants: &'static [Want],
     /// What it does.
     pub(super) action: Action,
 }
@@ -31,6 +36,16 @@ pub(super) enum Action {
     RustTests,
     /// The client in Python.
     PythonExample,
+}
+
+/// Something without which part of a check is ignored.
+pub(super) struct Want {
+    /// For the table.
+    pub(super) name: &'static str,
+    /// What it cannot do without itself.
+    pub(super) needs: &'static [Need],
+    /// Makes it.
+    pub(super) build: fn(&Shell) -> anyhow::Result<()>,
 }
 
 /// Something a check cannot do without.
@@ -93,12 +108,26 @@ const PYTHON_VENV: Need = Need {
     cure: Cure::Apt("python3-venv"),
 };
 
+/// For the programs under `xtask/tikv`.
+const GO: Need = Need {
+    what: "go, 1.23 or newer,",
+    probe: ("go", &["version"]),
+    cure: Cure::Apt("golang-go"),
+};
+/// Without them the tests of the store over TiKV are ignored.
+const TIKV: Want = Want {
+    name: "tikv",
+    needs: &[GO],
+    build: tikv::build,
+};
+
 /// All of them.
 pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "fmt",
         about: "the code is formatted",
         needs: &[RUSTFMT],
+        wants: &[],
         action: Action::Command {
             program: "cargo",
             arguments: &["fmt", "--all", "--check"],
@@ -109,12 +138,14 @@ pub(super) const CHECKS: &[Check] = &[
         name: "proto",
         about: "the generated messages are what the .proto files say",
         needs: &[],
+        wants: &[],
         action: Action::GeneratedCode,
     },
     Check {
         name: "clippy",
         about: "no lint objects",
         needs: &[CLIPPY, C_COMPILER, MAKE],
+        wants: &[],
         action: Action::Command {
             program: "cargo",
             arguments: &[
@@ -133,6 +164,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "doc",
         about: "the documentation builds without warnings",
         needs: &[C_COMPILER, MAKE],
+        wants: &[],
         action: Action::Command {
             program: "cargo",
             arguments: &["doc", "--workspace", "--no-deps", "--keep-going"],
@@ -143,12 +175,14 @@ pub(super) const CHECKS: &[Check] = &[
         name: "tests",
         about: "all tests of the workspace",
         needs: &[C_COMPILER, MAKE, REDIS],
+        wants: &[TIKV],
         action: Action::RustTests,
     },
     Check {
         name: "python",
         about: "the client written from docs/protocol.md alone talks to the real binary",
         needs: &[C_COMPILER, MAKE, PYTHON, PYTHON_VENV],
+        wants: &[],
         action: Action::PythonExample,
     },
 ];

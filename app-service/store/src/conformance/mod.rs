@@ -20,6 +20,8 @@ pub mod commits;
 pub mod random;
 pub mod reads;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +34,8 @@ pub struct Subject {
     /// The store.
     pub store: Arc<dyn Store>,
     prefix: String,
+    /// How many batches may commit at one snapshot before the store forgets what it relies on.
+    commits_per_snapshot: usize,
 }
 
 impl Subject {
@@ -40,7 +44,15 @@ impl Subject {
         Self {
             store,
             prefix: prefix.into(),
+            commits_per_snapshot: usize::MAX,
         }
+    }
+
+    /// The same store, of which it is known that more than `commits` at one snapshot conflict on all their keys.
+    #[must_use]
+    pub fn with_commits_per_snapshot(mut self, commits: usize) -> Self {
+        self.commits_per_snapshot = commits;
+        self
     }
 
     /// The key called `name`.
@@ -114,12 +126,27 @@ impl Drop for Seed {
     }
 }
 
+/// A check, to be run on a subject that is its own.
+pub type Check = fn(Subject) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// Every check by name, for tests that are not functions.
+#[must_use]
+pub fn checks() -> Vec<(&'static str, Check)> {
+    crate::conformance_tests!(@list)
+}
+
 /// Makes one `#[tokio::test]` of every check. `$subject` is an expression of a future that yields a [`Subject`],
 /// evaluated anew for each test.
 #[macro_export]
 macro_rules! conformance_tests {
     ($subject:expr) => {
-        $crate::conformance_tests!(@each $subject;
+        $crate::conformance_tests! { @all (@each $subject) }
+    };
+    (@list) => {
+        $crate::conformance_tests! { @all (@listing) }
+    };
+    (@all ($($for:tt)*)) => {
+        $crate::conformance_tests! { $($for)*;
             commits: [
                 a_batch_is_applied_whole,
                 an_empty_batch_and_a_batch_of_guards_are_committed,
@@ -153,7 +180,14 @@ macro_rules! conformance_tests {
                 concurrent_increments_are_all_counted,
                 snapshots_never_see_half_a_batch,
             ]
-        );
+        }
+    };
+    (@listing; $($module:ident: [$($check:ident,)*])*) => {
+        vec![$($((
+            stringify!($check),
+            (|on| Box::pin(async move { $crate::conformance::$module::$check(&on).await }))
+                as $crate::conformance::Check,
+        ),)*)*]
     };
     (@each $subject:expr; $($module:ident: [$($check:ident,)*])*) => {
         $($(

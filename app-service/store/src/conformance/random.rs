@@ -33,6 +33,8 @@ struct Held {
     snapshot: Arc<dyn Snapshot>,
     rows: BTreeMap<Bytes, Bytes>,
     clock: usize,
+    /// Batches that were committed at it.
+    commits: usize,
 }
 
 impl Model {
@@ -87,10 +89,14 @@ pub async fn random_histories_match_the_model(on: &Subject) {
                 snapshot,
                 rows: model.rows.clone(),
                 clock: model.clock,
+                commits: 0,
             });
         }
-        let base = &held[rng.random_range(0..held.len())];
+        let chosen = rng.random_range(0..held.len());
+        let base = &mut held[chosen];
         let blind = rng.random_bool(0.2);
+        base.commits += usize::from(!blind);
+        let used_up = base.commits == on.commits_per_snapshot;
         let mut batch = if blind {
             Batch::blind()
         } else {
@@ -116,6 +122,9 @@ pub async fn random_histories_match_the_model(on: &Subject) {
         }
         let checked = &held[rng.random_range(0..held.len())];
         check_reads(on, &mut rng, checked, step).await;
+        if used_up {
+            held.swap_remove(chosen);
+        }
     }
 }
 

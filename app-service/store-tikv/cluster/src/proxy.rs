@@ -1,0 +1,350 @@
+//! A proxy before a gRPC server that fails as networks do: it cuts, refuses, delays, freezes, and loses single requests or
+//! answers that are recognised by what they carry.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use crate::frames::{Frame, Frames};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What is lost of a request that a rule recognises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The request itself: the connection ends before it is passed on.
+    Request,
+    /// The answer: the request is passed on, and the connection ends when the server has answered.
+    Answer,
+}
+
+/// Something to lose.
+#[derive(Debug)]
+struct Rule {
+    loss: Loss,
+    carrying: Vec<u8>,
+    /// Requests that carry it and pass before one is lost.
+    passing: usize,
+    refuse_afterwards: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    server: Option<SocketAddr>,
+    delay: Duration,
+    frozen: bool,
+    /// Connections so far.
+    accepted: u64,
+    /// Those among the first so many pass nothing on for ever.
+    abandoned: u64,
+    refusing: bool,
+    rule: Option<Rule>,
+    losses: usize,
+    ended: bool,
+    /// Both ends of every connection, to cut them.
+    connections: Vec<TcpStream>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds this lock")
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits while the connection of this number is frozen; then gives the delay that is in force.
+    fn pass(&self, number: u64) -> Duration {
+        let thawed = self
+            .changed
+            .wait_while(self.lock(), |state| {
+                (state.frozen || number <= state.abandoned) && !state.ended
+            })
+            .expect("nothing panics while it holds this lock");
+        thawed.delay
+    }
+}
+
+/// A listener on a free loopback port that passes connections on to a server.
+#[derive(Debug)]
+pub struct FaultProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl FaultProxy {
+    /// Listens. Connections are refused until [`forward_to`](Self::forward_to).
+    ///
+    /// # Errors
+    /// The port's.
+    pub fn listen() -> io::Result<Self> {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &accepting));
+        Ok(Self { address, shared })
+    }
+
+    /// Where clients connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Passes new connections on to `server`.
+    pub fn forward_to(&self, server: SocketAddr) {
+        self.shared.change(|state| state.server = Some(server));
+    }
+
+    /// Holds every read of either side up by this long before it is passed on.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.change(|state| state.delay = delay);
+    }
+
+    /// Ends all connections; new ones are passed on.
+    pub fn cut(&self) {
+        self.shared.change(State::cut);
+    }
+
+    /// Ends all connections and refuses new ones until [`heal`](Self::heal).
+    pub fn refuse(&self) {
+        self.shared.change(|state| {
+            state.refusing = true;
+            state.cut();
+        });
+    }
+
+    /// Passes nothing on any more, and tells nobody: connections stay, as when the other end's power fails.
+    pub fn freeze(&self) {
+        self.shared.change(|state| state.frozen = true);
+    }
+
+    /// The connections that are there pass nothing on any more, for ever, and tell nobody; new ones work.
+    pub fn abandon(&self) {
+        self.shared.change(|state| state.abandoned = state.accepted);
+    }
+
+    /// No fault from now on. What was held back is passed on.
+    pub fn heal(&self) {
+        self.shared.change(|state| {
+            state.frozen = false;
+            state.refusing = false;
+            state.delay = Duration::ZERO;
+            state.rule = None;
+        });
+    }
+
+    /// After `passing` requests that carry these bytes have passed, loses `loss` of the next; then refuses connections until
+    /// [`heal`](Self::heal), if told so.
+    pub fn lose(&self, loss: Loss, carrying: &[u8], passing: usize, refuse_afterwards: bool) {
+        let rule = Rule {
+            loss,
+            carrying: carrying.to_vec(),
+            passing,
+            refuse_afterwards,
+        };
+        self.shared.change(|state| state.rule = Some(rule));
+    }
+
+    /// How often something was lost by [`lose`](Self::lose).
+    #[must_use]
+    pub fn losses(&self) -> usize {
+        self.shared.lock().losses
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.shared.change(|state| {
+            state.ended = true;
+            state.cut();
+        });
+        // Wakes the listener, so that it sees the end.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+impl State {
+    fn cut(&mut self) {
+        for connection in self.connections.drain(..) {
+            // It may have ended by itself.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn lost(&mut self, refuse: bool) {
+        self.losses += 1;
+        self.refusing |= refuse;
+        if refuse {
+            self.cut();
+        }
+    }
+
+    /// The rule, once its turn has come for a request that carries its bytes; it counts on otherwise.
+    fn rule_for(&mut self, frame: &Frame) -> Option<Rule> {
+        let rule = self.rule.as_mut()?;
+        if !frame.carries(&rule.carrying) {
+            return None;
+        }
+        if rule.passing > 0 {
+            rule.passing -= 1;
+            return None;
+        }
+        self.rule.take()
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        let server = {
+            let state = shared.lock();
+            if state.ended {
+                return;
+            }
+            if state.refusing { None } else { state.server }
+        };
+        let (Ok(client), Some(server)) = (client, server) else {
+            continue;
+        };
+        let shared = Arc::clone(shared);
+        // A server that does not answer the connect holds up nobody else.
+        thread::spawn(move || {
+            // What a connection ends with is of no interest: both sides see its end.
+            let _ = connect(client, server, &shared);
+        });
+    }
+}
+
+/// One connection: what the client's side and the server's side must tell one another.
+struct Link {
+    shared: Arc<Shared>,
+    number: u64,
+    /// The request whose answer is to be lost, by its stream; 0: none.
+    awaited: AtomicU32,
+    refuse_afterwards: Mutex<bool>,
+}
+
+fn connect(client: TcpStream, server: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+    let server = TcpStream::connect(server)?;
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+    }
+    let number = shared.change(|state| {
+        for stream in [&client, &server] {
+            if let Ok(stream) = stream.try_clone() {
+                state.connections.push(stream);
+            }
+        }
+        state.accepted += 1;
+        state.accepted
+    });
+    let link = Arc::new(Link {
+        shared: Arc::clone(shared),
+        number,
+        awaited: AtomicU32::new(0),
+        refuse_afterwards: Mutex::new(false),
+    });
+    let back = Arc::clone(&link);
+    let (answers_from, answers_to) = (server.try_clone()?, client.try_clone()?);
+    thread::spawn(move || {
+        let _ = back.pass_answers(answers_from, answers_to);
+    });
+    link.pass_requests(client, server)
+}
+
+impl Link {
+    fn pass_requests(&self, mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
+        let mut frames = Frames::of_a_client();
+        let result = each_read(&mut client, |bytes| {
+            thread::sleep(self.shared.pass(self.number));
+            for frame in frames.take(bytes) {
+                if self.request(&frame) {
+                    server.write_all(&frame.bytes)?;
+                } else {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        });
+        end(&client, &server);
+        result
+    }
+
+    /// Whether the request goes on.
+    fn request(&self, frame: &Frame) -> bool {
+        self.shared.change(|state| {
+            let Some(rule) = state.rule_for(frame) else {
+                return true;
+            };
+            match rule.loss {
+                Loss::Request => {
+                    state.lost(rule.refuse_afterwards);
+                    false
+                }
+                Loss::Answer => {
+                    *self
+                        .refuse_afterwards
+                        .lock()
+                        .expect("nothing panics while it holds this lock") = rule.refuse_afterwards;
+                    self.awaited.store(frame.stream(), Ordering::SeqCst);
+                    true
+                }
+            }
+        })
+    }
+
+    fn pass_answers(&self, mut server: TcpStream, mut client: TcpStream) -> io::Result<()> {
+        let mut frames = Frames::of_a_server();
+        let result = each_read(&mut server, |bytes| {
+            thread::sleep(self.shared.pass(self.number));
+            for frame in frames.take(bytes) {
+                let awaited = self.awaited.load(Ordering::SeqCst);
+                if awaited != 0 && frame.begins_an_answer() && frame.stream() == awaited {
+                    let refuse = *self
+                        .refuse_afterwards
+                        .lock()
+                        .expect("nothing panics while it holds this lock");
+                    self.shared.change(|state| state.lost(refuse));
+                    return Ok(false);
+                }
+                client.write_all(&frame.bytes)?;
+            }
+            Ok(true)
+        });
+        end(&client, &server);
+        result
+    }
+}
+
+/// Gives each read to `take` until the end, an error, or `false`.
+fn each_read(from: &mut TcpStream, mut take: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<()> {
+    let mut bytes = vec![0; READ_BYTES];
+    loop {
+        let count = from.read(&mut bytes)?;
+        if count == 0 || !take(&bytes[..count])? {
+            return Ok(());
+        }
+    }
+}
+
+fn end(client: &TcpStream, server: &TcpStream) {
+    for stream in [client, server] {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}

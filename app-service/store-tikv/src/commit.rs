@@ -1,0 +1,151 @@
+//! One commit: TiKV's optimistic two-phase commit, and what its failures prove.
+//!
+//! A put, insert or delete is that mutation; a guard locks its key for the time of the commit and changes nothing, so that a
+//! write since the snapshot conflicts, and two batches that each write what the other guards meet at the locks.
+//!
+//! # What an unknown commit needs
+//! When this returns [`Commit::Unknown`] nothing of it starts any more. If the primary's commit was ever sent, all keys were
+//! locked before. So whoever then reads one of the batch's keys at a new snapshot sees the outcome: the new value, or
+//! nothing and never, or the lock, and waits for its end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tikv_client::Transaction;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use whimbrel_store::{Batch, Commit, Op, StoreError};
+
+use crate::limits::{COMMIT_TIME_MAX, LOCK_WAIT, RETRY_PAUSE, ROLLBACK_TIME_MAX, TIMESTAMP_TIME_MAX};
+use crate::orphans::{self, Where};
+use crate::outcome::{Verdict, judge};
+use crate::pool::options;
+use crate::shared::Shared;
+
+const ACTION: &str = "committing";
+
+/// Commits `batch`, which is within the limits.
+pub(crate) async fn run(shared: &Arc<Shared>, batch: Batch) -> Commit {
+    let keys: Vec<Bytes> = batch.keys().cloned().collect();
+    let mut transaction = match begin(shared, &batch, &keys).await {
+        Ok(transaction) => transaction,
+        Err(answer) => return answer,
+    };
+    if let Err(error) = fill(&mut transaction, batch).await {
+        return Commit::Refused(shared.backend("building a commit", error));
+    }
+    drive(shared, transaction, keys).await
+}
+
+/// The transaction that `batch` commits with, or the answer when there is none.
+async fn begin(shared: &Arc<Shared>, batch: &Batch, keys: &[Bytes]) -> Result<Transaction, Commit> {
+    if let Some(version) = batch.version() {
+        // Dropped, too old or used up: what was written since is no longer known.
+        return shared
+            .snapshots
+            .take(version)
+            .ok_or_else(|| Commit::Conflict(keys.to_vec()));
+    }
+    let client = shared.pool.pick();
+    match timeout(TIMESTAMP_TIME_MAX, client.begin_with_options(options())).await {
+        Ok(Ok(transaction)) => Ok(transaction),
+        Ok(Err(error)) => Err(Commit::Refused(shared.backend("taking a timestamp", error))),
+        Err(_) => Err(Commit::Refused(StoreError::NotReady {
+            reason: format!(
+                "PD at {} gave no timestamp within {TIMESTAMP_TIME_MAX:?}",
+                shared.config.endpoints.join(", ")
+            ),
+        })),
+    }
+}
+
+/// Writes come first, for the first mutation's key is the primary: the outcome is kept there, and a guard keeps little.
+async fn fill(transaction: &mut Transaction, batch: Batch) -> Result<(), tikv_client::Error> {
+    let (writes, guards): (Vec<_>, Vec<_>) = batch.into_ops().partition(|(_, op)| op.is_write());
+    for (key, op) in writes {
+        let key = Vec::from(key);
+        match op {
+            Op::Put(value) => transaction.put(key, value).await?,
+            Op::Insert(value) => transaction.insert(key, value).await?,
+            Op::Delete => transaction.delete(key).await?,
+            Op::Guard => {}
+        }
+    }
+    let guarded: Vec<Vec<u8>> = guards.into_iter().map(|(key, _)| Vec::from(key)).collect();
+    transaction.lock_keys(guarded).await
+}
+
+async fn drive(shared: &Arc<Shared>, mut transaction: Transaction, keys: Vec<Bytes>) -> Commit {
+    let begun = Instant::now();
+    let deadline = begun + COMMIT_TIME_MAX;
+    let lock_deadline = begun + LOCK_WAIT;
+    loop {
+        let error = match timeout_at(deadline, transaction.commit()).await {
+            Ok(Ok(_)) => return Commit::Committed,
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Commit::Unknown(
+                    shared.backend(ACTION, format!("no outcome within {COMMIT_TIME_MAX:?}")),
+                );
+            }
+        };
+        let in_the_way = match judge(&error) {
+            Verdict::Conflict(named) => {
+                roll_back(&mut transaction).await;
+                return Commit::Conflict(known(named, &keys));
+            }
+            Verdict::Unknown => {
+                tracing::warn!(%error, "the outcome of a commit is unknown");
+                return Commit::Unknown(shared.backend(ACTION, error));
+            }
+            Verdict::Locked(named) => named,
+            Verdict::Orphan { started } => {
+                let client = shared.pool.pick();
+                let place = Where::Keys(keys.clone());
+                let cleared = timeout_at(lock_deadline, orphans::clear(&client, &place, started)).await;
+                if let Ok(Err(error)) = cleared {
+                    tracing::debug!(%error, "an orphaned lock could not be cleared yet");
+                }
+                Vec::new()
+            }
+        };
+        // Nothing has been committed: locks are met while locks are taken. The same transaction may take its own again.
+        if Instant::now() + RETRY_PAUSE >= lock_deadline {
+            roll_back(&mut transaction).await;
+            return Commit::Conflict(known(in_the_way, &keys));
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Frees what a proven abort has locked. If that fails, the locks end with their life.
+async fn roll_back(transaction: &mut Transaction) {
+    match timeout(ROLLBACK_TIME_MAX, transaction.rollback()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an aborted commit was not rolled back"),
+        Err(_) => tracing::debug!("an aborted commit was not rolled back in time"),
+    }
+}
+
+/// Those of `named` that are keys of the batch, or all of its keys: a conflict names at least one.
+fn known(mut named: Vec<Bytes>, keys: &[Bytes]) -> Vec<Bytes> {
+    named.retain(|key| keys.binary_search(key).is_ok());
+    named.sort_unstable();
+    named.dedup();
+    if named.is_empty() { keys.to_vec() } else { named }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_names_keys_of_its_batch_and_at_least_one() {
+        let keys: Vec<Bytes> = vec!["a".into(), "b".into()];
+        assert_eq!(
+            known(vec!["b".into(), "x".into(), "b".into()], &keys),
+            [Bytes::from("b")]
+        );
+        assert_eq!(known(vec!["x".into()], &keys), keys);
+        assert_eq!(known(Vec::new(), &keys), keys);
+    }
+}

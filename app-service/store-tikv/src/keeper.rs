@@ -1,0 +1,116 @@
+//! What an open store does by itself: it looks after its clients and takes its turn at collecting garbage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tikv_client::{Timestamp, TransactionClient};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::collector::{self, Collected};
+use crate::limits::{CALL_TIME_MAX, COLLECT_INTERVAL, PROBE_INTERVAL, PROBES_FAILED_MAX};
+use crate::pool::{Slot, connect, options};
+use crate::shared::Shared;
+
+/// Runs until the store is closed.
+pub(crate) async fn keep(shared: Arc<Shared>, holder: [u8; 16]) {
+    let mut closed = shared.closed.subscribe();
+    let probing = join_all(shared.pool.slots().iter().map(|slot| probe(&shared, slot)));
+    let collecting = collect(&shared, holder);
+    tokio::select! {
+        _ = until(&mut closed) => {}
+        _ = probing => {}
+        () = collecting => {}
+    }
+}
+
+async fn until(closed: &mut watch::Receiver<bool>) {
+    // An error means that the store is gone.
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+/// Looks at one client again and again, and replaces it when it fares badly.
+async fn probe(shared: &Shared, slot: &Slot) {
+    let mut ticks = interval(PROBE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = 0;
+    loop {
+        ticks.tick().await;
+        if is_well(shared, &slot.client()).await {
+            failed = 0;
+            slot.set_healthy(true);
+            continue;
+        }
+        slot.set_healthy(false);
+        failed += 1;
+        if failed < PROBES_FAILED_MAX {
+            continue;
+        }
+        match connect(&shared.config.endpoints).await {
+            Ok(client) => {
+                slot.replace(client);
+                failed = 0;
+            }
+            Err(error) => tracing::debug!(%error, "a client of TiKV could not be replaced"),
+        }
+    }
+}
+
+/// Whether PD gives the client a timestamp and a store reads a key for it.
+async fn is_well(shared: &Shared, client: &TransactionClient) -> bool {
+    let Ok(Ok(now)) = timeout(CALL_TIME_MAX, client.current_timestamp()).await else {
+        return false;
+    };
+    shared.health.had_timestamp();
+    let read = timeout(CALL_TIME_MAX, read_something(shared, client, now)).await;
+    if matches!(read, Ok(Ok(_))) {
+        shared.health.had_read();
+        return true;
+    }
+    false
+}
+
+async fn read_something(
+    shared: &Shared,
+    client: &TransactionClient,
+    now: Timestamp,
+) -> Result<bool, tikv_client::Error> {
+    let key = shared.config.own_key("identity").to_vec();
+    client.snapshot(now, options()).key_exists(key).await
+}
+
+/// Takes part in garbage collection, where that is ours to do.
+async fn collect(shared: &Arc<Shared>, holder: [u8; 16]) {
+    let Some(keep) = shared.config.keep_history else {
+        return std::future::pending().await;
+    };
+    // Nodes that start together do not take their turns together.
+    tokio::time::sleep(COLLECT_INTERVAL.mul_f64(rand::random::<f64>())).await;
+    let mut ticks = interval(COLLECT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        report(collector::collect(shared, holder, keep).await, keep);
+    }
+}
+
+fn report(round: Result<Collected, collector::CollectError>, keep: Duration) {
+    match round {
+        Ok(Collected::NotOurs) => tracing::debug!("another node collects garbage"),
+        Ok(Collected::UpTo { point, held_by: None }) => {
+            tracing::debug!(point, ?keep, "garbage may be collected");
+        }
+        Ok(Collected::UpTo {
+            point,
+            held_by: Some(service),
+        }) => {
+            tracing::info!(
+                point,
+                service,
+                "garbage is held back by another service's safe point in PD"
+            );
+        }
+        Err(error) => tracing::warn!(%error, "no garbage was collected; the next round tries again"),
+    }
+}

@@ -1,0 +1,49 @@
+//! The [`Store`](whimbrel_store::Store) over TiKV, for clusters: [`TikvStore`].
+//!
+//! TiKV's own client, version 0.4, does the protocol: optimistic two-phase commit, locks, regions, timestamps. What stands
+//! here is what makes it a store that answers truly:
+//!
+//! - **What a failed commit means** (`outcome`): only a newer write, an existing key or a lock that would not go prove that
+//!   nothing was applied, and only then is anything rolled back. All else is `Unknown`; a read of a key of the batch at a
+//!   new snapshot then tells, because it outlasts the batch's locks (`commit`).
+//! - **A snapshot brings the transactions that batches at it commit with** (`shared`). A transaction is its start timestamp,
+//!   so that each serves one commit; [`limits::COMMITS_PER_SNAPSHOT`] are taken with the snapshot, at or just below its
+//!   version. They conflict with what was written since, exactly or a hair too early.
+//! - **Locks of the dead** (`orphans`): the client cannot resolve the lock of one that died before it took its primary lock
+//!   (its issue 543), and gives up on others in half a lock's life. Readers and writers here wait for two lives.
+//! - **Connections that died without a word** (`pool`, `keeper`): each client is probed every second and replaced.
+//! - **Whose data it is** (`identity`, `opening`): schema, PD cluster, deployment and epoch are kept in the store; what does
+//!   not fit is refused by name.
+//! - **Garbage** (`collector`): one node of all, by a lease kept in the store, respecting the safe points of other services
+//!   in PD. A snapshot serves [`limits::SNAPSHOT_AGE_MAX`], less than the history that is always kept.
+//!
+//! Reads ask for at most [`limits::ENTRIES_PER_CALL`] entries at a time. A scan asks every region of its range at once, the
+//! client knows no other way: ranges are to be tight.
+//!
+//! What this crate is not for: TLS to TiKV, TiKV's raw keys, keyspaces (API v2).
+
+#![forbid(unsafe_code)]
+
+// Its derive macros name it so.
+extern crate prost_tikv as prost;
+
+mod collector;
+mod commit;
+mod config;
+mod identity;
+mod keeper;
+pub mod limits;
+mod opening;
+mod orphans;
+mod outcome;
+pub mod pd;
+mod pool;
+mod shared;
+mod snapshot;
+mod store;
+
+pub use collector::{CollectError, Collected};
+pub use config::TikvConfig;
+pub use identity::SCHEMA_VERSION;
+pub use opening::OpenError;
+pub use store::TikvStore;

@@ -1,0 +1,151 @@
+//! What an error of TiKV's client proves. Pure.
+//!
+//! A failed commit is over only when it is proven never to happen: it met a newer write, an existing key, or a lock that
+//! would not go. All of these are found while locks are taken, before anything is committed. Everything else, a lost reply
+//! above all, may hide a commit; to roll it back would tear it.
+
+use bytes::Bytes;
+use tikv_client::{Error, ProtoKeyError};
+
+/// What is known after an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Aborted: these keys were written by others since, or exist already.
+    Conflict(Vec<Bytes>),
+    /// Others' locks stand in the way: on these keys, as far as they are named.
+    Locked(Vec<Bytes>),
+    /// A lock of the transaction that started then stands in the way, and its primary lock is nowhere: its owner died, or
+    /// has not come that far.
+    Orphan {
+        /// The timestamp at which that transaction started.
+        started: u64,
+    },
+    /// Nothing is proven.
+    Unknown,
+}
+
+/// What `error` proves of the call that gave it.
+pub(crate) fn judge(error: &Error) -> Verdict {
+    let mut seen = Seen::default();
+    seen.take(error);
+    if seen.unproven {
+        return Verdict::Unknown;
+    }
+    if !seen.conflicts.is_empty() {
+        return Verdict::Conflict(seen.conflicts);
+    }
+    if let Some(started) = seen.orphan {
+        return Verdict::Orphan { started };
+    }
+    if seen.locked {
+        return Verdict::Locked(seen.locks);
+    }
+    Verdict::Unknown
+}
+
+#[derive(Default)]
+struct Seen {
+    conflicts: Vec<Bytes>,
+    locked: bool,
+    locks: Vec<Bytes>,
+    orphan: Option<u64>,
+    unproven: bool,
+}
+
+impl Seen {
+    fn take(&mut self, error: &Error) {
+        match error {
+            Error::ExtractedErrors(errors) | Error::MultipleKeyErrors(errors) => {
+                errors.iter().for_each(|error| self.take(error));
+            }
+            Error::KeyError(error) => self.take_key_error(error),
+            Error::ResolveLockError(locks) => {
+                self.locked = true;
+                self.locks
+                    .extend(locks.iter().map(|lock| Bytes::copy_from_slice(&lock.key)));
+            }
+            Error::TxnNotFound(missing) => self.orphan = Some(missing.start_ts),
+            _ => self.unproven = true,
+        }
+    }
+
+    fn take_key_error(&mut self, error: &ProtoKeyError) {
+        if let Some(conflict) = &error.conflict {
+            self.conflicts.push(Bytes::copy_from_slice(&conflict.key));
+        } else if let Some(existing) = &error.already_exist {
+            self.conflicts.push(Bytes::copy_from_slice(&existing.key));
+        } else if let Some(missing) = &error.txn_not_found {
+            self.orphan = Some(missing.start_ts);
+        } else if let Some(lock) = &error.locked {
+            self.locked = true;
+            self.locks.push(Bytes::copy_from_slice(&lock.key));
+        } else {
+            self.unproven = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_error(fill: impl FnOnce(&mut ProtoKeyError)) -> Error {
+        let mut error = ProtoKeyError::default();
+        fill(&mut error);
+        Error::KeyError(Box::new(error))
+    }
+
+    fn conflict(key: &'static str) -> Error {
+        key_error(|e| e.conflict.get_or_insert_default().key = key.into())
+    }
+
+    fn exists(key: &'static str) -> Error {
+        key_error(|e| e.already_exist.get_or_insert_default().key = key.into())
+    }
+
+    fn orphan(started: u64) -> Error {
+        key_error(|e| e.txn_not_found.get_or_insert_default().start_ts = started)
+    }
+
+    #[test]
+    fn conflicts_and_existing_keys_are_proven_aborts_however_they_are_wrapped() {
+        let nested = Error::ExtractedErrors(vec![Error::MultipleKeyErrors(vec![conflict("a"), exists("b")])]);
+        assert_eq!(judge(&nested), Verdict::Conflict(vec!["a".into(), "b".into()]));
+        assert_eq!(judge(&conflict("a")), Verdict::Conflict(vec!["a".into()]));
+    }
+
+    #[test]
+    fn a_conflict_beside_a_lock_is_a_conflict() {
+        let both = Error::MultipleKeyErrors(vec![
+            orphan(3),
+            conflict("a"),
+            Error::ResolveLockError(Vec::new()),
+        ]);
+        assert_eq!(judge(&both), Verdict::Conflict(vec!["a".into()]));
+    }
+
+    #[test]
+    fn an_orphan_is_told_from_a_lock() {
+        let wrapped = Error::MultipleKeyErrors(vec![orphan(3)]);
+        assert_eq!(judge(&wrapped), Verdict::Orphan { started: 3 });
+        assert_eq!(
+            judge(&Error::ResolveLockError(Vec::new())),
+            Verdict::Locked(Vec::new())
+        );
+    }
+
+    #[test]
+    fn one_unproven_error_makes_all_of_it_unknown() {
+        let lost = || Error::StringError("the reply was lost".to_owned());
+        for error in [
+            lost(),
+            Error::MultipleKeyErrors(vec![conflict("a"), lost()]),
+            Error::UndeterminedError(Box::new(conflict("a"))),
+            key_error(|e| e.retryable = "TxnLockNotFound".to_owned()),
+            key_error(|e| e.abort = "?".to_owned()),
+            Error::ExtractedErrors(Vec::new()),
+        ] {
+            assert_eq!(judge(&error), Verdict::Unknown, "{error}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Locks that others left behind.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use libtest_mimic::Trial;
+use tikv_client::{Timestamp, TimestampExt as _, TransactionClient};
+use whimbrel_store::{Batch, Commit, Direction, KeyRange, Store as _};
+use whimbrel_store_tikv::TikvStore;
+use whimbrel_store_tikv::limits::{COMMITS_PER_SNAPSHOT, LOCK_LIFE};
+
+use crate::{Ground, Test, open, prefix, raw, trial};
+
+pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
+    let with = |name: &str, test: Test<Place>| {
+        let ground = Arc::clone(ground);
+        trial(format!("locks::{name}"), move || async move {
+            let store = open(ground.config()).await;
+            test(Place {
+                endpoints: ground.endpoints(),
+                store,
+                prefix: prefix(),
+            })
+            .await;
+        })
+    };
+    vec![
+        with("a_key_locked_by_one_who_died_before_the_primary_is_read", |on| {
+            Box::pin(a_key_locked_by_one_who_died_before_the_primary_is_read(on))
+        }),
+        with(
+            "a_key_locked_by_one_who_died_before_the_primary_is_written",
+            |on| Box::pin(a_key_locked_by_one_who_died_before_the_primary_is_written(on)),
+        ),
+        with("a_dead_owners_primary_lock_ends_with_its_life", |on| {
+            Box::pin(a_dead_owners_primary_lock_ends_with_its_life(on))
+        }),
+        with("a_lock_that_outlives_the_wait_is_a_conflict", |on| {
+            Box::pin(a_lock_that_outlives_the_wait_is_a_conflict(on))
+        }),
+        with("a_snapshot_serves_its_commits_and_no_more", |on| {
+            Box::pin(a_snapshot_serves_its_commits_and_no_more(on))
+        }),
+        with("a_dropped_snapshots_batch_conflicts", |on| {
+            Box::pin(a_dropped_snapshots_batch_conflicts(on))
+        }),
+        with("a_dropped_commit_leaves_no_half", |on| {
+            Box::pin(a_dropped_commit_leaves_no_half(on))
+        }),
+    ]
+}
+
+struct Place {
+    endpoints: Vec<String>,
+    store: Arc<TikvStore>,
+    prefix: String,
+}
+
+impl Place {
+    fn key(&self, name: &str) -> Bytes {
+        Bytes::from(format!("{}{name}", self.prefix))
+    }
+
+    /// Locks a key as one who died leaves it; gives the start of the dead transaction.
+    async fn lock(&self, key: &Bytes, primary: &Bytes, life: Duration) -> u64 {
+        let ms = u64::try_from(life.as_millis()).unwrap();
+        raw::lock(&self.endpoints[0], self.store.cluster(), key, primary, ms).await
+    }
+
+    async fn put(&self, key: &Bytes, value: &'static str) -> Commit {
+        let mut batch = Batch::blind();
+        batch.put(key.clone(), value);
+        self.store.commit(batch).await
+    }
+
+    async fn read(&self, key: &Bytes) -> Option<Bytes> {
+        self.store.snapshot().await.unwrap().get(key).await.unwrap()
+    }
+}
+
+/// Waits until PD's clock says that a lock's life is over.
+async fn outlive(client: &TransactionClient, started: u64, life: Duration) {
+    let until = Timestamp::from_version(started).physical + i64::try_from(life.as_millis()).unwrap() + 1;
+    while client.current_timestamp().await.unwrap().physical <= until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// TiKV's client by itself cannot, however long it waits: that is what the store works around.
+async fn a_key_locked_by_one_who_died_before_the_primary_is_read(on: Place) {
+    let (orphan, primary) = (on.key("b-orphan"), on.key("a-primary"));
+    let started = on.lock(&orphan, &primary, LOCK_LIFE).await;
+    let client = TransactionClient::new(on.endpoints.clone()).await.unwrap();
+    outlive(&client, started, LOCK_LIFE).await;
+    let options = tikv_client::TransactionOptions::new_optimistic().drop_check(tikv_client::CheckLevel::None);
+    let mut plain = client.begin_with_options(options).await.unwrap();
+    assert!(
+        plain.get(orphan.to_vec()).await.is_err(),
+        "if TiKV's client has learnt to resolve such locks, `orphans` can go"
+    );
+
+    assert_eq!(on.read(&orphan).await, None);
+    let again = on.lock(&on.key("c-orphan"), &primary, LOCK_LIFE).await;
+    assert!(again > started);
+    assert!(on.put(&on.key("d"), "v").await.is_committed());
+    let snapshot = on.store.snapshot().await.unwrap();
+    let range = KeyRange::prefix(on.prefix.clone()).unwrap();
+    let page = snapshot.scan(range, 10, Direction::Forward).await.unwrap();
+    assert_eq!(page.entries, [(on.key("d"), Bytes::from("v"))]);
+    let both = [on.key("c-orphan"), on.key("d")];
+    assert_eq!(
+        snapshot.multi_get(&both).await.unwrap(),
+        [None, Some(Bytes::from("v"))]
+    );
+}
+
+async fn a_key_locked_by_one_who_died_before_the_primary_is_written(on: Place) {
+    let (orphan, primary) = (on.key("b-orphan"), on.key("a-primary"));
+    on.lock(&orphan, &primary, LOCK_LIFE).await;
+    let commit = on.put(&orphan, "alive").await;
+    assert!(commit.is_committed(), "{commit:?}");
+    assert_eq!(on.read(&orphan).await, Some("alive".into()));
+    assert_eq!(on.read(&primary).await, None);
+}
+
+async fn a_dead_owners_primary_lock_ends_with_its_life(on: Place) {
+    let (read, written) = (on.key("read"), on.key("written"));
+    on.lock(&read, &read, LOCK_LIFE).await;
+    on.lock(&written, &written, LOCK_LIFE).await;
+    let (value, commit) = tokio::join!(on.read(&read), on.put(&written, "alive"));
+    assert_eq!(value, None);
+    assert!(commit.is_committed(), "{commit:?}");
+}
+
+async fn a_lock_that_outlives_the_wait_is_a_conflict(on: Place) {
+    let (held, other) = (on.key("held"), on.key("other"));
+    on.lock(&held, &held, Duration::from_secs(60)).await;
+    let mut batch = Batch::blind();
+    batch.put(held.clone(), "v").put(other.clone(), "v");
+    match on.store.commit(batch).await {
+        Commit::Conflict(keys) => assert_eq!(keys, [held]),
+        other => panic!("{other:?}"),
+    }
+    // Rolled back: the other key is free at once, and empty.
+    assert_eq!(on.read(&other).await, None);
+    assert!(on.put(&other, "later").await.is_committed());
+}
+
+async fn a_snapshot_serves_its_commits_and_no_more(on: Place) {
+    let snapshot = on.store.snapshot().await.unwrap();
+    for number in 0..COMMITS_PER_SNAPSHOT {
+        let mut batch = Batch::at(&*snapshot);
+        batch
+            .put(on.key(&number.to_string()), "v")
+            .guard(on.key("guarded"));
+        // Guards of one key by several batches may conflict.
+        assert!(matches!(
+            on.store.commit(batch).await,
+            Commit::Committed | Commit::Conflict(_)
+        ));
+    }
+    let mut batch = Batch::at(&*snapshot);
+    batch.put(on.key("more"), "v").guard(on.key("guarded"));
+    match on.store.commit(batch).await {
+        Commit::Conflict(keys) => assert_eq!(keys, [on.key("guarded"), on.key("more")]),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_dropped_snapshots_batch_conflicts(on: Place) {
+    let batch = {
+        let snapshot = on.store.snapshot().await.unwrap();
+        let mut batch = Batch::at(&*snapshot);
+        batch.put(on.key("k"), "v");
+        batch
+    };
+    assert!(matches!(on.store.commit(batch).await, Commit::Conflict(_)));
+    assert_eq!(on.read(&on.key("k")).await, None);
+}
+
+/// Whoever stops waiting for a commit finds all of it or nothing, and no key unusable.
+async fn a_dropped_commit_leaves_no_half(on: Place) {
+    for round in 0..20u32 {
+        let (one, two) = (on.key(&format!("{round}-1")), on.key(&format!("{round}-2")));
+        let mut batch = Batch::blind();
+        batch.put(one.clone(), "v").put(two.clone(), "v");
+        let wait = Duration::from_micros(u64::from(round) * 200);
+        let _ = tokio::time::timeout(wait, on.store.commit(batch)).await;
+        let snapshot = on.store.snapshot().await.unwrap();
+        let values = snapshot.multi_get(&[one.clone(), two]).await.unwrap();
+        assert_eq!(values[0], values[1]);
+        assert!(on.put(&one, "w").await.is_committed());
+    }
+}

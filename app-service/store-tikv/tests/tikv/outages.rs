@@ -1,0 +1,241 @@
+//! The cluster restarted, frozen, abandoned; garbage collection, which needs a cluster of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use libtest_mimic::Trial;
+use tikv_client::{TimestampExt as _, TransactionClient};
+use whimbrel_store::{Batch, Commit, Direction, KeyRange, Readiness, Store as _, StoreError};
+use whimbrel_store_tikv::limits::HISTORY_MIN;
+use whimbrel_store_tikv::pd::Pd;
+use whimbrel_store_tikv::{Collected, TikvStore};
+use whimbrel_tikv_cluster::{Binaries, Cluster, Options, Part};
+
+use crate::{Test, config, open, prefix, raw, trial};
+
+/// Far longer than anything here should take; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
+    let with = |name: &str, proxies: bool, test: Test<Site>| {
+        let binaries = binaries.clone();
+        trial(format!("outages::{name}"), move || async move {
+            let options = Options {
+                proxies,
+                ..Options::default()
+            };
+            let cluster = Cluster::start(binaries, options).unwrap();
+            let store = open(config(vec![cluster.pd_address().to_string()])).await;
+            test(Site {
+                cluster,
+                store,
+                prefix: prefix(),
+            })
+            .await;
+        })
+    };
+    vec![
+        with("the_store_restarted_serves_again", false, |on| {
+            Box::pin(a_part_restarted_serves_again(on, Part::Store))
+        }),
+        with("the_placement_driver_restarted_serves_again", false, |on| {
+            Box::pin(a_part_restarted_serves_again(on, Part::Pd))
+        }),
+        with(
+            "a_frozen_placement_driver_is_noticed_and_its_thaw_too",
+            true,
+            |on| Box::pin(a_frozen_placement_driver_is_noticed_and_its_thaw_too(on)),
+        ),
+        with("connections_that_died_in_silence_are_replaced", true, |on| {
+            Box::pin(connections_that_died_in_silence_are_replaced(on))
+        }),
+        with("regions_split_under_writes_and_scans_join_them", false, |on| {
+            Box::pin(regions_split_under_writes_and_scans_join_them(on))
+        }),
+        with(
+            "garbage_is_collected_by_one_and_held_back_by_others",
+            false,
+            |on| Box::pin(garbage_is_collected_by_one_and_held_back_by_others(on)),
+        ),
+    ]
+}
+
+struct Site {
+    cluster: Cluster,
+    store: Arc<TikvStore>,
+    prefix: String,
+}
+
+impl Site {
+    fn key(&self, name: &str) -> Bytes {
+        Bytes::from(format!("{}{name}", self.prefix))
+    }
+
+    async fn put(&self, name: &str) -> Commit {
+        let mut batch = Batch::blind();
+        batch.put(self.key(name), "v");
+        self.store.commit(batch).await
+    }
+
+    /// Tries until `name` is written and read.
+    async fn serves_again(&self, name: &str) {
+        let working = async {
+            loop {
+                if self.put(name).await.is_committed()
+                    && let Ok(snapshot) = self.store.snapshot().await
+                    && let Ok(Some(_)) = snapshot.get(&self.key(name)).await
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, working).await.unwrap();
+    }
+
+    async fn readiness(&self, wanted: impl Fn(&Readiness) -> bool) -> Readiness {
+        let waiting = async {
+            loop {
+                let readiness = self.store.readiness();
+                if wanted(&readiness) {
+                    return readiness;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap()
+    }
+}
+
+async fn a_part_restarted_serves_again(mut on: Site, part: Part) {
+    assert!(on.put("before").await.is_committed());
+    on.cluster.restart(part).unwrap();
+    on.serves_again("after").await;
+    let snapshot = on.store.snapshot().await.unwrap();
+    let value = snapshot.get(&on.key("before")).await.unwrap();
+    assert_eq!(value, Some("v".into()));
+}
+
+async fn a_frozen_placement_driver_is_noticed_and_its_thaw_too(on: Site) {
+    on.cluster.proxy(Part::Pd).freeze();
+    let Readiness::NotReady { reason } = on.readiness(|r| !r.serves_reads()).await else {
+        unreachable!("it was waited for")
+    };
+    assert!(
+        reason.contains(&on.cluster.pd_address().to_string()),
+        "who does not answer is named: {reason}"
+    );
+    assert!(matches!(
+        on.put("k").await,
+        Commit::Refused(StoreError::NotReady { .. })
+    ));
+    assert!(matches!(
+        on.store.snapshot().await,
+        Err(StoreError::NotReady { .. })
+    ));
+    on.cluster.proxy(Part::Pd).heal();
+    on.readiness(Readiness::serves_writes).await;
+    on.serves_again("k").await;
+}
+
+/// Nothing ends these connections for many minutes but the store itself.
+async fn connections_that_died_in_silence_are_replaced(on: Site) {
+    for part in [Part::Pd, Part::Store] {
+        assert!(on.put("before").await.is_committed());
+        on.cluster.proxy(part).abandon();
+        on.serves_again("after").await;
+    }
+}
+
+/// Batches over all of the prefix, until its first and its last key are in different regions and a little beyond.
+async fn regions_split_under_writes_and_scans_join_them(on: Site) {
+    const ENTRIES: usize = 32;
+    const AFTER_THE_SPLIT: usize = 10;
+    let endpoint = on.cluster.pd_address().to_string();
+    let mut batches = 0;
+    let mut left = AFTER_THE_SPLIT;
+    let writing = async {
+        while left > 0 {
+            let mut batch = Batch::blind();
+            for number in 0..ENTRIES {
+                batch.put(on.key(&format!("{number:02}-{batches:04}")), vec![7; 2_000]);
+            }
+            match on.store.commit(batch).await {
+                Commit::Committed => batches += 1,
+                // A region that splits just now may leave the outcome open; the batch is written again.
+                Commit::Conflict(_) | Commit::Unknown(_) => {}
+                Commit::Refused(error) => unreachable!("{error}"),
+            }
+            let region = async |key: Bytes| raw::region_id(&endpoint, on.store.cluster(), &key).await;
+            if region(on.key("00")).await != region(on.key("99")).await {
+                left -= 1;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, writing).await.unwrap();
+
+    let snapshot = on.store.snapshot().await.unwrap();
+    let mut expected: Vec<_> = (0..ENTRIES)
+        .flat_map(|number| (0..batches).map(move |batch| (number, batch)))
+        .map(|(number, batch)| on.key(&format!("{number:02}-{batch:04}")))
+        .collect();
+    expected.sort();
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let mut keys = Vec::new();
+        let mut next = Some(KeyRange::prefix(on.prefix.clone()).unwrap());
+        while let Some(range) = next {
+            let page = snapshot.scan(range, 300, direction).await.unwrap();
+            keys.extend(page.entries.into_iter().map(|(key, _)| key));
+            next = page.next;
+        }
+        if direction == Direction::Reverse {
+            keys.reverse();
+        }
+        assert!(
+            keys == expected,
+            "{direction:?}: {} of {}",
+            keys.len(),
+            expected.len()
+        );
+    }
+}
+
+async fn garbage_is_collected_by_one_and_held_back_by_others(on: Site) {
+    let endpoints = vec![on.cluster.pd_address().to_string()];
+    let mut pd = Pd::connect(&endpoints).await.unwrap();
+    assert_eq!(pd.cluster(), on.store.cluster());
+    let client = TransactionClient::new(endpoints.clone()).await.unwrap();
+    let minutes_ago = |now: u64, minutes: u64| now - ((minutes * 60_000) << 18);
+    let now = client.current_timestamp().await.unwrap().version();
+    let backup = minutes_ago(now, 30);
+    pd.set_service_safe_point(b"backup", 600, backup).await.unwrap();
+
+    let held = on.store.collect_garbage(HISTORY_MIN).await.unwrap();
+    assert_eq!(
+        held,
+        Collected::UpTo {
+            point: backup,
+            held_by: Some("backup".to_owned())
+        }
+    );
+    assert_eq!(pd.collected_up_to().await.unwrap(), backup);
+
+    // Another node of the deployment leaves it to the first.
+    let mut same = config(endpoints);
+    same.own_prefix = on.store.own_prefix();
+    let other = open(same).await;
+    assert_eq!(
+        other.collect_garbage(HISTORY_MIN).await.unwrap(),
+        Collected::NotOurs
+    );
+
+    pd.set_service_safe_point(b"backup", 0, 0).await.unwrap();
+    let Collected::UpTo { point, held_by: None } = on.store.collect_garbage(HISTORY_MIN).await.unwrap()
+    else {
+        unreachable!("nobody holds it back")
+    };
+    assert!(point >= minutes_ago(now, 5) && point < now, "{point}");
+    assert_eq!(pd.collected_up_to().await.unwrap(), point);
+    assert!(on.put("after").await.is_committed());
+}

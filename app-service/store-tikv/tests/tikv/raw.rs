@@ -1,0 +1,219 @@
+//! What a client that died half-way leaves behind, made by hand: single locks, by the calls that TiKV's client makes.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use prost_tikv::Message;
+use tikv_client::{TimestampExt as _, TransactionClient};
+use tonic_tikv::Request;
+use tonic_tikv::client::Grpc;
+use tonic_tikv::codec::ProstCodec;
+use tonic_tikv::codegen::http::uri::PathAndQuery;
+use tonic_tikv::transport::{Channel, Endpoint};
+
+#[derive(Clone, PartialEq, Message)]
+struct Header {
+    #[prost(uint64, tag = "1")]
+    cluster_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RegionEpoch {
+    #[prost(uint64, tag = "1")]
+    conf_ver: u64,
+    #[prost(uint64, tag = "2")]
+    version: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Peer {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    store_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Region {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(message, optional, tag = "4")]
+    region_epoch: Option<RegionEpoch>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetRegionRequest {
+    #[prost(message, optional, tag = "1")]
+    header: Option<Header>,
+    #[prost(bytes = "vec", tag = "2")]
+    region_key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetRegionResponse {
+    #[prost(message, optional, tag = "2")]
+    region: Option<Region>,
+    #[prost(message, optional, tag = "3")]
+    leader: Option<Peer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetStoreRequest {
+    #[prost(message, optional, tag = "1")]
+    header: Option<Header>,
+    #[prost(uint64, tag = "2")]
+    store_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Store {
+    #[prost(string, tag = "2")]
+    address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetStoreResponse {
+    #[prost(message, optional, tag = "2")]
+    store: Option<Store>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Context {
+    #[prost(uint64, tag = "1")]
+    region_id: u64,
+    #[prost(message, optional, tag = "2")]
+    region_epoch: Option<RegionEpoch>,
+    #[prost(message, optional, tag = "3")]
+    peer: Option<Peer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Mutation {
+    #[prost(int32, tag = "1")]
+    op: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PrewriteRequest {
+    #[prost(message, optional, tag = "1")]
+    context: Option<Context>,
+    #[prost(message, repeated, tag = "2")]
+    mutations: Vec<Mutation>,
+    #[prost(bytes = "vec", tag = "3")]
+    primary_lock: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    start_version: u64,
+    #[prost(uint64, tag = "5")]
+    lock_ttl: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Anything {}
+
+#[derive(Clone, PartialEq, Message)]
+struct PrewriteResponse {
+    #[prost(message, optional, tag = "1")]
+    region_error: Option<Anything>,
+    #[prost(message, repeated, tag = "2")]
+    errors: Vec<Anything>,
+}
+
+/// The region that `key` is in, with its leader.
+async fn region(endpoint: &str, cluster: u64, key: &[u8]) -> (Region, Peer) {
+    let ask = GetRegionRequest {
+        header: Some(Header { cluster_id: cluster }),
+        region_key: comparable(key),
+    };
+    let found: GetRegionResponse = call(&mut channel(endpoint).await, "/pdpb.PD/GetRegion", ask).await;
+    let (Some(region), Some(leader)) = (found.region, found.leader) else {
+        panic!("every key has a region with a leader")
+    };
+    (region, leader)
+}
+
+/// The id of the region that `key` is in.
+pub(crate) async fn region_id(endpoint: &str, cluster: u64, key: &[u8]) -> u64 {
+    region(endpoint, cluster, key).await.0.id
+}
+
+/// Locks `key` for a put of a transaction that starts now, whose primary lock is (to be) on `primary`. Gives its start.
+pub(crate) async fn lock(endpoint: &str, cluster: u64, key: &Bytes, primary: &Bytes, ttl_ms: u64) -> u64 {
+    let clock = TransactionClient::new(vec![endpoint]).await;
+    let start = match clock {
+        Ok(clock) => clock.current_timestamp().await.map(|at| at.version()),
+        Err(error) => Err(error),
+    };
+    let Ok(start_version) = start else {
+        panic!("{endpoint} gives a timestamp")
+    };
+    let (region, leader) = region(endpoint, cluster, key).await;
+    let ask = GetStoreRequest {
+        header: Some(Header { cluster_id: cluster }),
+        store_id: leader.store_id,
+    };
+    let store: GetStoreResponse = call(&mut channel(endpoint).await, "/pdpb.PD/GetStore", ask).await;
+    let mut store = channel(&store.store.unwrap_or_default().address).await;
+    let prewrite = PrewriteRequest {
+        context: Some(Context {
+            region_id: region.id,
+            region_epoch: region.region_epoch,
+            peer: Some(leader),
+        }),
+        mutations: vec![Mutation {
+            op: 0,
+            key: key.to_vec(),
+            value: b"of the dead".to_vec(),
+        }],
+        primary_lock: primary.to_vec(),
+        start_version,
+        lock_ttl: ttl_ms,
+    };
+    let answer: PrewriteResponse = call(&mut store, "/tikvpb.Tikv/KvPrewrite", prewrite).await;
+    assert_eq!(answer, PrewriteResponse::default(), "the lock is taken");
+    start_version
+}
+
+async fn channel(address: &str) -> Grpc<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    match endpoint {
+        Ok(endpoint) => Grpc::new(endpoint.connect_lazy()),
+        Err(error) => panic!("{address}: {error}"),
+    }
+}
+
+async fn call<Q: Message + 'static, A: Message + Default + 'static>(
+    grpc: &mut Grpc<Channel>,
+    path: &'static str,
+    request: Q,
+) -> A {
+    if let Err(error) = grpc.ready().await {
+        panic!("{path}: {error}");
+    }
+    let path_and_query = PathAndQuery::from_static(path);
+    match grpc
+        .unary(Request::new(request), path_and_query, ProstCodec::default())
+        .await
+    {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => panic!("{path}: {status}"),
+    }
+}
+
+/// A key as PD orders them: groups of eight bytes, zeroes to fill the last one, and behind each group 255 less what was
+/// filled (MyRocks' memory-comparable format).
+fn comparable(key: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(key.len() / 8 * 9 + 9);
+    let full = key.len() / 8;
+    for group in 0..=full {
+        let bytes = &key[group * 8..key.len().min(group * 8 + 8)];
+        encoded.extend_from_slice(bytes);
+        encoded.resize(group * 9 + 8, 0);
+        let filled = u8::try_from(8 - bytes.len()).unwrap_or(8);
+        encoded.push(255 - filled);
+    }
+    encoded
+}

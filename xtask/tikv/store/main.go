@@ -1,0 +1,145 @@
+// A store for tests that speaks TiKV's transactional protocol: TiDB's unistore, on its own, behind one port.
+//
+// It keeps versions and locks as TiKV does and splits its regions when they grow. What it is not: TiKV. There is one
+// store without Raft, raw keys are not served, and a kill may lose what was committed last: locks live in memory until
+// the process ends in order.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"github.com/pingcap/log"
+	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/config"
+	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/pd"
+	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/server"
+	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/tikv"
+	"google.golang.org/grpc"
+)
+
+// How long calls under way may take once a signal asks for the end.
+const drainTime = time.Second
+
+// TiKV takes requests of this size too; the default of the library, 4 MiB, is less than one raft entry.
+const requestBytesMax = 16 << 20
+
+func main() {
+	driver := flag.String("pd", "127.0.0.1:2379", "the placement driver's address")
+	listen := flag.String("listen", "127.0.0.1:20160", "where to listen; port 0 picks a free one")
+	advertise := flag.String("advertise", "", "the address that clients are told, where it is not the one listened on (a proxy's)")
+	data := flag.String("data", "", "the folder for its data; required")
+	regionBytes := flag.Int64("region-bytes", 256<<10, "regions split at about one and a half times this; small, so that tests see it")
+	syncWrites := flag.Bool("sync", false, "sync every write to the disk")
+	logLevel := flag.String("log-level", "error", "debug, info, warn or error, to standard error")
+	flag.Parse()
+	if err := run(*driver, *listen, *advertise, *data, *regionBytes, *syncWrites, *logLevel); err != nil {
+		fmt.Fprintf(os.Stderr, "store: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(driver, listen, advertise, data string, regionBytes int64, syncWrites bool, logLevel string) error {
+	if data == "" {
+		return errors.New("--data must name a folder")
+	}
+	if err := os.MkdirAll(filepath.Join(data, "kv"), 0o700); err != nil {
+		return err
+	}
+	logger, properties, err := log.InitLogger(&log.Config{Level: logLevel, File: log.FileLogConfig{}})
+	if err != nil {
+		return fmt.Errorf("log level %q: %w", logLevel, err)
+	}
+	log.ReplaceGlobals(logger, properties)
+
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", listen, err)
+	}
+	address := listener.Addr().String()
+	if advertise == "" {
+		advertise = address
+	}
+	settings := config.DefaultConf
+	settings.Server.PDAddr = driver
+	settings.Server.StoreAddr = advertise
+	settings.Server.RegionSize = regionBytes
+	settings.Server.Raft = false
+	settings.Engine.DBPath = data
+	settings.Engine.SyncWrite = syncWrites
+
+	client, err := pd.NewClient([]string{driver}, "")
+	if err != nil {
+		return fmt.Errorf("asking the placement driver at %s: %w", driver, err)
+	}
+	store, err := server.New(&settings, client)
+	if err != nil {
+		return fmt.Errorf("opening the store in %s: %w", data, err)
+	}
+	service := grpc.NewServer(grpc.MaxRecvMsgSize(requestBytesMax))
+	tikvpb.RegisterTikvServer(service, &corrected{store})
+	ended := make(chan error, 1)
+	go func() { ended <- service.Serve(listener) }()
+	// The one line on standard output: whoever started this process waits for it.
+	fmt.Printf("store listening on %s\n", address)
+
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	select {
+	case err := <-ended:
+		return err
+	case <-signals:
+	}
+	stop := time.AfterFunc(drainTime, service.Stop)
+	service.GracefulStop()
+	stop.Stop()
+	store.Stop()
+	client.Close()
+	return nil
+}
+
+// What the store alone answers otherwise than TiKV.
+type corrected struct {
+	*tikv.Server
+}
+
+// Says of a missing key that it is missing; the store alone answers with an empty value.
+func (s *corrected) KvGet(ctx context.Context, request *kvrpcpb.GetRequest) (*kvrpcpb.GetResponse, error) {
+	answer, err := s.Server.KvGet(ctx, request)
+	if err == nil && answer.RegionError == nil && answer.Error == nil && len(answer.Value) == 0 {
+		answer.NotFound = true
+	}
+	return answer, err
+}
+
+// Scans backwards by scanning forwards and turning the result: the store alone reads the newest versions backwards, whatever
+// version was asked for (its iterator is made before the version is set).
+func (s *corrected) KvScan(ctx context.Context, request *kvrpcpb.ScanRequest) (*kvrpcpb.ScanResponse, error) {
+	if !request.Reverse {
+		return s.Server.KvScan(ctx, request)
+	}
+	forwards := *request
+	forwards.Reverse = false
+	forwards.StartKey, forwards.EndKey = request.EndKey, request.StartKey
+	forwards.Limit = math.MaxInt32
+	answer, err := s.Server.KvScan(ctx, &forwards)
+	if err != nil {
+		return answer, err
+	}
+	slices.Reverse(answer.Pairs)
+	if limit := int(request.Limit); len(answer.Pairs) > limit {
+		answer.Pairs = answer.Pairs[:limit]
+	}
+	return answer, nil
+}
