@@ -117,7 +117,6 @@ fn color(health: &str) -> Style {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 

@@ -23,9 +23,9 @@ async fn linked(router: &Role) -> Vec<(String, String)> {
 async fn a_node_of_another_secret_or_cluster_gets_no_link_and_both_ends_say_why_once() {
     let router = Role::router("router-1", SECRET);
     let address = router.links().await;
-    let stranger = Role::lbs(json!({ "name": "lbs-7" }), OTHER_SECRET, address);
+    let stranger = Role::lbs(&json!({ "name": "lbs-7" }), OTHER_SECRET, address);
     let elsewhere = json!({ "name": "lbs-8", "cluster": "elsewhere" });
-    let elsewhere = Role::lbs(elsewhere, SECRET, address);
+    let elsewhere = Role::lbs(&elsewhere, SECRET, address);
     for (node, reason, words) in [
         (&stranger, "wrong_secret", "another cluster secret"),
         (
@@ -57,9 +57,9 @@ async fn of_two_processes_of_one_name_the_later_stays_and_the_earlier_leaves() {
     let router = Role::router("router-1", SECRET);
     let address = router.links().await;
     let node = || json!({ "name": "lbs-1", "zone": "east", "capacity_percent": 50 });
-    let mut earlier = Role::lbs(node(), SECRET, address);
+    let mut earlier = Role::lbs(&node(), SECRET, address);
     let first = eventually("the first is linked", || async { linked(&router).await.pop() }).await;
-    let mut later = Role::lbs(node(), SECRET, address);
+    let mut later = Role::lbs(&node(), SECRET, address);
     let status = earlier.ends().await;
     assert!(
         status.success(),

@@ -36,7 +36,7 @@ impl Role {
     }
 
     /// An LBS that dials this router.
-    pub(crate) fn lbs(node: Value, secret: &str, router: SocketAddr) -> Self {
+    pub(crate) fn lbs(node: &Value, secret: &str, router: SocketAddr) -> Self {
         let links = json!({ "secret": secret, "routers": [router.to_string()] });
         Self::start(
             "lbs",
