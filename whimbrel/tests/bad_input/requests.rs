@@ -28,7 +28,7 @@ const INVALID: &[&str] = &["| 102 | InvalidArgument: a field is out of its bound
 const NOT_THEIRS: &[&str] = &["| 301 | UnknownConversation, or not the asker's | nothing |"];
 const EXPIRED: &[&str] = &[
     "| 306 | OperationExpired: its id is too old or from the future | nothing |",
-    "Ids more than 7 days old or more than 5 minutes ahead are refused with code 306.",
+    "Ids more than 7 days old or more than 5 minutes ahead are refused with code 306, except in a room",
 ];
 
 pub(crate) const ROWS: &[Row<Scene>] = &[
@@ -160,7 +160,7 @@ pub(crate) const ROWS: &[Row<Scene>] = &[
         repeats: REPEATS,
         says: &[
             "| 103 | TooLarge | nothing |",
-            "a message is at most 24 KiB encoded, a batch 48 KiB",
+            "a message's encoded `Content` is at most 24 KiB, those of a batch together 48 KiB (code 103)",
         ],
     },
     Row {
@@ -357,9 +357,7 @@ pub(crate) const ROWS: &[Row<Scene>] = &[
         },
         gets: Gets::Served,
         repeats: REPEATS / 4,
-        says: &[
-            "A `limit` of 0 takes the server's default; an answer may hold fewer than asked for, and says `more`.",
-        ],
+        says: &["A `limit` of 0 takes the server's default (50 entries, 100 rows or members)"],
     },
     Row {
         name: "a cursor and a page token made up",

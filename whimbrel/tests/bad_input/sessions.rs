@@ -28,8 +28,9 @@ const BAD_FRAME: &[&str] = &[
 const BAD_ID: &[&str] = &[
     "| a request id that is even, 0, or does not rise; a RESPONSE to a request that was never made | CLOSE{1} |",
 ];
-const OUT_OF_TURN: &[&str] =
-    &["| a first frame other than CONFIRM; a second CONFIRM; LOGIN on TCP | CLOSE{1} |"];
+const OUT_OF_TURN: &[&str] = &[
+    "| a first frame other than CONFIRM (PADDING and kinds that may be skipped do not count); a second CONFIRM; LOGIN on TCP | CLOSE{1} |",
+];
 const BAD_TOKEN: &[&str] = &[
     "A refused one, or none within the time, ends the session with `TokenExpired` or `LoginRevoked`. A token of another user is refused.",
     "| 10 | TokenExpired | 2 |",
