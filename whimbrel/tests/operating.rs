@@ -227,7 +227,19 @@ fn a_start_takes_the_ready_files_of_the_dead_away_before_it_is_ready_itself() {
 #[test]
 fn a_hangup_drains() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(standalone(&folder.path().join("data"), &[]), folder.path());
+    // Whoever runs the tests may ignore it, as `nohup` does, and children would, too.
+    let mut command = Command::new("env");
+    command
+        .args([
+            "--default-signal=HUP",
+            WHIMBREL,
+            "standalone",
+            "--port-base",
+            "0",
+            "--data",
+        ])
+        .arg(folder.path().join("data"));
+    let mut server = Server::start(command, folder.path());
     server.signal(Signal::HUP);
     let status = server.ended();
     assert!(status.success(), "{status}: {}", server.printed());

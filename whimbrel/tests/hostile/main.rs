@@ -80,15 +80,22 @@ static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 /// Everything of an attack is gone within this: the longest that a gateway waits for anybody is a half record's 20 s.
 const GONE_WITHIN: Duration = Duration::from_secs(40);
 
-/// What the gateway's memory may grow to while `connections` attack: their kernel-side and user-side state, what is
-/// held and owed for them, and slack of the allocator. The gateway's own bounds are 64 and 256 MiB for the latter two.
+/// What the gateway's memory may grow to while `connections` attack: their state, what is owed to them (each as much as a session's
+/// pushes collapse at, and what comes on top of one read of its requests; all together the gateway's own bound), what is held of
+/// unfinished things (its bound), and slack of the allocator.
 const fn memory_max(before_bytes: i64, connections: usize) -> i64 {
     #[expect(
         clippy::cast_possible_wrap,
         reason = "a number of connections is far below 2^63"
     )]
     let connections = connections as i64;
-    before_bytes + 96 * 1024 * 1024 + connections * 16 * 1024
+    let (mib, owed_each) = (1024 * 1024, connections * 272 * 1024);
+    let owed = if owed_each < 256 * mib {
+        owed_each
+    } else {
+        256 * mib
+    };
+    before_bytes + (32 + 64) * mib + owed + connections * 16 * 1024
 }
 
 fn setting(name: &str, default: usize) -> anyhow::Result<usize> {
