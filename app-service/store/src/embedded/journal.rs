@@ -93,24 +93,17 @@ pub(super) fn mend(folder: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The engine always has a journal, and begins the next one before it removes the last; the first was synced at its full length
-/// when the store was made. A store without is not empty: what was committed last is gone.
+/// The engine always has a journal, and begins the next one before it removes the last. A store without is not empty: what was
+/// committed last is gone. (One of no length is nothing strange: so it is left where nothing was ever committed.)
 fn check_present(folder: &Path, journals: &[PathBuf]) -> Result<(), OpenError> {
-    let missing = |detail: &str| OpenError::Corrupt {
-        folder: folder.to_path_buf(),
-        detail: format!("{detail}; acknowledged data is missing, restore a backup"),
-    };
-    let Some(oldest) = journals.last() else {
-        return Err(missing("its journal, <number>.jnl, is missing"));
-    };
-    let is_first = oldest.file_stem().is_some_and(|stem| stem == "0");
-    let len = fs::metadata(oldest)
-        .map_err(|e| OpenError::io("looking at", oldest, e))?
-        .len();
-    if is_first && len == 0 {
-        return Err(missing("its first journal, 0.jnl, has been emptied"));
+    if !journals.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(OpenError::Corrupt {
+        folder: folder.to_path_buf(),
+        detail: "its journal, <number>.jnl, is missing; acknowledged data is missing, restore a backup"
+            .to_owned(),
+    })
 }
 
 /// The journal without the zeros at its end, or with fewer than a block of them.
