@@ -114,10 +114,10 @@ impl Crowd {
         Ok(())
     }
 
-    /// Whether most of them have got as far as their attack begins.
+    /// Whether enough of them have got as far as their attack begins.
     pub(crate) fn attacks(&self) -> bool {
         let shared = self.shared.get();
-        shared.is_some_and(|shared| 2 * shared.attackers() > self.connections)
+        shared.is_some_and(|shared| is_enough(shared.attackers(), self.connections))
     }
 
     /// Ends it, and says what came of it.
@@ -135,9 +135,9 @@ impl Crowd {
             ended: shared.ended.load(Relaxed),
             attackers: shared.attackers(),
         };
-        // Some are turned away, and that is well; but an attack that most never got to begin proves nothing.
+        // Some are turned away, and that is well; but an attack that too few got to begin proves nothing.
         ensure!(
-            2 * tally.attackers > self.connections,
+            is_enough(tally.attackers, self.connections),
             "of a crowd of {} only {} got as far as {:?}: {tally:?}",
             self.connections,
             tally.attackers,
@@ -145,6 +145,11 @@ impl Crowd {
         );
         Ok(tally)
     }
+}
+
+/// A quarter of a crowd: those who are in flood the gateway that the others are still to get into.
+fn is_enough(attackers: usize, crowd: usize) -> bool {
+    4 * attackers > crowd
 }
 
 async fn member(attack: &'static Attack, index: usize, shared: Arc<Shared>) {

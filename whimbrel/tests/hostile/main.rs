@@ -1,7 +1,7 @@
 //! Hostile clients in numbers, and users who chat on beside them.
 //!
 //! Each attack is a crowd of plain sockets from addresses of 127/8 that do one bad thing together for some seconds,
-//! against the real binary with each role in a process of its own. The seconds count from when most of the crowd have got as
+//! against the real binary with each role in a process of its own. The seconds count from when a quarter of the crowd has got as
 //! far as their attack begins; one whose crowd does not get there proves nothing, and fails. An attack is withstood when, all
 //! the while,
 //!
@@ -69,7 +69,7 @@ const NEWCOMER_WITHIN: Duration = Duration::from_secs(15);
 const NEWCOMER_PAUSE: Duration = Duration::from_millis(250);
 /// Between two messages of the users.
 const PACE: Duration = Duration::from_millis(20);
-/// By then most of a crowd of so many have got as far as their attack begins: a debug build that shares two cores with its
+/// By then a quarter of a crowd of so many has got as far as their attack begins: a debug build that shares two cores with its
 /// attackers and the users lets at least a hundred in a second.
 fn attacks_within(connections: usize) -> Duration {
     let ms = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(10);
@@ -190,7 +190,7 @@ fn play(
     let mut attacks = crowd.is_none();
     let mut until = Instant::now() + lasts;
     let latest = Instant::now() + attacks_within(connections);
-    // Should most of the crowd not get there in time, its end says so.
+    // Should a quarter of the crowd not get there in time, its end says so.
     while Instant::now() < until || !(attacks || Instant::now() > latest) || !newcomers.is_finished() {
         if !attacks && crowd.as_ref().is_some_and(|(_, crowd)| crowd.attacks()) {
             attacks = true;

@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
 pub(crate) fn print(connections: usize, lasts: Duration, outcomes: &[Outcome]) -> anyhow::Result<()> {
     println!("\n{connections} hostile connections at a time, {lasts:?} each; times in ms, memory in MiB");
     println!(
-        "held to: a message delivered within {DELIVERED_WITHIN:?}, a newcomer in within {NEWCOMER_WITHIN:?}, most of a crowd \
+        "held to: a message delivered within {DELIVERED_WITHIN:?}, a newcomer in within {NEWCOMER_WITHIN:?}, a quarter of a crowd \
          attacking\n"
     );
     println!(
