@@ -134,7 +134,15 @@ impl OpenError {
 pub(super) struct Folder {
     root: PathBuf,
     epoch: Epoch,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A child that another thread has forked and that has not begun its program yet holds the same lock: closed here, it would
+        // outlast this. What fails to be unlocked is closed with the file.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -151,11 +159,7 @@ impl Folder {
             create(&root, config, fresh_epoch)?;
         }
         let epoch = read_format(&root)?;
-        Ok(Self {
-            root,
-            epoch,
-            _lock: lock,
-        })
+        Ok(Self { root, epoch, lock })
     }
 
     pub(super) fn epoch(&self) -> Epoch {
