@@ -57,9 +57,9 @@ const PUSH_EVERY: Duration = Duration::from_millis(120);
 /// What a slow reader reads at once, and how often: 50 KB/s.
 const SLOW_READ_BYTES: usize = 5_000;
 const SLOW_READ_EVERY: Duration = Duration::from_millis(100);
-/// Slow readers that are pushed to: as many as a group holds, each message to all of them. Pushing at that rate to more would
-/// not try what a gateway bears of slow readers but what it can send: 2,000 are 16,000 deliveries a second.
-const PUSHED_TO_MAX: usize = 2_000;
+/// Slow readers that are pushed to: fewer than one request may make members of a group, each message to all of them. Pushing at that
+/// rate to more would not try what a gateway bears of slow readers but what it can send: 400 are 3,200 deliveries a second.
+const PUSHED_TO_MAX: usize = 400;
 /// So many of those who want every descriptor take two.
 const TWICE_MAX: usize = 2_000;
 /// Slow readers log in as members of this name.
