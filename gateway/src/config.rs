@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
-use whimbrel_host::RawFdLimit;
+use whimbrel_host::{RawFdLimit, config::is_host_and_port};
 use whimbrel_protocol::descriptor::STATEMENT_LIFE_MS;
 use whimbrel_protocol::timing;
 
@@ -312,13 +312,6 @@ impl GatewayConfig {
             owed_bytes_max: self.memory.owed_bytes_max,
         }
     }
-}
-
-/// Whether a client can dial it.
-fn is_host_and_port(address: &str) -> bool {
-    address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 #[cfg(test)]

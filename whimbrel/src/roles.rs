@@ -107,7 +107,7 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     if let Some(registry) = registry {
         let link_address = match &*file.links.advertise {
             "" => address.to_string(),
-            advertised if is_host_and_port(advertised) => advertised.to_owned(),
+            advertised if config::is_host_and_port(advertised) => advertised.to_owned(),
             other => {
                 bail!("`links.advertise` is {other:?}: expected \"host:port\", such as \"10.0.0.7:7200\"")
             }
@@ -419,7 +419,7 @@ fn leaf_links(
     if routers.is_empty() && discovered.is_none() {
         bail!("`links.routers` is empty: name every router as \"host:port\"");
     }
-    if let Some(router) = routers.iter().find(|router| !is_host_and_port(router)) {
+    if let Some(router) = routers.iter().find(|router| !config::is_host_and_port(router)) {
         bail!("`links.routers` names {router:?}: expected \"host:port\", such as \"127.0.0.1:7200\"");
     }
     let (endpoint, events) = Endpoint::new(identity(node, role)?, cluster_secret(&section.secret)?);
@@ -430,13 +430,6 @@ fn leaf_links(
         tokio::spawn(follow_routers(registry, endpoint.clone()));
     }
     Ok((endpoint, events))
-}
-
-/// Whether it can be dialled; whether somebody is there shows later.
-fn is_host_and_port(address: &str) -> bool {
-    address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 async fn listen_for_links(
@@ -497,7 +490,11 @@ pub(crate) async fn open_store(
 
 /// What the section says of TiKV.
 fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvConfig> {
-    if let Some(wrong) = section.tikv.iter().find(|endpoint| !is_host_and_port(endpoint)) {
+    if let Some(wrong) = section
+        .tikv
+        .iter()
+        .find(|endpoint| !config::is_host_and_port(endpoint))
+    {
         bail!("`store.tikv` names PD's endpoints as host:port; \"{wrong}\" is none");
     }
     if section.tikv_clients == 0 {
@@ -563,7 +560,7 @@ mod tests {
     #[test]
     fn a_router_is_named_by_host_and_port() {
         for good in ["127.0.0.1:7200", "[::1]:7200", "router-1.example.com:7200"] {
-            assert!(is_host_and_port(good), "{good}");
+            assert!(config::is_host_and_port(good), "{good}");
         }
         for bad in [
             "nonsense",
@@ -573,7 +570,7 @@ mod tests {
             "host:70000",
             "http://host",
         ] {
-            assert!(!is_host_and_port(bad), "{bad}");
+            assert!(!config::is_host_and_port(bad), "{bad}");
         }
     }
 }

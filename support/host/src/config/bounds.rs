@@ -56,6 +56,14 @@ impl OutOfBounds {
     }
 }
 
+/// Whether it can be dialled, `host:port`; whether somebody is there shows later.
+#[must_use]
+pub fn is_host_and_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-pub use self::bounds::OutOfBounds;
+pub use self::bounds::{OutOfBounds, is_host_and_port};
 pub use self::example::assert_example_complete;
 use self::{
     tree::{Node, Origin, path_of_variable},
