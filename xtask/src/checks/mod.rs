@@ -47,11 +47,10 @@ pub(crate) fn run(only: &[String]) -> anyhow::Result<ExitCode> {
         .iter()
         .filter(|check| only.is_empty() || only.iter().any(|name| name == check.name))
         .collect();
-    let skip_is_failure = std::env::var("CI").is_ok_and(|value| value == "true");
     let shell = Shell::new(root()?)?;
     shell.remove_logs()?;
 
-    let mut report = Report::new(skip_is_failure);
+    let mut report = Report::new(shell::is_ci());
     for (place, check) in (1..).zip(&chosen) {
         println!("[{place}/{}] {}: {}", chosen.len(), check.name, check.about);
         for want in check.wants {

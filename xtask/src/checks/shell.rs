@@ -93,6 +93,10 @@ impl Shell {
             .envs(environment.iter().copied())
             .current_dir(&self.root)
             .stdin(Stdio::null());
+        // Nobody builds twice there, and what the second build would reuse is half of all that is written: 3 of 6 GiB.
+        if is_ci() {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
         command
     }
 
@@ -169,6 +173,11 @@ impl Shell {
             lines,
         })
     }
+}
+
+/// Whether this runs for everybody, where a check that is left out has failed.
+pub(super) fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
 /// A line that turns and shows what is going on; draws nothing where stderr is no terminal.
