@@ -1,5 +1,7 @@
 //! The routes: `/v1/gateways`, `/healthz`, `/readyz`.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::sync::Arc;
 
 use axum::{
