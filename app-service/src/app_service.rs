@@ -21,7 +21,7 @@ use crate::auth::{AppError, Apps};
 use crate::config::AppServiceConfig;
 use crate::env::{self, BoxFuture, Entropy, Env, ThreadEntropy};
 use crate::failure::Failure;
-use crate::http::{Api, ApiParts};
+use crate::http::{Api, ApiError, ApiParts};
 use crate::lease::Lease;
 use crate::node::{Node, NodeParts};
 use crate::placement::Peer;
@@ -155,6 +155,7 @@ impl AppService {
             let limits = HttpLimits {
                 body_len_max: config.http.body_len_max.saturating_mul(REFUSED_UNREAD_FACTOR),
                 request_timeout: Duration::from_millis(config.http.timeout_ms),
+                refuse: ApiError::over_bound,
                 ..HttpLimits::default()
             };
             let until = http_stop.clone().cancelled_owned();

@@ -29,6 +29,14 @@ pub struct Users {
     env: Env,
 }
 
+/// Users who exist now.
+struct Settled {
+    users: Vec<UserId>,
+    /// The ids drawn for those that were not there. The store says of a commit at times that it does not know its end, so whose
+    /// it was is told by the id that is there: ids are random, and nobody else draws the same.
+    drawn: BTreeSet<UserId>,
+}
+
 impl Users {
     /// The users in `store`.
     #[must_use]
@@ -50,6 +58,21 @@ impl Users {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn resolve_or_create(&self, app: &AppKey, uids: &[Uid]) -> Result<Vec<UserId>, Failure> {
+        Ok(self.settle(app, uids).await?.users)
+    }
+
+    /// Creates the user `uid`; whether it was this call that did. Of any number of calls for one uid, on whichever nodes, at
+    /// most one is told so.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn create(&self, app: &AppKey, uid: &Uid) -> Result<bool, Failure> {
+        let Settled { users, drawn } = self.settle(app, std::slice::from_ref(uid)).await?;
+        Ok(users.iter().all(|user| drawn.contains(user)))
+    }
+
+    async fn settle(&self, app: &AppKey, uids: &[Uid]) -> Result<Settled, Failure> {
+        let mut drawn = BTreeSet::new();
         let mut last_failure = None;
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
@@ -60,8 +83,8 @@ impl Users {
             }
             let snapshot = self.store.snapshot().await?;
             let found = resolve_at(&*snapshot, app, uids).await?;
-            if let Some(all) = found.iter().copied().collect() {
-                return Ok(all);
+            if let Some(users) = found.iter().copied().collect() {
+                return Ok(Settled { users, drawn });
             }
             let missing: BTreeSet<&Uid> = uids
                 .iter()
@@ -71,7 +94,7 @@ impl Users {
                 .collect();
             let mut batch = Batch::at(&*snapshot);
             for uid in missing {
-                self.create(&mut batch, app, uid);
+                drawn.insert(self.draw(&mut batch, app, uid));
             }
             match self.store.commit(batch).await {
                 // Whatever happened, the next round reads what is there.
@@ -80,8 +103,8 @@ impl Users {
                 Commit::Unknown(error) => last_failure = Some(Failure::from(error)),
                 Commit::Refused(error) => return Err(error.into()),
             }
-            if let Some(all) = self.resolve(app, uids).await?.into_iter().collect() {
-                return Ok(all);
+            if let Some(users) = self.resolve(app, uids).await?.into_iter().collect() {
+                return Ok(Settled { users, drawn });
             }
         }
         Err(last_failure.unwrap_or_else(|| {
@@ -93,7 +116,8 @@ impl Users {
         }))
     }
 
-    fn create(&self, batch: &mut Batch, app: &AppKey, uid: &Uid) {
+    /// Adds a new user to `batch`, which fails when there is one of that uid.
+    fn draw(&self, batch: &mut Batch, app: &AppKey, uid: &Uid) -> UserId {
         // 0 stands for nobody.
         let user = UserId(self.env.entropy.random_u64().max(1));
         let profile = Profile {
@@ -103,6 +127,7 @@ impl Users {
         };
         batch.insert(keys::name(app, uid), encode(&Name { user_id: user.0 }));
         batch.insert(UserKeys::new(app, user).profile(), encode(&profile));
+        user
     }
 
     /// What is kept about a user; `None` when there is none.

@@ -1,5 +1,7 @@
 //! From the pairs of a query to the answer or the refusal. Pure: the view and randomness are handed in.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use rand::Rng;
 use serde::Serialize;
 use whimbrel_protocol::ids::{AppKey, NodeId};
@@ -144,9 +146,10 @@ impl Question {
         let loads: Vec<Load> = candidates.iter().map(|gateway| gateway.load).collect();
         let gateways = choose(&loads, self.limit, rng)
             .into_iter()
-            .map(|index| Listed {
-                node: &candidates[index].node,
-                descriptor: &candidates[index].descriptor,
+            .filter_map(|index| candidates.get(index))
+            .map(|gateway| Listed {
+                node: &gateway.node,
+                descriptor: &gateway.descriptor,
             })
             .collect();
         Ok(Answer {

@@ -83,6 +83,7 @@ impl LbsConfig {
             request_timeout: Duration::from_secs(5),
             connection_lifetime: Duration::from_secs(60),
             close_grace: Duration::from_secs(2),
+            refuse: crate::server::over_bound,
         }
     }
 }

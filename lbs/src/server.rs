@@ -1,5 +1,7 @@
 //! The routes: `/v1/gateways`, `/healthz`, `/readyz`.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::sync::Arc;
 
 use axum::{
@@ -11,7 +13,7 @@ use axum::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use whimbrel_host::HostParts;
+use whimbrel_host::{HostParts, http::OverBound};
 
 use crate::{
     answer::{Question, RETRY_AFTER_S, Refusal},
@@ -47,6 +49,11 @@ pub(crate) fn routes(service: Service) -> Router {
             )
         })
         .with_state(Arc::new(service))
+}
+
+/// What the HTTP server beneath refuses, counted and worded as all else.
+pub(crate) fn over_bound(over: &OverBound) -> Response {
+    refusal(over.status(), over.code(), &over.to_string())
 }
 
 fn refusal(status: StatusCode, code: &str, message: &str) -> Response {

@@ -3,8 +3,6 @@
 //! Everything but an accept is in clear text and anybody on the path can forge it: it is a hint where to try next, and
 //! never a reason to step down to a weaker suite, to log out, or to forget a token.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use crate::wire::Cursor;
 
 /// A whole answer is at most this long, in bytes.

@@ -2,6 +2,8 @@
 //!
 //! Both are CityHash v1.1.0 (Pike and Alakuijala, 2011), 128 bits, of which the low 64 are used.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use crate::ids::{AppKey, ConversationId, RoomId, Uid};
 
 /// The low 64 bits of CityHash128 v1.1.0, as `Uint128Low64` gives them in the reference implementation.
@@ -16,12 +18,9 @@ pub fn city_hash(bytes: &[u8]) -> u64 {
 ///
 /// The zero byte cannot occur in an app key, so no two users share an input.
 #[must_use]
-pub fn user_bucket(app: &AppKey, uid: &Uid, buckets: std::num::NonZeroU32) -> u32 {
-    let mut input = Vec::with_capacity(app.as_str().len() + 1 + uid.as_str().len());
-    input.extend_from_slice(app.as_str().as_bytes());
-    input.push(0);
-    input.extend_from_slice(uid.as_str().as_bytes());
-    let bucket = city_hash(&input) % u64::from(buckets.get());
+pub fn user_bucket(app: &AppKey, uid: &Uid, buckets: NonZeroU32) -> u32 {
+    let input = [app.as_str().as_bytes(), &[0], uid.as_str().as_bytes()].concat();
+    let bucket = city_hash(&input) % NonZeroU64::from(buckets);
     u32::try_from(bucket).expect("a remainder of a u32 fits one")
 }
 

@@ -10,8 +10,6 @@
 //! Message 1 can be replayed: a gateway writes nothing anywhere, and displaces no session, until the first record under
 //! the new keys has opened.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use crate::answer::{Answer, Reject, RejectReason};
 use crate::entropy::Entropy;
 use crate::hello::{self, Hello};

@@ -318,6 +318,14 @@ impl OperationId {
         Ok(Self(bytes))
     }
 
+    /// Whether version and variant say UUIDv7. Ids of another layout are taken all the same, as long as their first bits are a
+    /// time as they should be.
+    #[must_use]
+    pub fn is_uuid_v7(&self) -> bool {
+        let [_, _, _, _, _, _, version, _, variant, ..] = self.0;
+        version >> 4 == 0x7 && variant >> 6 == 0b10
+    }
+
     /// The id's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; OPERATION_ID_LEN] {
@@ -392,6 +400,12 @@ mod tests {
         assert_eq!(id.time_ms(), 0x0190_1234_5678);
         assert_eq!(id.as_bytes()[6] >> 4, 7);
         assert_eq!(id.as_bytes()[8] >> 6, 0b10);
+        assert!(id.is_uuid_v7());
+        for (place, byte) in [(6, 0x4f), (8, 0xff), (8, 0x3f)] {
+            let mut other = *id.as_bytes();
+            other[place] = byte;
+            assert!(!OperationId::from_wire(&other).unwrap().is_uuid_v7());
+        }
     }
 
     #[test]

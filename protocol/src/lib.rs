@@ -10,6 +10,9 @@
 //! messages of [`client`]; the roles say those of [`cluster`] to each other. The client's half of all that is a
 //! [`client_session`].
 #![forbid(unsafe_code)]
+// Bytes of strangers pass through nearly every module here, so the whole crate is held to what its codecs are: no byte of a peer
+// may panic. Tests fail by panicking, and are free of it.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod answer;
 pub mod bucket;

@@ -3,8 +3,6 @@
 //! Each side's ids only rise, so that "seen before" is one comparison instead of a set, and a GOAWAY can name the last
 //! request it accepted.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use crate::frame::RequestId;
 use crate::side::Side;
 

@@ -1,7 +1,5 @@
 //! Dates in error messages.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use std::fmt;
 
 /// Shows Unix milliseconds as `2026-11-21 19:43 UTC`.

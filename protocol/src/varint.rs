@@ -4,8 +4,6 @@
 //! A value takes its shortest form and nothing else: one number has one spelling, so two parsers cannot disagree.
 //! Values from 2^30 to 2^32 - 1 therefore take eight bytes.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 /// The longest form, in bytes.
 pub const VARINT_LEN_MAX: usize = 8;
 

@@ -1,7 +1,5 @@
 //! A cursor over bytes for the crate's fixed-layout codecs. Not for frames, whose parts may arrive apart.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use crate::varint;
 
 /// Reads from the front of a slice; every read says whether the bytes were there.

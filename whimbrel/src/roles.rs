@@ -343,11 +343,10 @@ fn read<T: DeserializeOwned + Checked>(
 ) -> anyhow::Result<T> {
     let loaded = config::load::<T>(&args.config)?;
     init_telemetry(telemetry(&loaded.value))?;
+    let checked =
+        crate::config::check(&loaded).with_context(|| format!("configuration {}", args.config.display()));
     let value = loaded.warned();
-    value
-        .check()
-        .with_context(|| format!("configuration {}", args.config.display()))?;
-    Ok(value)
+    checked.map(|()| value)
 }
 
 fn read_root_key(path: &Path) -> anyhow::Result<RootPublicKey> {

@@ -6,10 +6,14 @@ use axum::http::StatusCode;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use whimbrel_host::http::OverBound;
 use whimbrel_protocol::code::Code;
 
 use crate::auth::TokenError;
 use crate::failure::Failure;
+
+/// Whatever held a request up for its whole time does not end at once.
+const RETRY_AFTER_TIMEOUT_MS: u32 = 1_000;
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,28 @@ impl ApiError {
             }
             status => Self::with(status, Code::Malformed, &rejection.body_text()),
         }
+    }
+
+    /// What the server beneath the API refuses, in the API's words.
+    pub(crate) fn over_bound(over: &OverBound) -> Response {
+        let failure = match over {
+            OverBound::RequestTimeout(_) => {
+                Failure::later(Code::DeadlineExceeded, over.to_string(), RETRY_AFTER_TIMEOUT_MS)
+            }
+            // Its bound is far above what a handler takes, and would mislead.
+            OverBound::BodyLen(_) => Failure::new(
+                Code::TooLarge,
+                "the body is far longer than body_len_max of [app-service.http], and was not read: send less at a time",
+            ),
+            OverBound::HeadLen(_) | OverBound::Headers(_) => Failure::new(Code::TooLarge, over.to_string()),
+        };
+        let status = over.status();
+        let error = Self {
+            status,
+            failure,
+            field: None,
+        };
+        error.into_response()
     }
 
     fn with(status: StatusCode, code: Code, message: &str) -> Self {

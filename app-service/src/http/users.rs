@@ -33,10 +33,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
     api.operation_id(request.operation_id.as_deref())?;
     let uid = parse(&request.uid)?;
-    let users = api.0.log.users();
-    let known = users.resolve(&app, std::slice::from_ref(&uid)).await?;
-    let created = known.iter().all(Option::is_none);
-    users.resolve_or_create(&app, std::slice::from_ref(&uid)).await?;
+    let created = api.0.log.users().create(&app, &uid).await?;
     let status = if created {
         StatusCode::CREATED
     } else {

@@ -118,6 +118,12 @@ impl<'a> Ask<'a> {
         }
         let (time_ms, now_ms) = (id.time_ms(), self.now_ms);
         if time_ms + OPERATION_HORIZON_MS < now_ms || time_ms > now_ms + OPERATION_AHEAD_MAX_MS {
+            if !id.is_uuid_v7() {
+                return Err(Refusal::Failure(Failure::invalid(format!(
+                    "operation id {id:?} is no UUIDv7: make it of the server's time in milliseconds (the first 48 bits), version 7, \
+                     variant 10 and random bits (RFC 9562, 5.7); a UUID of another version has no time that can be checked"
+                ))));
+            }
             return Err(Refusal::Failure(Failure::new(
                 Code::OperationExpired,
                 format!(

@@ -154,6 +154,19 @@ async fn a_server_makes_users_and_groups_and_sends_and_reads() {
 }
 
 #[tokio::test]
+async fn of_servers_that_make_one_user_at_once_one_is_told_so() {
+    let world = World::new(6);
+    let server = Server::start(&world).await;
+    let asked = (0..16).map(|_| server.post("/v1/users", json!({"uid": "ann"})));
+    let mut answers = futures::future::join_all(asked).await;
+    answers.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
+    assert_eq!(answers[0], (201, json!({"uid": "ann", "created": true})));
+    for answer in &answers[1..] {
+        assert_eq!(answer, &(200, json!({"uid": "ann", "created": false})));
+    }
+}
+
+#[tokio::test]
 async fn the_same_operation_id_sends_once() {
     let world = World::new(2);
     let server = Server::start(&world).await;

@@ -8,7 +8,7 @@ use whimbrel_app_service::committed::Changed;
 use whimbrel_app_service::log::Deadline;
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::Seq;
+use whimbrel_protocol::ids::{OperationId, Seq};
 
 use crate::world::{Fault, START_MS, World, text, wire};
 
@@ -186,6 +186,34 @@ async fn ids_past_the_horizon_or_from_the_future_are_refused() {
     assert_eq!(code(0).await, Some(Code::OperationExpired));
     assert_eq!(code(START_MS - 7 * DAY_MS).await, None);
     assert_eq!(code(START_MS + 5 * 60_000).await, None);
+}
+
+#[tokio::test]
+async fn an_id_of_another_layout_is_told_what_it_should_be() {
+    let world = World::new(5);
+    let node = world.node("one").await;
+    let ann = node.user("ann").await;
+    let chat = node.direct(&world, &ann, "bob").await;
+    let uuid_v4 = [
+        0x9b, 0x1d, 0xeb, 0x4d, 0x3b, 0x7d, 0x4b, 0xad, 0x9b, 0xdd, 0x2b, 0x0d, 0x7b, 0x3d, 0xcb, 0x6d,
+    ];
+    let send = async |id: [u8; 16]| {
+        let id = OperationId::from_wire(&id).unwrap();
+        node.send_batch(&world, &ann, chat, vec![text(id, "a")]).await
+    };
+    let failure = send(uuid_v4).await.unwrap_err();
+    assert_eq!(failure.code, Code::InvalidArgument);
+    for said in [
+        "9b1deb4d3b7d4bad9bdd2b0d7b3dcb6d",
+        "is no UUIDv7",
+        "server's time",
+    ] {
+        assert!(failure.message.contains(said), "{failure}");
+    }
+    // Only the time counts: whoever has always put a good one into bytes of another layout goes on.
+    let mut timed = uuid_v4;
+    timed[..6].copy_from_slice(&world.operation_at(START_MS).as_bytes()[..6]);
+    assert_eq!(send(timed).await.unwrap(), send(timed).await.unwrap());
 }
 
 #[tokio::test]

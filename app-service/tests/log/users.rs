@@ -54,6 +54,34 @@ async fn concurrent_first_references_make_one_user() {
 }
 
 #[tokio::test]
+async fn of_all_who_create_a_user_at_once_one_is_told_that_they_did() {
+    for seed in 0..30 {
+        // Half of the worlds fail often: a commit whose end is unknown may be theirs who asked, and counts as such.
+        let world = Arc::new(World::new(seed));
+        world.store.fail_often(if seed % 2 == 0 { 0 } else { 200 });
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let users = Users::new(world.shared_store(), world.env.clone());
+                tokio::spawn(async move { users.create(&app(), &Uid::new("ann").unwrap()).await })
+            })
+            .collect();
+        let mut told = Vec::new();
+        for task in tasks {
+            told.push(task.await.unwrap());
+        }
+        let created = told.iter().filter(|answer| **answer == Ok(true)).count();
+        if told.iter().all(Result::is_ok) {
+            assert_eq!(created, 1, "seed {seed}: {told:?}");
+        }
+        assert!(created <= 1, "seed {seed}: {told:?}");
+        world.store.fail_often(0);
+        let users = Users::new(world.shared_store(), world.env.clone());
+        let again = users.create(&app(), &Uid::new("ann").unwrap()).await;
+        assert!(created == 0 || again == Ok(false), "seed {seed}");
+    }
+}
+
+#[tokio::test]
 async fn users_are_their_apps_own_and_keep_their_uid() {
     let world = World::new(1);
     let users = Users::new(world.shared_store(), world.env.clone());

@@ -13,8 +13,6 @@
 //! One request may be made before the session is in: it goes out in the record of the Confirm, so that a Sync costs no
 //! round trip of its own. Others wait for READY.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 mod established;
 mod event;
 mod requests;

@@ -12,8 +12,6 @@
 //! ```
 //! Bytes behind a payload's last field belong to later versions and are passed over, signed all the same.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use super::{
     Address, CERTIFICATE_LIFE_MAX_MS, Certificate, ENDPOINT_LEN_MAX, ExchangeKey, LIST_LEN_MAX,
     STATEMENT_LIFE_MAX_MS, SignedPart, Statement,

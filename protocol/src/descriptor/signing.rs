@@ -2,8 +2,6 @@
 //!
 //! Root keys are used by `keygen` and stay offline; identity keys live in a file on their gateway.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use std::fmt;
 use std::str::FromStr;
 

@@ -4,8 +4,6 @@
 //! The checksum is the start of the SHA-256 of prefix and key: a letter lost in copying, or a key of another kind, is
 //! told at once instead of as a signature that fails later.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use aws_lc_rs::digest;
 use data_encoding::{Encoding, Specification};
 use zeroize::Zeroize as _;

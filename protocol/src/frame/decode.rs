@@ -1,7 +1,5 @@
 //! Reading one frame whose bytes are all there.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use super::{
     Affinity, FRAME_LEN_MAX, Flags, Frame, FrameError, FrameKind, FrameView, PAYLOAD_LEN_MAX, Push, Request,
     RequestId, Response, Retry,

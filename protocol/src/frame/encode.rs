@@ -1,7 +1,5 @@
 //! Writing frames.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use super::{Flags, Frame, FrameError, PAYLOAD_LEN_MAX, Retry};
 use crate::varint;
 

@@ -7,8 +7,6 @@
 //! This module knows the shape of frames, not their meaning: who may send what when is the session's business, but for
 //! [`FrameKind::legal_from`].
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 mod decode;
 mod encode;
 mod kind;

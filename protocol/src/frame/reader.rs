@@ -1,7 +1,5 @@
 //! Putting frames together from the plaintexts of records.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use super::decode::{self, Extent};
 use super::{FrameError, FrameView};
 

@@ -142,11 +142,14 @@ fn builder<'a>(suite: Suite, resolver: resolver::Resolver) -> snow::Builder<'a> 
 
 fn write(state: &mut snow::HandshakeState, payload: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    out.resize(start + MESSAGE_OVERHEAD + payload.len(), 0);
+    let lens = [MESSAGE_OVERHEAD, payload.len()];
+    out.resize(lens.into_iter().fold(start, usize::saturating_add), 0);
+    let (before, message) = out.split_at_mut(start);
     let written = state
-        .write_message(payload, &mut out[start..])
+        .write_message(payload, message)
         .expect("it is our turn, and a payload bounded by a hello or an answer fits a Noise message");
-    out.truncate(start + written);
+    let len = before.len().saturating_add(written);
+    out.truncate(len);
 }
 
 fn read(state: &mut snow::HandshakeState, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {

@@ -167,6 +167,16 @@ impl Dh for X25519 {
     }
 }
 
+/// Puts `bytes` at the beginning of `out`, which snow makes large enough for what it asks of a primitive.
+///
+/// # Panics
+/// When `out` is shorter.
+fn put(bytes: &[u8], out: &mut [u8]) {
+    out.get_mut(..bytes.len())
+        .expect("snow gives room for what it asks")
+        .copy_from_slice(bytes);
+}
+
 /// The running hash exists only between a reset and its result, so that a waiting side holds none.
 #[derive(Default)]
 struct Sha256(Option<digest::Context>);
@@ -202,14 +212,14 @@ impl Hash for Sha256 {
     fn result(&mut self, out: &mut [u8]) {
         self.context();
         if let Some(finished) = self.0.take().map(digest::Context::finish) {
-            out[..finished.as_ref().len()].copy_from_slice(finished.as_ref());
+            put(finished.as_ref(), out);
         }
     }
 
     /// The provider's own: it keeps its state in place, where snow's would make two contexts for every call.
     fn hmac(&mut self, key: &[u8], data: &[u8], out: &mut [u8]) {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
-        out[..tag.as_ref().len()].copy_from_slice(tag.as_ref());
+        put(tag.as_ref(), out);
     }
 
     /// The provider's own in one call: without info its expansion is Noise's. The three HMACs one by one would copy their states
@@ -224,14 +234,16 @@ impl Hash for Sha256 {
         out3: &mut [u8],
     ) {
         let mut outs = Zeroizing::new([0; OUTPUTS_MAX * HASH_LEN]);
-        let wanted = &mut outs[..outputs * HASH_LEN];
+        let wanted = outs
+            .get_mut(..outputs.saturating_mul(HASH_LEN))
+            .expect("Noise asks for three outputs at most");
         hkdf::Salt::new(hkdf::HKDF_SHA256, chaining_key)
             .extract(input_key_material)
             .expand(&[], OutputLen(wanted.len()))
             .and_then(|expanded| expanded.fill(wanted))
             .expect("three hashes are far from the 255 that HKDF gives");
         for (out, wanted) in [out1, out2, out3].into_iter().zip(wanted.chunks(HASH_LEN)) {
-            out[..HASH_LEN].copy_from_slice(wanted);
+            put(wanted, out);
         }
     }
 }
@@ -277,8 +289,8 @@ impl Cipher for RawKey {
             .expand()
             .seal_in_place_separate_tag(self.suite.nonce(nonce), aead::Aad::from(authtext), body)
             .expect("a handshake message is far below the AEAD's limit");
-        tag_out[..TAG_LEN].copy_from_slice(tag.as_ref());
-        plaintext.len() + TAG_LEN
+        put(tag.as_ref(), tag_out);
+        plaintext.len().saturating_add(TAG_LEN)
     }
 
     fn decrypt(

@@ -1,8 +1,14 @@
 //! An HTTP/1.1 server that hostile clients cannot hold up: axum's routes over hyper, with every wait and size bounded.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, http::StatusCode};
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, Request as Asked},
+    http::{StatusCode, header::CONTENT_LENGTH},
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+};
 use hyper::{
     Request,
     body::Incoming,
@@ -20,11 +26,14 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tower_http::{limit::RequestBodyLimitLayer, timeout::TimeoutLayer};
+use tower_http::limit::RequestBodyLimitLayer;
 use tracing::{debug, warn};
 
 use crate::shares::Ledger;
 
+/// hyper answers what is over its own bounds by itself, without a body. It is given this many times ours, so that a head that is
+/// somewhat over them is read whole and refused by us, in the words of whoever serves.
+const HYPER_BOUNDS_FACTOR: usize = 2;
 /// Waited after an accept that failed for want of descriptors or memory: others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,9 +45,10 @@ pub struct HttpLimits {
     /// Connections at once of one address (IPv6 by /64); more are closed. Those of the machine itself, a proxy's, are not
     /// counted.
     pub connections_per_address_max: usize,
-    /// Bytes of request line and headers together; hyper takes no less than 8 KiB. More is answered 431.
+    /// Bytes of request line and headers together, at least 4 KiB (hyper takes no less than 8 KiB for its double). More is
+    /// answered 431.
     pub head_len_max: usize,
-    /// Headers of one request.
+    /// Headers of one request. More are answered 431.
     pub headers_max: usize,
     /// Bytes of a request's body. More is answered 413.
     pub body_len_max: usize,
@@ -50,6 +60,69 @@ pub struct HttpLimits {
     pub connection_lifetime: Duration,
     /// How long a connection that was asked to close, or is drained, may take to finish what it is at.
     pub close_grace: Duration,
+    /// How what is over a bound is answered.
+    pub refuse: fn(&OverBound) -> Response,
+}
+
+/// What a request is refused for before it reaches a route, or instead of the route's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverBound {
+    /// The handler took longer than [`HttpLimits::request_timeout`].
+    RequestTimeout(Duration),
+    /// The body's announced length is over [`HttpLimits::body_len_max`].
+    BodyLen(usize),
+    /// The head is longer than [`HttpLimits::head_len_max`].
+    HeadLen(usize),
+    /// It has more headers than [`HttpLimits::headers_max`].
+    Headers(usize),
+}
+
+impl OverBound {
+    /// 408, 413 or 431.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::RequestTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyLen(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadLen(_) | Self::Headers(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// A word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::RequestTimeout(_) => "request_timeout",
+            Self::BodyLen(_) => "body_too_large",
+            Self::HeadLen(_) | Self::Headers(_) => "head_too_large",
+        }
+    }
+
+    /// `{"error": {"code", "message"}}`, with [`Self::code`].
+    pub fn json(&self) -> Response {
+        let error = serde_json::json!({"error": {"code": self.code(), "message": self.to_string()}});
+        (self.status(), Json(error)).into_response()
+    }
+}
+
+impl fmt::Display for OverBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RequestTimeout(bound) => {
+                write!(
+                    f,
+                    "there was no answer within {} ms: try again later",
+                    bound.as_millis()
+                )
+            }
+            Self::BodyLen(bound) => write!(f, "the body is longer than {bound} bytes: send less at a time"),
+            Self::HeadLen(bound) => write!(
+                f,
+                "request line and headers are longer than {bound} bytes together: send shorter ones"
+            ),
+            Self::Headers(bound) => write!(f, "there are more than {bound} headers: send fewer"),
+        }
+    }
 }
 
 impl Default for HttpLimits {
@@ -64,6 +137,7 @@ impl Default for HttpLimits {
             request_timeout: Duration::from_secs(10),
             connection_lifetime: Duration::from_secs(300),
             close_grace: Duration::from_secs(5),
+            refuse: OverBound::json,
         }
     }
 }
@@ -140,12 +214,56 @@ where
 
 /// The routes behind the bounds of a request.
 fn bounded(routes: Router, limits: &HttpLimits) -> Router {
+    let limits = limits.clone();
     routes
+        // For bodies that do not say how long they are.
         .layer(RequestBodyLimitLayer::new(limits.body_len_max))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            limits.request_timeout,
-        ))
+        .layer(from_fn(move |request: Asked, next: Next| {
+            let (over, timeout, refuse) = (
+                over_bound(&request, &limits),
+                limits.request_timeout,
+                limits.refuse,
+            );
+            async move {
+                if let Some(over) = over {
+                    return refuse(&over);
+                }
+                tokio::time::timeout(timeout, next.run(request))
+                    .await
+                    .unwrap_or_else(|_| refuse(&OverBound::RequestTimeout(timeout)))
+            }
+        }))
+}
+
+/// The bound that `request` is over by what its head says.
+fn over_bound(request: &Asked, limits: &HttpLimits) -> Option<OverBound> {
+    if head_len(request) > limits.head_len_max {
+        return Some(OverBound::HeadLen(limits.head_len_max));
+    }
+    if request.headers().len() > limits.headers_max {
+        return Some(OverBound::Headers(limits.headers_max));
+    }
+    let announced = request.headers().get(CONTENT_LENGTH)?.to_str().ok()?;
+    let announced: u64 = announced.parse().ok()?;
+    (announced > limits.body_len_max as u64).then_some(OverBound::BodyLen(limits.body_len_max))
+}
+
+/// Bytes that the head takes when it is written without needless spaces.
+fn head_len(request: &Asked) -> usize {
+    const SPACES_AND_LINE_END: usize = 4;
+    const COLON_SPACE_LINE_END: usize = 4;
+    let uri = request.uri();
+    let target = [
+        uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len()),
+        uri.authority().map_or(0, |authority| authority.as_str().len()),
+        uri.path_and_query().map_or(0, |path| path.as_str().len()),
+    ];
+    let line = request.method().as_str().len() + "HTTP/1.1".len() + SPACES_AND_LINE_END;
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + COLON_SPACE_LINE_END);
+    line + target.into_iter().chain(headers).sum::<usize>() + "\r\n".len()
 }
 
 async fn connection<S>(
@@ -165,8 +283,8 @@ async fn connection<S>(
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.head_len_max)
-        .max_headers(limits.headers_max)
+        .max_buf_size(limits.head_len_max.saturating_mul(HYPER_BOUNDS_FACTOR))
+        .max_headers(limits.headers_max.saturating_mul(HYPER_BOUNDS_FACTOR))
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
     let asked_to_close = async {
@@ -279,6 +397,45 @@ mod tests {
         let body =
             b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\nconnection: close\r\n\r\n01234567890";
         assert!(say(&server, body).await.starts_with("HTTP/1.1 413"));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_somewhat_over_a_bound_is_told_which() {
+        let server = server(HttpLimits {
+            body_len_max: 10,
+            request_timeout: Duration::from_millis(50),
+            ..HttpLimits::default()
+        })
+        .await;
+        let get = |path: &str, headers: &str| {
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n")
+        };
+        let long = get("/who", &format!("x: {}\r\n", "a".repeat(16 * 1_024)));
+        let long_line = get(&format!("/who?{}", "a".repeat(16 * 1_024)), "");
+        let many = get("/who", &"x: a\r\n".repeat(70));
+        let body =
+            "POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 11\r\n\r\n01234567890";
+        for (request, status, code) in [
+            (long.as_str(), "431", "head_too_large"),
+            (&long_line, "431", "head_too_large"),
+            (&many, "431", "head_too_large"),
+            (body, "413", "body_too_large"),
+            (&get("/never", ""), "408", "request_timeout"),
+        ] {
+            let answer = say(&server, request.as_bytes()).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert!(
+                answer.contains(&format!("{{\"error\":{{\"code\":\"{code}\"")),
+                "{answer}"
+            );
+        }
+        let just = get("/who", &format!("x: {}\r\n", "a".repeat(16 * 1_024 - 62)));
+        assert!(
+            just.len() <= 16 * 1_024 && just.len() > 16 * 1_024 - 10,
+            "{}",
+            just.len()
+        );
+        assert!(say(&server, just.as_bytes()).await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 //! Queue, bounds, admission and events are those of any other link; only the way between the two ends is the owner's,
 //! who may delay what is on it, or lose it together with the link. Nothing here waits or needs a runtime.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use tokio::sync::mpsc::error::TrySendError;
 use whimbrel_protocol::cluster::Envelope;
 

@@ -1,5 +1,7 @@
 //! Who a node is to its peers, and the secret that proves it belongs to the cluster.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::fmt;
 use std::sync::Arc;
 

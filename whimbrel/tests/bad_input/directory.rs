@@ -25,7 +25,8 @@ use crate::table::{Gets, Row};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 const TEN_YEARS_MS: i64 = 3_652 * 24 * 3_600_000;
-const REPEATS: u32 = 12;
+/// Each attempt is a whole client with a store of its own, that asks, decides and ends.
+const REPEATS: u32 = 200;
 /// A client decides within this.
 const DECIDES_WITHIN: Duration = Duration::from_secs(10);
 

@@ -14,7 +14,11 @@ use crate::table::{Gets, Row};
 
 /// A refusal is quick; this is for a debug build on a busy machine.
 const REFUSED_WITHIN: Duration = Duration::from_secs(20);
-const REPEATS: u32 = 4;
+/// Rows that start a process which reads a file and ends at once.
+const REPEATS: u32 = 50;
+/// Rows on a data folder stay few: each attempt copies or makes one, opens its store and compares it afterwards, up to a fifth of a second of
+/// disk. The running server has no part in them but for the machine's disk, so that repeats would tell little of its memory.
+const DISK_REPEATS: u32 = 4;
 
 /// A running deployment with a data folder, and copies of such a folder to spoil.
 pub(crate) struct Ground {
@@ -165,7 +169,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             })
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -185,7 +189,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             )
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -198,7 +202,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             Ok(got)
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -215,7 +219,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             )
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -226,7 +230,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             })
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -240,7 +244,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             })
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -251,7 +255,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             })
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -271,7 +275,7 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             Ok(Gets::NoStart)
         },
         gets: Gets::NoStart,
-        repeats: REPEATS,
+        repeats: DISK_REPEATS,
         says: &[],
     },
     Row {
@@ -293,6 +297,23 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             Ok(Gets::Warning)
         },
         gets: Gets::Warning,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config typo in a key that is needed",
+        attack: |ground| {
+            let said = ground.refused_config("[node]\nnaem = \"g\"\n")?;
+            says(
+                &said,
+                &[
+                    "`node.name` is missing",
+                    "the key `node.naem` is unknown: did you mean `node.name`?",
+                ],
+            )?;
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
         repeats: REPEATS,
         says: &[],
     },
@@ -342,9 +363,12 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
     Row {
         name: "a Redis URL that is none",
         attack: |ground| {
-            let secret = ground.seed.join("keys/cluster.secret");
+            let keys = ground.seed.join("keys");
             let toml = format!(
-                "[node]\nname = \"gateway-1\"\n[links]\nsecret_file = {secret:?}\nrouters = [\"127.0.0.1:1\"]\n[registry]\nredis = \"http://:hush@127.0.0.1\"\n",
+                "[node]\nname = \"gateway-1\"\n[links]\nsecret_file = {:?}\n[identity]\nkey_file = {:?}\ncertificate = {:?}\n[registry]\nredis = \"http://:hush@127.0.0.1\"\n",
+                keys.join("cluster.secret"),
+                keys.join("identity.key"),
+                keys.join("identity.cert"),
             );
             let said = ground.refused_config(&toml)?;
             says(

@@ -128,6 +128,7 @@ fn what_a_full_disk_gets() -> anyhow::Result<()> {
     let mut session = door.session("mallory")?;
     let conversation = disk::begin(&mut session)?;
     let before = deployment.resident_bytes(None)?;
+    // Few: each time fills a disk and empties it again, with everything that waited behind it.
     for nth in 1..=3 {
         disk::run_out(
             &disk,

@@ -286,6 +286,23 @@ pub(crate) const ROWS: &[Row<Scene>] = &[
         says: EXPIRED,
     },
     Row {
+        name: "an operation id that is a random UUID (version 4)",
+        attack: |scene| {
+            // Its first bits read as a time thousands of years ahead.
+            let mut id: [u8; 16] = rand::random();
+            id[0] |= 0x80;
+            id[6] = id[6] & 0x0f | 0x40;
+            send(
+                scene,
+                &scene.own,
+                vec![text(Bytes::copy_from_slice(&id), "of no time")],
+            )
+        },
+        gets: Gets::Code(Code::InvalidArgument),
+        repeats: REPEATS,
+        says: &["Where version or variant are not UUIDv7's besides, the code is 102 instead"],
+    },
+    Row {
         name: "operation ids by a clock ten years off, either way",
         attack: |scene| {
             for off_ms in [now_ms() - TEN_YEARS_MS, now_ms() + TEN_YEARS_MS] {

@@ -16,7 +16,7 @@ use crate::deployment::Deployment;
 /// messages, a kilobyte or two each in the ephemeral store, and the kernel's accounting in batches of pages; a machine
 /// several times slower sees several times the messages. A leak too small for this shows in [`TABLE_GROWTH_MAX_BYTES`].
 const ROW_GROWTH_MAX_BYTES: i64 = 2 * 1024 * 1024;
-/// What the server may grow by over all rows of a table, in bytes: over the 19,000 attempts of the largest a leak of half a
+/// What the server may grow by over all rows of a table, in bytes: over the 20,000 attempts of the largest a leak of half a
 /// kilobyte each would pass it, less than what any connection or handshake holds. Seen are 1 to 2 MiB, messages mostly.
 const TABLE_GROWTH_MAX_BYTES: i64 = 8 * 1024 * 1024;
 /// Connections that ended are gone from the gauges by then: a closing session may take 5 s to write its last bytes.

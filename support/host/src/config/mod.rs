@@ -10,6 +10,7 @@
 mod access;
 mod bounds;
 mod example;
+mod nearest;
 mod tree;
 mod walk;
 
@@ -24,8 +25,9 @@ use serde::de::DeserializeOwned;
 pub use self::bounds::{OutOfBounds, is_host_and_port};
 pub use self::example::assert_example_complete;
 use self::{
+    nearest::{misspelt, nearest},
     tree::{Node, Origin, path_of_variable},
-    walk::{Seen, Walk, WalkError},
+    walk::{FILE_SUFFIX, Seen, Walk, WalkError},
 };
 use crate::exposure::warn_if_exposed;
 
@@ -33,8 +35,6 @@ use crate::exposure::warn_if_exposed;
 pub const ENV_PREFIX: &str = "WHIMBREL";
 /// Bytes of the longest file that is read as configuration or secret: far above any, far below harm.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
-/// How alike (0 to 1) a known name must be to be offered for an unknown one.
-const LIKENESS_MIN: f64 = 0.6;
 
 /// A configuration and what the operator should hear about it.
 #[derive(Debug)]
@@ -48,6 +48,22 @@ pub struct Loaded<T> {
 }
 
 impl<T> Loaded<T> {
+    /// What to say behind "`key` is missing": the unknown keys that may have been meant for it or for its section, as
+    /// `; the key ... is unknown: did you mean ...?`; else those that stand in its section. Empty when there are none.
+    #[must_use]
+    pub fn misspelt(&self, key: &str) -> String {
+        let section = key.rsplit_once('.').map_or("", |(section, _)| section);
+        let near = self.warnings.iter().filter_map(|warning| {
+            let beside = warning.key.rsplit_once('.').map_or("", |(section, _)| section) == section;
+            let meant = warning.nearest.as_deref().filter(|nearest| {
+                let rest = key.strip_prefix(nearest).or_else(|| nearest.strip_prefix(key));
+                rest.is_some_and(|rest| rest.is_empty() || rest == FILE_SUFFIX || rest.starts_with('.'))
+            });
+            (beside || meant.is_some()).then(|| (warning.key.as_str(), meant.map(str::to_owned)))
+        });
+        misspelt(near)
+    }
+
     /// Logs the warnings and gives the configuration.
     pub fn warned(self) -> T {
         for warning in &self.warnings {
@@ -269,17 +285,8 @@ fn unknown_keys<'s>(seen: &'s Seen, file: &'s str) -> impl Iterator<Item = Warni
     unknown.map(move |(key, origin)| Warning {
         origin: name_of(origin, file),
         key: inside(&seen.place, key),
-        nearest: nearest(key, seen.known).map(|name| inside(&seen.place, name)),
+        nearest: nearest(key, seen.known).map(|name| inside(&seen.place, &name)),
     })
-}
-
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    known
-        .iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(key, name), *name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| name)
 }
 
 #[cfg(test)]

@@ -145,6 +145,10 @@ fn the_environment_wins_and_takes_the_type_asked_of_it() {
     "[[apps]]\nkey = \"a\"\nkeys = 1",
     "role.toml: unknown key `apps[0].keys` is ignored; did you mean `apps[0].key`?"
 )]
+#[case(
+    "app_sceret_file = \"f\"",
+    "role.toml: unknown key `app_sceret_file` is ignored; did you mean `app_secret_file`?"
+)]
 #[case("[elsewhere]\nx = 1", "role.toml: unknown key `elsewhere` is ignored")]
 fn an_unknown_key_is_a_warning_with_the_nearest_known_name(#[case] text: &str, #[case] expected: &str) {
     let warnings = parsed(text, &[]).unwrap().warnings;
@@ -202,6 +206,14 @@ fn an_unknown_key_in_the_environment_is_named_by_its_variable() {
     "role.toml: `backend` = \"disk\": this choice needs a table of settings, not its name alone"
 )]
 #[case("[[apps]]\nsecrets = []", "role.toml: `apps[0]`: missing field `key`")]
+#[case(
+    "[[apps]]\nkye = \"a\"",
+    "role.toml: `apps[0]`: missing field `key`; the key `kye` is unknown: did you mean `key`?"
+)]
+#[case(
+    "[[apps]]\nname = \"a\"",
+    "role.toml: `apps[0]`: missing field `key`; the key `name` is unknown"
+)]
 #[case(
     "zones = [1]",
     "role.toml: `zones[0]` = 1: invalid type: integer `1`, expected a string"
@@ -307,4 +319,31 @@ fn the_environment_says_an_underscore_where_a_name_has_a_dash() {
             (7, if text.is_empty() { 0 } else { 2 })
         );
     }
+}
+
+#[rstest]
+#[case(
+    "app_secret",
+    "app_sceret_file = \"f\"",
+    "; the key `app_sceret_file` is unknown: did you mean `app_secret_file`?"
+)]
+#[case(
+    "app_secret_file",
+    "app_sceret = \"f\"",
+    "; the key `app_sceret` is unknown: did you mean `app_secret`?"
+)]
+#[case(
+    "nested.depth",
+    "[nestde]\ndepth = 1",
+    "; the key `nestde` is unknown: did you mean `nested`?"
+)]
+#[case(
+    "nested.depth",
+    "[nested]\ndetph = 1\nx = 1",
+    "; the key `nested.detph` is unknown: did you mean `nested.depth`?"
+)]
+#[case("nested.depth", "[nested]\nx = 1", "; the key `nested.x` is unknown")]
+#[case("nested.depth", "conections_max = 1", "")]
+fn what_is_missing_may_have_been_misspelt(#[case] key: &str, #[case] text: &str, #[case] expected: &str) {
+    assert_eq!(parsed(text, &[]).unwrap().misspelt(key), expected);
 }

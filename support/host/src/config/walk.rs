@@ -10,11 +10,12 @@ use serde::de::{self, Deserializer, Unexpected, Visitor};
 use super::{
     access::{Entries, Items, Variant},
     inside,
+    nearest::{misspelt, nearest},
     tree::{Node, Origin},
 };
 
 /// Ends the name of a key whose value is the path of a file that holds the real value.
-const FILE_SUFFIX: &str = "_file";
+pub(super) const FILE_SUFFIX: &str = "_file";
 
 /// A struct that was filled.
 #[derive(Debug)]
@@ -63,9 +64,20 @@ pub(super) struct WalkError {
     pub(super) origin: Origin,
     pub(super) value: Option<String>,
     pub(super) message: String,
+    /// The field that a struct lacks, when it is that.
+    missing: Option<&'static str>,
 }
 
 impl WalkError {
+    /// Says of a missing field which of the struct's `unknown` keys may have been meant for it.
+    fn with_misspelt(mut self, unknown: &[String]) -> Self {
+        if let (None, Some(field)) = (&self.place, self.missing) {
+            let unknown = unknown.iter().map(|key| (key.as_str(), nearest(key, &[field])));
+            self.message += &misspelt(unknown);
+        }
+        self
+    }
+
     fn at(mut self, place: &str, origin: &Origin, value: Option<String>) -> Self {
         if self.place.is_none() {
             self.place = Some(place.to_owned());
@@ -104,6 +116,14 @@ impl de::Error for WalkError {
             origin: Origin::File,
             value: None,
             message: message.to_string(),
+            missing: None,
+        }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self {
+            missing: Some(field),
+            ..Self::custom(format_args!("missing field `{field}`"))
         }
     }
 }
@@ -334,12 +354,18 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
                 }
                 // What nobody knows is noted and kept from the struct: `deny_unknown_fields` would make it an error.
                 table.retain(|key, _| fields.contains(&key.as_str()));
+                let unknown: Vec<String> = given
+                    .iter()
+                    .map(|(key, _)| key.clone())
+                    .filter(|key| !fields.contains(&key.as_str()))
+                    .collect();
                 at.walk.seen.borrow_mut().push(Seen {
                     place: at.place.clone(),
                     known: fields,
                     given,
                 });
                 at.node = Node::Table(table);
+                return at.visit(visitor).map_err(|error| error.with_misspelt(&unknown));
             }
             at.visit(visitor)
         })
