@@ -15,7 +15,7 @@ use whimbrel_protocol::cluster::{
 use whimbrel_protocol::frame::PAYLOAD_LEN_MAX;
 use whimbrel_protocol::ids::{APP_KEY_LEN_MAX, ROOM_ID_LEN_MAX};
 
-use crate::engine::{Ordered, Reach, RoomFrame, RoomOrder};
+use crate::engine::{Brought, Ordered, Reach, RoomFrame, RoomOrder};
 use crate::rooms::{Desk, JoinError, RoomName};
 
 /// What is told to whoever comes before the reactors run, in milliseconds.
@@ -62,14 +62,20 @@ impl Downward {
             };
             return reply.ok(response.encode_to_vec().into());
         }
-        reach.push(
-            push.targets,
-            (push.method, push.tracked),
-            &push.payload,
-            move |response| {
-                reply.ok(response.encode_to_vec().into());
-            },
-        );
+        let brought = if push.missed {
+            Brought::Missed {
+                spread_ms: push.spread_ms,
+            }
+        } else {
+            Brought::Push {
+                method: push.method,
+                tracked: push.tracked,
+                payload: push.payload,
+            }
+        };
+        reach.push(push.targets, &brought, move |response| {
+            reply.ok(response.encode_to_vec().into());
+        });
     }
 
     fn close(reach: &Reach, request: Envelope, reply: Reply) {

@@ -1,7 +1,7 @@
 //! Frames on their way to gateways: each gateway has places and a queue of its own, so that one that is frozen keeps
 //! nobody else's pushes waiting. Pure.
 //!
-//! What is refused here, or has waited too long, is dropped: its clients find the hole or sync.
+//! What is refused here, or has waited too long, is given back: its clients find the hole, or are asked to sync.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -32,44 +32,54 @@ struct Queue {
     waiting_bytes: usize,
 }
 
-/// The frame's gateway has too much to take already.
+/// What becomes of a frame.
 #[derive(Debug, PartialEq)]
-pub(super) struct Full;
+pub(super) enum Offered {
+    /// It goes now; its end is told by [`Gateways::handle_end`].
+    Goes(GatewayPush),
+    /// It waits for a place.
+    Waits,
+    /// Its gateway has too much to take already.
+    Full(GatewayPush),
+}
 
 impl Gateways {
-    /// Takes a frame for its gateway. What is given back goes now, and its end is told by [`Gateways::handle_end`]; else it
-    /// waits for a place.
-    pub(super) fn offer(&mut self, frame: GatewayPush, now: Duration) -> Result<Option<GatewayPush>, Full> {
+    /// Takes a frame for its gateway.
+    pub(super) fn offer(&mut self, frame: GatewayPush, now: Duration) -> Offered {
         let queue = match self.queues.get_mut(&frame.envelope.to_node) {
             Some(queue) => queue,
             None => self.queues.entry(frame.envelope.to_node.clone()).or_default(),
         };
         if queue.in_flight < IN_FLIGHT_MAX {
             queue.in_flight += 1;
-            return Ok(Some(frame));
+            return Offered::Goes(frame);
         }
         let bytes = queue.waiting_bytes.saturating_add(frame.envelope.body.len());
         if queue.waiting.len() >= WAITING_MAX || bytes > WAITING_BYTES_MAX {
-            return Err(Full);
+            return Offered::Full(frame);
         }
         queue.waiting_bytes = bytes;
         queue.waiting.push_back((now, frame));
-        Ok(None)
+        Offered::Waits
     }
 
-    /// A frame of `gateway` was accepted, refused or given up. Gives the one that goes in its place, and how many that
-    /// waited too long are dropped.
-    pub(super) fn handle_end(&mut self, gateway: &str, now: Duration) -> (Option<GatewayPush>, u64) {
+    /// A frame of `gateway` was accepted, refused or given up. Gives the one that goes in its place, and those that waited too
+    /// long.
+    pub(super) fn handle_end(
+        &mut self,
+        gateway: &str,
+        now: Duration,
+    ) -> (Option<GatewayPush>, Vec<GatewayPush>) {
+        let mut late = Vec::new();
         let Some(queue) = self.queues.get_mut(gateway) else {
-            return (None, 0);
+            return (None, late);
         };
-        let mut late = 0;
         while let Some((came, frame)) = queue.waiting.pop_front() {
             queue.waiting_bytes -= frame.envelope.body.len();
             if now.saturating_sub(came) <= WAIT_MAX {
                 return (Some(frame), late);
             }
-            late += 1;
+            late.push(frame);
         }
         queue.in_flight -= 1;
         if queue.in_flight == 0 {
@@ -94,6 +104,7 @@ mod tests {
                 ..Envelope::default()
             },
             sessions: Vec::new(),
+            is_last_word: false,
         }
     }
 
@@ -105,7 +116,10 @@ mod tests {
     fn stuck() -> Gateways {
         let mut gateways = Gateways::default();
         for _ in 0..IN_FLIGHT_MAX {
-            assert_eq!(gateways.offer(frame("g1", 1), s(0)), Ok(Some(frame("g1", 1))));
+            assert_eq!(
+                gateways.offer(frame("g1", 1), s(0)),
+                Offered::Goes(frame("g1", 1))
+            );
         }
         gateways
     }
@@ -113,20 +127,23 @@ mod tests {
     #[test]
     fn a_gateway_whose_places_are_taken_leaves_the_others_theirs() {
         let mut gateways = stuck();
-        assert_eq!(gateways.offer(frame("g1", 2), s(0)), Ok(None));
-        assert_eq!(gateways.offer(frame("g2", 3), s(0)), Ok(Some(frame("g2", 3))));
+        assert_eq!(gateways.offer(frame("g1", 2), s(0)), Offered::Waits);
+        assert_eq!(
+            gateways.offer(frame("g2", 3), s(0)),
+            Offered::Goes(frame("g2", 3))
+        );
     }
 
     #[test]
     fn what_waits_goes_in_order_as_places_become_free() {
         let mut gateways = stuck();
         for bytes in [2, 3] {
-            assert_eq!(gateways.offer(frame("g1", bytes), s(0)), Ok(None));
+            assert_eq!(gateways.offer(frame("g1", bytes), s(0)), Offered::Waits);
         }
-        assert_eq!(gateways.handle_end("g1", s(1)), (Some(frame("g1", 2)), 0));
-        assert_eq!(gateways.handle_end("g1", s(1)), (Some(frame("g1", 3)), 0));
+        assert_eq!(gateways.handle_end("g1", s(1)), (Some(frame("g1", 2)), vec![]));
+        assert_eq!(gateways.handle_end("g1", s(1)), (Some(frame("g1", 3)), vec![]));
         for _ in 0..IN_FLIGHT_MAX {
-            assert_eq!(gateways.handle_end("g1", s(1)), (None, 0));
+            assert_eq!(gateways.handle_end("g1", s(1)), (None, vec![]));
         }
         assert!(gateways.queues.is_empty(), "nothing is left of a gateway at rest");
     }
@@ -135,28 +152,37 @@ mod tests {
     fn what_waited_too_long_is_dropped_and_counted() {
         let mut gateways = stuck();
         for (bytes, came) in [(2, 0), (3, 1), (4, 3)] {
-            assert_eq!(gateways.offer(frame("g1", bytes), s(came)), Ok(None));
+            assert_eq!(gateways.offer(frame("g1", bytes), s(came)), Offered::Waits);
         }
-        assert_eq!(gateways.handle_end("g1", s(4)), (Some(frame("g1", 4)), 2));
+        assert_eq!(
+            gateways.handle_end("g1", s(4)),
+            (Some(frame("g1", 4)), vec![frame("g1", 2), frame("g1", 3)])
+        );
     }
 
     #[test]
     fn waiting_frames_and_their_bytes_are_bounded() {
         let mut gateways = stuck();
         for _ in 0..WAITING_MAX {
-            assert_eq!(gateways.offer(frame("g1", 1), s(0)), Ok(None));
+            assert_eq!(gateways.offer(frame("g1", 1), s(0)), Offered::Waits);
         }
-        assert_eq!(gateways.offer(frame("g1", 1), s(0)), Err(Full));
+        assert_eq!(
+            gateways.offer(frame("g1", 1), s(0)),
+            Offered::Full(frame("g1", 1))
+        );
 
         let mut gateways = stuck();
         let most = WAITING_BYTES_MAX - 1;
-        assert_eq!(gateways.offer(frame("g1", most), s(0)), Ok(None));
-        assert_eq!(gateways.offer(frame("g1", 2), s(0)), Err(Full));
-        assert_eq!(gateways.offer(frame("g1", 1), s(0)), Ok(None));
+        assert_eq!(gateways.offer(frame("g1", most), s(0)), Offered::Waits);
+        assert_eq!(
+            gateways.offer(frame("g1", 2), s(0)),
+            Offered::Full(frame("g1", 2))
+        );
+        assert_eq!(gateways.offer(frame("g1", 1), s(0)), Offered::Waits);
         gateways.handle_end("g1", s(0));
         assert_eq!(
             gateways.offer(frame("g1", most), s(0)),
-            Ok(None),
+            Offered::Waits,
             "bytes that left make room"
         );
     }

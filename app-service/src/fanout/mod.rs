@@ -2,18 +2,19 @@
 //!
 //! [`Fanout`] is the way in and never waits; one task behind it looks sessions up for many pushes together and sends one
 //! frame per gateway. Each gateway has places of its own (`gateways`), so that one that is frozen delays no push to another.
-//! Nothing here is relied upon: a push that is dropped is made up for by the rows and their notices, and these by the
-//! client's next sync. What is dropped is counted.
+//! What is dropped is counted. Messages are made up for by the rows and their notices; whoever misses a notice is remembered
+//! (`owed`) and asked to sync, again and again until a gateway has taken that or the session is gone.
 //!
 //! Not here: the members' rows ([`crate::user_lane`]), and offline push.
 
 mod gateways;
 mod last_seen;
+mod owed;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -22,13 +23,14 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use whimbrel_link::{CallError, Caller};
-use whimbrel_protocol::cluster::{PushResponse, SessionRecord, UserKey};
+use whimbrel_protocol::cluster::{Priority, PushResponse, SessionRecord, UserKey};
 use whimbrel_protocol::ids::{AppKey, UserId};
 use whimbrel_registry::Registry;
 
-use crate::env::{Clock, Timers};
-use gateways::{Full, Gateways};
+use crate::env::{BoxFuture, Clock, Timers};
+use gateways::{Gateways, Offered};
 use last_seen::{LastSeen, User};
+use owed::Owed;
 use plan::{GatewayPush, frames, stale};
 pub use plan::{PUSH_BYTES_MAX, Payload, PushJob, message_jobs, notice_job, priority_of};
 
@@ -42,24 +44,47 @@ const USERS_PER_LOOK_UP: usize = 1000;
 const HAND_OVERS_MAX: u32 = 3;
 /// The pause between two of them.
 const HAND_OVER_AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// How long a gateway may take to accept a frame. Beyond, the client has synced or is gone.
+/// How long a gateway may take to accept a frame.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After which pause users are asked to sync who missed a notice, [`USERS_PER_LOOK_UP`] at a time: what was too much for the
+/// pushes must not come back at once as syncs.
+const OWED_AFTER: Duration = Duration::from_millis(500);
+/// Within what time they are to sync.
+const OWED_SPREAD_MS: u32 = 500;
 
 /// The way in: takes pushes without ever waiting. Clones share.
 #[derive(Clone, Debug)]
 pub struct Fanout {
     queue: mpsc::Sender<PushJob>,
+    owed: SharedOwed,
     closing: CancellationToken,
 }
 
 /// The task behind a [`Fanout`].
 pub struct FanoutTask {
     queue: mpsc::Receiver<PushJob>,
+    owed: SharedOwed,
     closing: CancellationToken,
     registry: Arc<dyn Registry>,
     caller: Arc<dyn Caller>,
     clock: Arc<dyn Clock>,
     timers: Arc<dyn Timers>,
+}
+
+/// Those who are to be asked to sync. Filled from both sides of the queue.
+#[derive(Clone, Debug, Default)]
+struct SharedOwed(Arc<Mutex<Owed>>);
+
+impl SharedOwed {
+    fn lock(&self) -> MutexGuard<'_, Owed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, users: impl IntoIterator<Item = User>) {
+        let mut owed = self.lock();
+        let untold = users.into_iter().filter(|user| !owed.add(user.clone())).count();
+        count_dropped("owed", untold as u64);
+    }
 }
 
 /// Pushes, and the sessions of their users.
@@ -84,8 +109,10 @@ impl Fanout {
     ) -> (Self, FanoutTask) {
         let (sender, receiver) = mpsc::channel(queue_max.max(1));
         let closing = CancellationToken::new();
+        let owed = SharedOwed::default();
         let task = FanoutTask {
             queue: receiver,
+            owed: owed.clone(),
             closing: closing.clone(),
             registry,
             caller,
@@ -95,16 +122,23 @@ impl Fanout {
         (
             Self {
                 queue: sender,
+                owed,
                 closing,
             },
             task,
         )
     }
 
-    /// Pushes when there is room; else drops, and counts it.
+    /// Pushes when there is room; else drops, and counts it. Those who miss a notice by that are asked to sync later on.
     pub fn push(&self, job: PushJob) {
-        if self.queue.try_send(job).is_err() {
+        if let Err(refused) = self.queue.try_send(job) {
             count_dropped("queue", 1);
+            let PushJob {
+                app, users, payload, ..
+            } = refused.into_inner();
+            if payload.is_last_word() {
+                self.owed.add(users.into_iter().map(|user| (app.clone(), user)));
+            }
         }
     }
 
@@ -124,13 +158,21 @@ impl FanoutTask {
         let mut jobs = Vec::with_capacity(JOBS_PER_LOOK_UP);
         let mut more_to_come = true;
         let mut last_seen = LastSeen::default();
+        let mut pause = None;
+        // Whom the last word of the last round of asking was for.
+        let mut asked: Option<User> = None;
         while more_to_come || !look_up.is_empty() || !in_flight.is_empty() {
+            if pause.is_none() && more_to_come && !self.owed.lock().is_empty() {
+                pause = Some(self.timers.sleep(OWED_AFTER));
+            }
             tokio::select! {
                 biased;
-                Some(gateway) = in_flight.next(), if !in_flight.is_empty() => {
-                    let gateway: String = gateway;
+                Some(ended) = in_flight.next(), if !in_flight.is_empty() => {
+                    let Ended { gateway, untold } = ended;
+                    self.owed.add(untold);
                     let (next, late) = gateways.handle_end(&gateway, self.clock.monotonic());
-                    count_dropped("late", late);
+                    count_dropped("late", late.len() as u64);
+                    self.owed.add(late.into_iter().flat_map(GatewayPush::left_untold));
                     in_flight.extend(next.map(|frame| self.hand_over(frame)));
                 }
                 Some(looked_up) = look_up.next(), if !look_up.is_empty() => {
@@ -138,12 +180,25 @@ impl FanoutTask {
                     let now = self.clock.monotonic();
                     for frame in jobs.iter().flat_map(|job| frames(job, &sessions)) {
                         match gateways.offer(frame, now) {
-                            Ok(goes) => in_flight.extend(goes.map(|frame| self.hand_over(frame))),
-                            Err(Full) => count_dropped("gateway_full", 1),
+                            Offered::Goes(frame) => in_flight.push(self.hand_over(frame)),
+                            Offered::Waits => {}
+                            Offered::Full(frame) => {
+                                count_dropped("gateway_full", 1);
+                                self.owed.add(frame.left_untold());
+                            }
                         }
                     }
                 }
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                () = after(&mut pause), if look_up.is_empty() => {
+                    pause = None;
+                    let users = self.owed.lock().take(asked.as_ref(), USERS_PER_LOOK_UP);
+                    if let Some(job) = missed_job(&users) {
+                        let registry = Arc::clone(&self.registry);
+                        look_up.push(sessions_of(registry, vec![job]));
+                    }
+                    asked = users.into_iter().next_back();
+                }
                 taken = self.queue.recv_many(&mut jobs, JOBS_PER_LOOK_UP), if look_up.is_empty() && more_to_come => {
                     more_to_come = taken > 0;
                     if more_to_come {
@@ -155,15 +210,14 @@ impl FanoutTask {
         }
     }
 
-    /// Hands a frame to its gateway, whose name comes back at the end. The gateway may have the frame twice then: clients know
-    /// what they were shown. A last notice that nothing makes up for soon is worth that; what is given up is found by a
-    /// client's next sync.
-    fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = String> + Send + 'static {
+    /// Hands a frame to its gateway. The gateway may have the frame twice then: clients know what they were shown. A last
+    /// notice is worth that; those it was for, if it is given up, come back at the end.
+    fn hand_over(&self, frame: GatewayPush) -> impl Future<Output = Ended> + Send + 'static {
         let caller = Arc::clone(&self.caller);
         let registry = Arc::clone(&self.registry);
         let timers = Arc::clone(&self.timers);
         async move {
-            let GatewayPush { envelope, sessions } = frame;
+            let envelope = &frame.envelope;
             let gateway = envelope.to_node.clone();
             let mut outcome = caller.call(envelope.clone(), ACCEPT_TIMEOUT).await;
             for _ in 1..HAND_OVERS_MAX {
@@ -180,19 +234,49 @@ impl FanoutTask {
                 Ok(answer) => PushResponse::decode(answer.body).unwrap_or_default(),
                 Err(error) => {
                     count_dropped("gateway", 1);
-                    tracing::debug!(%error, sessions = sessions.len(), "a push was not accepted; clients will sync");
-                    return gateway;
+                    tracing::debug!(%error, sessions = frame.sessions.len(), "a push was not accepted; clients will sync");
+                    let untold = frame.left_untold().collect();
+                    return Ended { gateway, untold };
                 }
             };
             metrics::counter!("whimbrel_pushes_accepted_total").increment(u64::from(answer.accepted));
-            for record in stale(&sessions, &answer.gone) {
+            for record in stale(&frame.sessions, &answer.gone) {
                 if let Err(error) = registry.unregister(record.clone()).await {
                     tracing::debug!(%error, "a stale session stays in the registry until its gateway's lease ends");
                 }
             }
-            gateway
+            let untold = Vec::new();
+            Ended { gateway, untold }
         }
     }
+}
+
+/// A frame was handed over, or given up.
+struct Ended {
+    gateway: String,
+    /// Whom it was for, if it was given up and nothing else tells them.
+    untold: Vec<User>,
+}
+
+/// Returns when the pause is over; never without one.
+async fn after(pause: &mut Option<BoxFuture<()>>) {
+    match pause {
+        Some(pause) => pause.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The word for those who missed something, all of one app.
+fn missed_job(users: &[User]) -> Option<PushJob> {
+    let (app, _) = users.first()?;
+    Some(PushJob {
+        app: app.clone(),
+        users: users.iter().map(|(_, user)| *user).collect(),
+        payload: Payload::Missed {
+            spread_ms: OWED_SPREAD_MS,
+        },
+        priority: Priority::Control,
+    })
 }
 
 /// Looks up where the users of these pushes are.

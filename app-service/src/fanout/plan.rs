@@ -10,6 +10,7 @@ use whimbrel_protocol::cluster::{Envelope, Kind, Priority, PushRequest, PushTarg
 use whimbrel_protocol::ids::{AppKey, ConversationId, ConversationKind, Seq, UserId};
 use whimbrel_protocol::method::PushMethod;
 
+use super::last_seen::User;
 use crate::committed::{Committed, Recipient};
 
 /// Bytes of entries in one push, so that it stays well below the largest frame (64 KiB). What alone is larger is not
@@ -23,20 +24,39 @@ pub enum Payload {
     Messages(client::MessagesPush),
     /// Rows that changed.
     Notice(client::NoticePush),
+    /// A notice before was dropped: sync within so many milliseconds.
+    Missed {
+        /// So that not everybody comes at once.
+        spread_ms: u32,
+    },
 }
 
 impl Payload {
-    const fn method(&self) -> PushMethod {
+    /// Whether nothing else tells the users of it: what messages bring, the notices behind them bring too.
+    #[must_use]
+    pub(super) const fn is_last_word(&self) -> bool {
         match self {
-            Self::Messages(_) => PushMethod::Messages,
-            Self::Notice(_) => PushMethod::Notice,
+            Self::Messages(_) => false,
+            Self::Notice(_) | Self::Missed { .. } => true,
         }
     }
 
-    fn encode(&self) -> Bytes {
+    /// The request that has it brought to sessions of one life of a gateway.
+    fn request(&self) -> PushRequest {
+        let push = |method: PushMethod, payload: Vec<u8>| PushRequest {
+            method: method.number(),
+            payload: payload.into(),
+            tracked: true,
+            ..PushRequest::default()
+        };
         match self {
-            Self::Messages(push) => push.encode_to_vec().into(),
-            Self::Notice(push) => push.encode_to_vec().into(),
+            Self::Messages(messages) => push(PushMethod::Messages, messages.encode_to_vec()),
+            Self::Notice(notice) => push(PushMethod::Notice, notice.encode_to_vec()),
+            Self::Missed { spread_ms } => PushRequest {
+                missed: true,
+                spread_ms: *spread_ms,
+                ..PushRequest::default()
+            },
         }
     }
 }
@@ -166,6 +186,23 @@ pub(super) struct GatewayPush {
     pub(super) envelope: Envelope,
     /// Whom it is for.
     pub(super) sessions: Vec<SessionRecord>,
+    /// See [`Payload::is_last_word`].
+    pub(super) is_last_word: bool,
+}
+
+impl GatewayPush {
+    /// Those who are not told of something if this comes to nothing.
+    pub(super) fn left_untold(self) -> impl Iterator<Item = User> {
+        let sessions = if self.is_last_word {
+            self.sessions
+        } else {
+            Vec::new()
+        };
+        sessions.into_iter().filter_map(|record| {
+            let app = AppKey::new(&record.app_key).ok()?;
+            Some((app, UserId(record.user_id)))
+        })
+    }
 }
 
 /// Joins a payload with the sessions of its users, by gateway. `sessions` holds those of other users too.
@@ -190,14 +227,12 @@ pub(super) fn frames(
     if by_gateway.is_empty() {
         return Vec::new();
     }
-    let payload = job.payload.encode();
+    let request = job.payload.request();
     let frame = |((gateway, incarnation), records): ((&str, u64), Vec<&SessionRecord>)| {
         let push = PushRequest {
             targets: records.iter().filter_map(|record| target(record)).collect(),
-            method: job.payload.method().number(),
-            payload: payload.clone(),
-            tracked: true,
             gateway_incarnation: incarnation,
+            ..request.clone()
         };
         let envelope = Envelope {
             kind: Kind::Push.into(),
@@ -211,6 +246,7 @@ pub(super) fn frames(
         GatewayPush {
             envelope,
             sessions: records.into_iter().cloned().collect(),
+            is_last_word: job.payload.is_last_word(),
         }
     };
     by_gateway.into_iter().map(frame).collect()

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use whimbrel_link::CallError;
 use whimbrel_protocol::client;
-use whimbrel_protocol::cluster::{Envelope, NodeLease, Priority, Role, SessionHandle};
+use whimbrel_protocol::cluster::{Envelope, NodeLease, PushRequest, Role, SessionHandle};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{MemoryRegistry, Registered, RegistryError, RoomCounts, RoomKey, RoomOnGateway};
 
@@ -32,7 +32,7 @@ impl Clock for VirtualClock {
 
 /// Gateways, and when each accepted what.
 #[derive(Default)]
-struct Gates(Mutex<Vec<Instant>>);
+struct Gates(Mutex<Vec<Instant>>, Mutex<Vec<PushRequest>>);
 
 #[async_trait]
 impl Caller for Gates {
@@ -43,6 +43,8 @@ impl Caller for Gates {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
         self.0.lock().unwrap().push(Instant::now());
+        let push = PushRequest::decode(request.body).unwrap();
+        self.1.lock().unwrap().push(push);
         Ok(Envelope::default())
     }
 }
@@ -61,6 +63,21 @@ fn job(user: u64) -> PushJob {
         }),
         priority: Priority::Direct,
     }
+}
+
+fn notice(user: u64) -> PushJob {
+    PushJob {
+        payload: Payload::Notice(client::NoticePush::default()),
+        ..job(user)
+    }
+}
+
+/// How often the healthy gateway was told to have user 2 sync.
+fn told_to_sync(gates: &Gates) -> usize {
+    let pushes = gates.1.lock().unwrap();
+    let told = pushes.iter().filter(|push| push.missed);
+    told.filter(|push| push.targets.iter().any(|target| target.user_id == 2))
+        .count()
 }
 
 /// A registry in which user 1 is on the gateway that is frozen, user 2 on the other.
@@ -136,6 +153,74 @@ async fn what_was_given_before_closing_is_sent() {
     fanout.close();
     task.run().await;
     assert_eq!(gates.0.lock().unwrap().len(), 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_misses_a_notice_for_want_of_room_is_asked_to_sync_once() {
+    let gates = Arc::new(Gates::default());
+    let (fanout, task) = Fanout::new(
+        8,
+        registry().await,
+        Arc::clone(&gates) as _,
+        Arc::new(VirtualClock(Instant::now())),
+        Arc::new(TokioTimers),
+    );
+    // Nobody takes anything out yet: the last ones do not fit.
+    (0..8).for_each(|_| fanout.push(job(2)));
+    (0..3).for_each(|_| fanout.push(notice(2)));
+    let task = tokio::spawn(task.run());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(gates.1.lock().unwrap().len(), 8 + 1);
+    assert_eq!(told_to_sync(&gates), 1);
+    // Messages alone ask for nothing: a notice follows them.
+    (0..20).for_each(|_| fanout.push(job(2)));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told_to_sync(&gates), 1);
+    fanout.close();
+    task.await.unwrap();
+}
+
+/// Gateways that can all be frozen.
+struct Frozen {
+    gates: Gates,
+    is_frozen: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl Caller for Frozen {
+    async fn call(&self, request: Envelope, deadline: Duration) -> Result<Envelope, CallError> {
+        if self.is_frozen.load(std::sync::atomic::Ordering::SeqCst) {
+            tokio::time::sleep(deadline).await;
+            return Err(CallError::Deadline);
+        }
+        self.gates.call(request, deadline).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_misses_a_notice_on_a_frozen_gateway_is_asked_to_sync_once_it_is_back() {
+    let gateways = Arc::new(Frozen {
+        gates: Gates::default(),
+        is_frozen: true.into(),
+    });
+    let (fanout, task) = Fanout::new(
+        64,
+        registry().await,
+        Arc::clone(&gateways) as _,
+        Arc::new(VirtualClock(Instant::now())),
+        Arc::new(TokioTimers),
+    );
+    let task = tokio::spawn(task.run());
+    fanout.push(notice(2));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(gateways.gates.1.lock().unwrap().len(), 0);
+    gateways
+        .is_frozen
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(told_to_sync(&gateways.gates), 1);
+    fanout.close();
+    task.await.unwrap();
 }
 
 /// A registry that can be cut off.

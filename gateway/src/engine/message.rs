@@ -7,7 +7,7 @@ use whimbrel_protocol::cluster::{
     AuthenticateResponse, OpenSessionResponse, PushResponse, PushTarget, SessionRecord,
 };
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::frame::RequestId;
+use whimbrel_protocol::frame::{Frame, Push, RequestId};
 
 use super::addresses::HandshakeTicket;
 use super::net::Stream;
@@ -120,16 +120,52 @@ pub(crate) struct PushReceipt {
     settle: Settle,
 }
 
+/// What a push brings to each of its sessions.
+#[derive(Debug, Clone)]
+pub(crate) enum Brought {
+    /// A message, shared by all.
+    Push {
+        /// What it tells.
+        method: u32,
+        /// Whether the clients must acknowledge it.
+        tracked: bool,
+        /// How it tells it.
+        payload: Bytes,
+    },
+    /// The word that something was dropped on its way to them.
+    Missed {
+        /// Within how many milliseconds they are to sync.
+        spread_ms: u32,
+    },
+}
+
+impl Brought {
+    /// What one session is sent.
+    pub(super) fn frame(&self) -> Frame {
+        match self {
+            Self::Push {
+                method,
+                tracked,
+                payload,
+            } => Frame::Push(Push {
+                method: *method,
+                tracked: *tracked,
+                compressed: false,
+                payload: payload.clone(),
+            }),
+            Self::Missed { spread_ms } => Frame::SyncHint {
+                spread_ms: *spread_ms,
+            },
+        }
+    }
+}
+
 /// A reactor's part of a push: some of its targets.
 pub(crate) struct PushPart {
     /// Sessions of that reactor.
     pub(crate) targets: Vec<PushTarget>,
-    /// What it tells.
-    pub(crate) method: u32,
-    /// Whether the clients must acknowledge it.
-    pub(crate) tracked: bool,
-    /// The message, shared by all.
-    pub(crate) payload: Bytes,
+    /// What they are brought.
+    pub(crate) brought: Brought,
     share: Share,
 }
 
@@ -137,7 +173,7 @@ impl std::fmt::Debug for PushPart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PushPart")
             .field("targets", &self.targets.len())
-            .field("method", &self.method)
+            .field("brought", &self.brought)
             .finish()
     }
 }
@@ -166,9 +202,7 @@ impl PushPart {
     /// A push to the sessions of several reactors: a part for each, and `settle` for the sum.
     pub(crate) fn split(
         by_reactor: Vec<Vec<PushTarget>>,
-        method: u32,
-        tracked: bool,
-        payload: &Bytes,
+        brought: &Brought,
         settle: impl FnOnce(PushResponse) + Send + Sync + 'static,
     ) -> Vec<Self> {
         let tallies = by_reactor.iter().map(|_| OnceLock::new()).collect();
@@ -178,9 +212,7 @@ impl PushPart {
         });
         let part = |(index, targets)| Self {
             targets,
-            method,
-            tracked,
-            payload: payload.clone(),
+            brought: brought.clone(),
             share: Share {
                 receipt: Some(Arc::clone(&receipt)),
                 index,
@@ -238,7 +270,7 @@ mod tests {
             vec![target(2, 1)],
         ];
         let settle = move |response| tell.send(response).unwrap();
-        let mut parts = PushPart::split(split, 1, true, &Bytes::new(), settle);
+        let mut parts = PushPart::split(split, &Brought::Missed { spread_ms: 0 }, settle);
         parts.remove(0).settle(PushTally {
             accepted: 1,
             gone: vec![target(0, 2)],

@@ -41,7 +41,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use whimbrel_host::Clock;
 use whimbrel_protocol::cluster::{PushResponse, PushTarget, SessionHandle, SessionRecord};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
@@ -54,7 +53,7 @@ use reactor::Reactor;
 
 pub(crate) use addresses::{HandshakeLimits, TurnedAway};
 pub use listener::ListenError;
-pub(crate) use message::{Asked, Order, PushPart, Reply};
+pub(crate) use message::{Asked, Brought, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
 pub(crate) use rooms::{BroadcastPart, Ordered, RoomFrame, RoomOrder};
 pub(crate) use slots::Place;
@@ -309,8 +308,7 @@ impl Reach {
     pub(crate) fn push(
         &self,
         targets: Vec<PushTarget>,
-        (method, tracked): (u32, bool),
-        payload: &Bytes,
+        brought: &Brought,
         settle: impl FnOnce(PushResponse) + Send + Sync + 'static,
     ) {
         let (by_reactor, strays) = self.by_reactor(targets);
@@ -319,7 +317,7 @@ impl Reach {
             response.gone.extend(strays);
             settle(response);
         };
-        let parts = PushPart::split(targets, method, tracked, payload, settle);
+        let parts = PushPart::split(targets, brought, settle);
         ports
             .into_iter()
             .zip(parts)

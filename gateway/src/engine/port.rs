@@ -224,9 +224,9 @@ impl Port {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use bytes::Bytes;
     use whimbrel_protocol::cluster::{PushResponse, PushTarget};
 
+    use super::super::message::Brought;
     use super::*;
 
     fn push(port: &Port, slots: &[u32], settle: impl FnOnce(PushResponse) + Send + Sync + 'static) {
@@ -235,7 +235,7 @@ mod tests {
             ..PushTarget::default()
         };
         let targets = vec![slots.iter().map(target).collect()];
-        PushPart::split(targets, 1, true, &Bytes::new(), settle)
+        PushPart::split(targets, &Brought::Missed { spread_ms: 0 }, settle)
             .into_iter()
             .for_each(|part| port.push(part));
     }

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 
 use whimbrel_protocol::cluster::PushTarget;
-use whimbrel_protocol::frame::{Frame, Push};
 
 use super::message::{PushPart, PushTally};
 use super::reactor::Reactor;
@@ -120,17 +119,11 @@ impl Reactor {
 
     /// Delivers a push to the one session it is for, if that is still there.
     fn deliver(&mut self, target: &PushTarget, part: &PushPart) -> bool {
-        let push = Push {
-            method: part.method,
-            tracked: part.tracked,
-            compressed: false,
-            payload: part.payload.clone(),
-        };
         let place = place_of(target);
         #[cfg(feature = "planted-faults")]
         let place = self.planted_place(place);
         let outcome = self.with(place, |session, cx| {
-            session.handle_push(cx, target.user_id, Frame::Push(push))
+            session.handle_push(cx, target.user_id, part.brought.frame())
         });
         let delivered = outcome == Some(PushOutcome::Accepted);
         if delivered {
@@ -164,15 +157,14 @@ pub(super) fn place_of(target: &PushTarget) -> Place {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use bytes::Bytes;
-
+    use super::super::message::Brought;
     use super::*;
 
     #[test]
     fn bulk_pushes_beyond_the_bound_are_given_back() {
         let part = || {
             let targets = vec![vec![PushTarget::default(); DIRECT_TARGETS_MAX + 1]];
-            PushPart::split(targets, 1, false, &Bytes::new(), |_| {})
+            PushPart::split(targets, &Brought::Missed { spread_ms: 0 }, |_| {})
                 .pop()
                 .unwrap()
         };

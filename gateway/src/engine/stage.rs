@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
 
+use bytes::Bytes;
 use mio::Events;
 use whimbrel_host::ManualClock;
 use whimbrel_protocol::SystemEntropy;

@@ -234,7 +234,7 @@ impl Session {
         });
     }
 
-    /// A push for `user_id`. It is delivered only to that user.
+    /// A push for `user_id`, or the hint that one was missed. It is delivered only to that user.
     pub(crate) fn handle_push(&mut self, cx: &mut Context<'_>, user_id: u64, push: Frame) -> PushOutcome {
         match self {
             Self::Opening(state) => state.handle_push(user_id),

@@ -56,12 +56,13 @@ impl Ready {
         if !is_theirs {
             return PushOutcome::Gone;
         }
-        let fits = match &push {
-            Frame::Push(push) => self.live.talk.fits(push.payload.len()),
-            _ => true,
+        let missed = match &push {
+            Frame::SyncHint { spread_ms } => Some(*spread_ms),
+            Frame::Push(push) if !self.live.talk.fits(push.payload.len()) => Some(0),
+            _ => None,
         };
-        if !fits {
-            self.handle_missed(cx, 0);
+        if let Some(spread_ms) = missed {
+            self.handle_missed(cx, spread_ms);
             return PushOutcome::Accepted;
         }
         let live = &mut *self.live;

@@ -494,6 +494,21 @@ fn a_client_with_little_room_gets_no_payload_over_it() {
 }
 
 #[test]
+fn the_word_that_something_was_missed_comes_to_its_user_alone() {
+    let mut pair = Pair::new();
+    let mut client = pair.ready();
+    let missed = || Frame::SyncHint { spread_ms: 500 };
+    let outcome = pair.with(|session, cx| session.handle_push(cx, ALICE + 1, missed()));
+    assert_eq!(outcome, PushOutcome::Gone);
+    client.take_in(&pair.transmit());
+    assert_eq!(client.next(), None);
+    let outcome = pair.with(|session, cx| session.handle_push(cx, ALICE, missed()));
+    assert_eq!(outcome, PushOutcome::Accepted);
+    client.take_in(&pair.transmit());
+    assert_eq!(client.next(), Some(missed()));
+}
+
+#[test]
 fn a_gateway_without_memory_for_unfinished_records_says_so() {
     let mut pair = Pair::new();
     let mut client = pair.ready();

@@ -192,6 +192,13 @@ pub struct PushRequest {
     pub tracked: bool,
     #[prost(fixed64, tag = "5")]
     pub gateway_incarnation: u64,
+    /// Nothing is pushed, and there is no payload: something for these sessions was dropped on its way, and each is asked to
+    /// sync.
+    #[prost(bool, tag = "6")]
+    pub missed: bool,
+    /// With `missed`: within how many milliseconds.
+    #[prost(uint32, tag = "7")]
+    pub spread_ms: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushTarget {

@@ -195,6 +195,7 @@ impl World {
             payload: Bytes::copy_from_slice(payload),
             tracked: true,
             gateway_incarnation: incarnation,
+            ..PushRequest::default()
         };
         let answer = self.tell(envelope(Kind::Push, push.encode_to_vec()));
         assert_eq!(answer.status, 0, "{}", answer.detail);
@@ -502,6 +503,7 @@ impl Script {
             payload: Bytes::copy_from_slice(&text[1..]),
             tracked: true,
             gateway_incarnation: 11,
+            ..PushRequest::default()
         };
         self.send(envelope(Kind::Push, push.encode_to_vec()), None);
         Bytes::new()
