@@ -12,6 +12,7 @@
 
 mod addresses;
 mod connection;
+mod ending;
 mod listener;
 mod making_room;
 mod message;
@@ -20,6 +21,7 @@ mod orders;
 mod port;
 mod pushes;
 mod reactor;
+mod reading;
 mod rooms;
 mod serve;
 #[cfg(feature = "simulation")]
