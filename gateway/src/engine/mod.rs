@@ -59,6 +59,8 @@ pub use listener::ListenError;
 pub(crate) use message::{Asked, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
 pub(crate) use rooms::{BroadcastPart, Ordered, RoomFrame, RoomOrder};
+#[cfg(feature = "fuzzing")]
+pub(crate) use rooms::{bucket_of_ordered, obey};
 pub(crate) use slots::Place;
 pub(crate) use upstream::{Authenticate, Upstream};
 

@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_gateway::fuzzing::{NoAnswer, Wish};
-use whimbrel_protocol::client::{Content, Login, RoomPush, Text, content::Content as Kind};
+use whimbrel_protocol::client::Login;
 use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
-use whimbrel_protocol::method::PushMethod;
 
 use super::{ALICE, NOW_UNIX_MS, Run};
 use crate::planted;
@@ -95,34 +94,5 @@ impl Run<'_> {
                 Wish::HandshakeFailed | Wish::Faulted => {}
             }
         }
-    }
-
-    /// A message to a room, good or of anything, on a socket that takes it, a part of it, or nothing.
-    pub(super) fn room_push(&mut self) {
-        let room = match self.source.below(4) {
-            0 => None,
-            1 => Some(usize::from(self.source.u16())),
-            _ => Some(usize::MAX),
-        };
-        let payload = match self.source.below(3) {
-            0 => Bytes::from(self.source.filler()),
-            _ => Bytes::from(
-                RoomPush {
-                    room: self.source.text(),
-                    sender_uid: "bob".to_owned(),
-                    client_msg_id: Bytes::from_static(&[7; 16]),
-                    time_ms: NOW_UNIX_MS,
-                    content: Some(Content {
-                        content: Some(Kind::Text(Text {
-                            text: self.source.text(),
-                        })),
-                    }),
-                }
-                .encode_to_vec(),
-            ),
-        };
-        let burst = self.gateway.room_push(PushMethod::Room.number(), payload, room);
-        self.downward.extend_from_slice(&burst);
-        self.hear();
     }
 }

@@ -9,6 +9,7 @@
 mod client;
 mod client_half;
 mod cluster;
+mod desk;
 mod seeds;
 
 use std::collections::VecDeque;
@@ -28,6 +29,10 @@ use crate::source::Source;
 const STEPS_MAX: usize = 400;
 /// The first bytes of a step that is a message to a room; below are numbers of the older steps.
 const ROOM_PUSH: u8 = 240;
+/// First bytes of what the gateway's room desk does: those of them that no input of the corpus used before.
+const DESK_ORDER: u8 = 244;
+const BROADCAST: u8 = 245;
+const SERVE_ROOMS: u8 = 252;
 /// Bytes on their way to the gateway: what a socket's buffers would hold.
 const ON_THE_WAY_MAX: usize = 512 * 1024;
 /// The user that logins are judged as.
@@ -119,6 +124,9 @@ impl Run<'_> {
     fn step(&mut self) {
         // What came later has numbers that no choice had, so that what the corpus keeps goes on meaning what it meant.
         match self.source.u8() {
+            DESK_ORDER => self.desk_order(),
+            BROADCAST => self.broadcast(),
+            SERVE_ROOMS => self.serve_rooms(),
             ROOM_PUSH.. => self.room_push(),
             choice => self.step_of(choice % 20),
         }

@@ -1,5 +1,7 @@
 //! Inputs to begin with: whole lives of a connection, each way in which one ends early, and the client's half.
 
+use super::desk;
+
 #[must_use]
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let head = |small: u8, requests: u8, opening: u8| {
@@ -181,6 +183,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ]
         .concat(),
     );
+    seeds.extend(desk::seeds(head));
     for end in 0..4 {
         for opening in 0..4 {
             seeds.push([head(0, 9, opening), vec![16, end, 9, 6, 0, 3, 7, 9]].concat());
