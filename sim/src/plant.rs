@@ -9,6 +9,8 @@ use whimbrel_app_service::keys::ConversationKeys;
 use whimbrel_app_service::planted as service;
 #[cfg(feature = "planted-faults")]
 use whimbrel_gateway::planted as gateway;
+#[cfg(feature = "planted-faults")]
+use whimbrel_planted::{PlantedHere, plant_here};
 use whimbrel_store::{Batch, Op};
 
 /// Bytes of an operation's key behind its kind: its id and its user.
@@ -42,35 +44,20 @@ pub enum Plant {
     RegistrationAfterSync,
 }
 
-/// Keeps a fault planted in this thread's cores.
-#[cfg(feature = "planted-faults")]
-#[derive(Debug)]
-pub(crate) enum InCode {
-    Nothing,
-    Service { _planted: service::PlantedHere },
-    Gateway { _planted: gateway::PlantedHere },
-}
-
 impl Plant {
-    /// Plants the fault in the cores that this thread runs, if that is where it sits.
+    /// Plants the fault in the cores that this thread runs, if that is where it sits, until what is returned is dropped.
     #[cfg(feature = "planted-faults")]
-    pub(crate) fn in_code(self) -> InCode {
-        let service = |fault| InCode::Service {
-            _planted: service::plant_here(fault),
-        };
-        let gateway = |fault| InCode::Gateway {
-            _planted: gateway::plant_here(fault),
-        };
-        match self {
+    pub(crate) fn in_code(self) -> Option<PlantedHere> {
+        Some(match self {
             Self::AckBeforeCommit | Self::DedupOff | Self::ConflictsIgnored | Self::SweeperOff => {
-                InCode::Nothing
+                return None;
             }
-            Self::SeqGap => service(service::Fault::SeqGap),
-            Self::UnreadTwice => service(service::Fault::UnreadTwice),
-            Self::RemovedStillServed => service(service::Fault::RemovedStillServed),
-            Self::PushToReusedSlot => gateway(gateway::Fault::PushToReusedSlot),
-            Self::RegistrationAfterSync => gateway(gateway::Fault::RegistrationAfterSync),
-        }
+            Self::SeqGap => plant_here(service::Fault::SeqGap),
+            Self::UnreadTwice => plant_here(service::Fault::UnreadTwice),
+            Self::RemovedStillServed => plant_here(service::Fault::RemovedStillServed),
+            Self::PushToReusedSlot => plant_here(gateway::Fault::PushToReusedSlot),
+            Self::RegistrationAfterSync => plant_here(gateway::Fault::RegistrationAfterSync),
+        })
     }
 
     /// Whether what lies at (or behind) `key` is not found.

@@ -81,7 +81,7 @@ pub struct Report {
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
     #[cfg(feature = "planted-faults")]
-    let _planted = options.plant.map(Plant::in_code);
+    let _planted = options.plant.and_then(Plant::in_code);
     let mut dice = Dice::new(seed);
     let services = 2 + dice.below(2);
     let faults = Faults::new(dice.fork());

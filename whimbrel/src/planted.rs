@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use anyhow::bail;
 use whimbrel_app_service::planted as app_service;
 use whimbrel_gateway::planted as gateway;
+use whimbrel_planted::Fault;
 use whimbrel_store::PlantedFaults;
 
 /// Names the fault.
@@ -20,12 +21,11 @@ pub(crate) fn plant() -> anyhow::Result<()> {
     let Ok(name) = std::env::var(VARIABLE) else {
         return Ok(());
     };
-    let found = |known: &str| known == name;
-    if let Some((_, fault)) = app_service::Fault::ALL.iter().find(|(known, _)| found(known)) {
-        app_service::plant(Some(*fault));
-    } else if let Some((_, fault)) = gateway::Fault::ALL.iter().find(|(known, _)| found(known)) {
-        gateway::plant(Some(*fault));
-    } else if found(NO_FSYNC) {
+    if let Some(fault) = app_service::Fault::named(&name) {
+        whimbrel_planted::plant(fault);
+    } else if let Some(fault) = gateway::Fault::named(&name) {
+        whimbrel_planted::plant(fault);
+    } else if name == NO_FSYNC {
         NO_FSYNC_PLANTED.get_or_init(|| ());
     } else {
         let of_gateway = gateway::Fault::ALL.iter().map(|(known, _)| *known);

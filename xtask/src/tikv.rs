@@ -8,7 +8,7 @@ use whimbrel_tikv_cluster::{Binaries, Cluster, Options};
 
 use crate::{checks::shell::Shell, root};
 
-/// The programs, each a folder under `xtask/tikv` with a Go module of its own.
+/// The programs, each a folder of the Go module `xtask/tikv`.
 const PROGRAMS: [&str; 2] = ["pd", "store"];
 
 /// Lines of a failed build that are shown.
@@ -21,9 +21,19 @@ pub(crate) fn build(shell: &Shell) -> anyhow::Result<()> {
     for program in PROGRAMS {
         println!("    building xtask/tikv/{program} with go");
         let to = folder.join(program).display().to_string();
-        let arguments = ["build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", &to, "."];
+        let package = format!("./{program}");
+        let arguments = [
+            "build",
+            "-v",
+            "-trimpath",
+            "-ldflags",
+            "-s -w",
+            "-o",
+            &to,
+            &package,
+        ];
         let mut command = shell.command("go", &arguments, &[("CGO_ENABLED", "0")]);
-        command.current_dir(shell.root().join("xtask/tikv").join(program));
+        command.current_dir(shell.root().join("xtask/tikv"));
         let run = shell.run("tikv", command, |_| {})?;
         if !run.success {
             bail!(

@@ -19,7 +19,7 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 21] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
     ("whimbrel-store-tikv", &["whimbrel-store"]),
@@ -30,6 +30,8 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     // Part of tests and developer commands; nothing that ships may use it.
     ("whimbrel-disk", &[]),
     ("whimbrel-host", &[]),
+    // Optional everywhere, behind the feature `planted-faults`; `plants.rs` holds that.
+    ("whimbrel-planted", &[]),
     ("whimbrel-sdk", &["whimbrel-protocol"]),
     // It stands outside, so that it sees what a client sees.
     ("whimbrel-loadtest", &["whimbrel-protocol"]),
@@ -40,7 +42,16 @@ const ALLOWED: [(&str, &[&str]); 20] = [
         "whimbrel-registry-redis",
         &["whimbrel-protocol", "whimbrel-registry"],
     ),
-    ("whimbrel-gateway", &SUPPORTS),
+    (
+        "whimbrel-gateway",
+        &[
+            "whimbrel-protocol",
+            "whimbrel-host",
+            "whimbrel-link",
+            "whimbrel-planted",
+            "whimbrel-registry",
+        ],
+    ),
     ("whimbrel-router", &SUPPORTS),
     (
         "whimbrel-app-service",
@@ -48,6 +59,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "whimbrel-protocol",
             "whimbrel-host",
             "whimbrel-link",
+            "whimbrel-planted",
             "whimbrel-registry",
             "whimbrel-store",
         ],
@@ -59,6 +71,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "whimbrel-protocol",
             "whimbrel-host",
             "whimbrel-link",
+            "whimbrel-planted",
             "whimbrel-registry",
             "whimbrel-registry-redis",
             "whimbrel-store",
@@ -77,6 +90,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "whimbrel-protocol",
             "whimbrel-host",
             "whimbrel-link",
+            "whimbrel-planted",
             "whimbrel-registry",
             "whimbrel-store",
             "whimbrel-gateway",
@@ -304,6 +318,7 @@ fn a_planted_bad_arrow_is_found_and_named() {
         "whimbrel-link -> whimbrel-registry",
         "whimbrel-gateway -> whimbrel-store",
         "whimbrel-store -> whimbrel-powercut",
+        "whimbrel-router -> whimbrel-planted",
         "whimbrel-app-service -> whimbrel-store-tikv",
         "whimbrel-store-tikv -> whimbrel-tikv-cluster",
     ] {

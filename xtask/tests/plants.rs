@@ -8,8 +8,11 @@ use cargo_metadata::{MetadataCommand, Package};
 
 const FEATURE: &str = "planted-faults";
 
+/// The crate that plants.
+const MECHANISM: &str = "whimbrel-planted";
+
 fn asks(feature: &str) -> bool {
-    feature == FEATURE || feature.ends_with("/planted-faults")
+    feature == FEATURE || feature.ends_with("/planted-faults") || feature.contains(MECHANISM)
 }
 
 /// What in a package's manifest brings planted faults into a build that does not name them.
@@ -17,7 +20,10 @@ fn brings_in(package: &Package) -> Vec<String> {
     let of_dependencies = package
         .dependencies
         .iter()
-        .filter(|dependency| dependency.features.iter().any(|feature| asks(feature)))
+        .filter(|dependency| {
+            let always = dependency.name == MECHANISM && !dependency.optional;
+            always || dependency.features.iter().any(|feature| asks(feature))
+        })
         .map(|dependency| format!("{} -> {} ({})", package.name, dependency.name, dependency.kind));
     let of_features = package
         .features
@@ -72,4 +78,20 @@ fn a_dependency_or_a_default_that_asks_for_them_is_found() {
     let dependency = store.dependencies.first_mut().unwrap();
     dependency.features.push(FEATURE.to_owned());
     assert_eq!(brings_in(&store).len(), 2, "{:?}", brings_in(&store));
+}
+
+#[test]
+fn the_crate_that_plants_is_found_where_it_always_comes_along() {
+    let mut gateway = packages()
+        .into_iter()
+        .find(|package| *package.name == "whimbrel-gateway")
+        .unwrap();
+    assert!(brings_in(&gateway).is_empty());
+    for dependency in &mut gateway.dependencies {
+        dependency.optional = false;
+    }
+    gateway
+        .features
+        .insert("default".to_owned(), vec![format!("dep:{MECHANISM}")]);
+    assert_eq!(brings_in(&gateway).len(), 2, "{:?}", brings_in(&gateway));
 }

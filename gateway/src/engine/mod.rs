@@ -12,6 +12,7 @@
 
 mod addresses;
 mod connection;
+mod ending;
 mod listener;
 mod making_room;
 mod message;
@@ -20,6 +21,7 @@ mod orders;
 mod port;
 mod pushes;
 mod reactor;
+mod reading;
 mod rooms;
 mod serve;
 #[cfg(feature = "simulation")]
@@ -56,6 +58,8 @@ pub use listener::ListenError;
 pub(crate) use message::{Asked, Brought, Order, PushPart, Reply};
 pub(crate) use reactor::{ReactorReport, ReactorState};
 pub(crate) use rooms::{BroadcastPart, Ordered, RoomFrame, RoomOrder};
+#[cfg(feature = "fuzzing")]
+pub(crate) use rooms::{bucket_of_ordered, obey};
 pub(crate) use slots::Place;
 pub(crate) use upstream::{Authenticate, Upstream};
 

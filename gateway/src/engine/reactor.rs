@@ -24,10 +24,11 @@ use super::net::{Change, Listener, Poller};
 use super::orders::Announcement;
 use super::port::{Inbox, Port};
 use super::pushes::Bulks;
+use super::reading::{PARTIAL_BYTES, READ_BYTES, READS_PER_TURN};
 use super::rooms::RoomFrame;
 use super::slots::{Place, Slots};
 use super::thaw::Thaw;
-use super::users::{self, Users};
+use super::users::Users;
 use super::wheel::Wheel;
 use super::{Shared, Upstream};
 use crate::keys::KeyRing;
@@ -41,46 +42,11 @@ pub(super) const LISTENER: Token = Token(usize::MAX - 1);
 /// Events fetched at once; more wait in the kernel.
 const EVENTS_MAX: usize = 1024;
 
-/// Bytes read from one connection in its turn: one record of the largest size. The work that lies in them is bounded by
-/// it: some thousand of the smallest frames.
-const READ_BYTES: usize = 17 * 1024;
-
-/// Room for what was left of the last read: at most one record less a byte.
-const PARTIAL_BYTES: usize = 20 * 1024;
-
-/// Connections read in a turn.
-const READS_PER_TURN: usize = 256;
-
-/// What reading may cost in a turn, in frames: some 4 ms. Whoever is not read yet stays at the head of the list.
-pub(super) const WORK_PER_TURN: u32 = 16 * 1024;
-
-/// What a connection's turn may cost, in frames, before it is read after all others: a hundred times what one that chats
-/// sends at once.
-const GREEDY_WORK: u32 = 512;
-
-/// So many reads a connection is read after all others, though they bring little: what a flood brings comes unevenly.
-const GREEDY_READS: u8 = 16;
-
-/// What reading from those may cost in a turn, in frames: some 1 ms.
-const GREEDY_WORK_PER_TURN: u32 = 4 * 1024;
-
-/// What reading once costs before a frame is looked at, in frames: the system call.
-const READ_WORK: u32 = 8;
-
-/// Bytes that cost as much as a frame: opening them.
-const BYTES_PER_WORK: u32 = 512;
-
-/// For how long a peer's end is waited for after our last word, in milliseconds: a round trip of a slow network.
-const LINGER_MS: u64 = 1_000;
-
 /// Turns after a standstill besides those that reading from everybody takes: one poll may not report all at once.
 const TURNS_AFTER_THAW: usize = 2;
 
 /// Replies taken in a turn, about 5 ms of work.
 const REPLIES_PER_TURN: usize = 1024;
-
-/// Hellos opened and logins answered in a turn: each is up to 50 us of elliptic curves.
-pub(super) const HANDSHAKES_PER_TURN: usize = 10;
 
 /// Bursts written to one connection in its turn, 32 KiB each.
 const BURSTS_PER_TURN: usize = 4;
@@ -157,19 +123,19 @@ pub(super) struct Reactor {
     pub(super) questions: usize,
     /// Whether some of them wait to be sent.
     pub(super) asked: bool,
-    ready: VecDeque<Place>,
+    pub(super) ready: VecDeque<Place>,
     /// The same for those whose last turn took more than their share.
-    greedy: VecDeque<Place>,
+    pub(super) greedy: VecDeque<Place>,
     /// The same for those whose handshake is not finished.
     pub(super) hellos: VecDeque<Place>,
     /// Judged logins whose answers are to be sealed.
-    judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
+    pub(super) judged: VecDeque<(Place, Result<AuthenticateResponse, Unanswered>)>,
     dirty: Vec<Place>,
     pub(super) bulks: Bulks,
     pub(super) rooms: Rooms<Arc<RoomFrame>>,
     /// Changes of rooms are told then, if there are any.
     pub(super) tell_rooms_at_ms: u64,
-    read_buffer: Box<[u8]>,
+    pub(super) read_buffer: Box<[u8]>,
     pub(super) burst: Vec<u8>,
     due: Vec<Place>,
     forgive_at_ms: u64,
@@ -394,129 +360,6 @@ impl Reactor {
         }
     }
 
-    /// Puts a connection on the list of those to be read, if there is something to read and somebody to take it.
-    fn enqueue(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        let wanted = connection.is_lingering() || connection.session.wants_bytes(&self.tools.limits);
-        if connection.in_ready || !connection.readable || !wanted {
-            return;
-        }
-        connection.in_ready = true;
-        if connection.session.is_unfinished() {
-            self.hellos.push_back(place);
-        } else if connection.greed > 0 {
-            self.greedy.push_back(place);
-        } else {
-            self.ready.push_back(place);
-        }
-    }
-
-    fn read_some(&mut self) {
-        // Who turns out to be greedy in this turn has had it.
-        let greedy = self.greedy.len();
-        for _ in 0..READS_PER_TURN.min(self.ready.len()) {
-            if self.tools.work >= WORK_PER_TURN {
-                break;
-            }
-            let Some(place) = self.ready.pop_front() else {
-                break;
-            };
-            self.read_one(place);
-        }
-        let most = self.tools.work.saturating_add(GREEDY_WORK_PER_TURN);
-        for _ in 0..greedy {
-            if self.tools.work >= most {
-                return;
-            }
-            let Some(place) = self.greedy.pop_front() else {
-                return;
-            };
-            self.read_one(place);
-        }
-    }
-
-    /// Hellos, judged logins and confirmations: what costs elliptic curves is counted.
-    fn shake_hands(&mut self) {
-        for _ in 0..HANDSHAKES_PER_TURN {
-            let mut any = false;
-            if let Some((place, result)) = self.judged.pop_front() {
-                any = true;
-                self.with(place, |session, cx| session.handle_authenticated(cx, result));
-            }
-            if let Some(place) = self.hellos.pop_front() {
-                any = true;
-                self.read_one(place);
-            }
-            if !any {
-                return;
-            }
-        }
-    }
-
-    /// Handshakes whose next step could be taken now.
-    pub(super) fn handshakes_waiting(&self) -> usize {
-        self.hellos.len() + self.judged.len()
-    }
-
-    fn read_one(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        connection.in_ready = false;
-        if connection.is_lingering() {
-            return self.linger_on(place);
-        }
-        if !connection.readable || !connection.session.wants_bytes(&self.tools.limits) {
-            return;
-        }
-        let partial = connection.session.take_partial();
-        let start = partial.len();
-        self.read_buffer[..start].copy_from_slice(&partial);
-        drop(partial);
-        let moved = connection.read(&mut self.read_buffer[start..start + READ_BYTES]);
-        let len = match moved {
-            Moved::Bytes(read) => start + read,
-            Moved::Blocked => start,
-            Moved::Gone => return self.end(place, "peer_gone"),
-        };
-        let work_before = self.tools.work;
-        if len > 0 {
-            connection
-                .session
-                .handle_bytes(&mut self.tools.lend(), &mut self.read_buffer[..len]);
-        }
-        let opened = u32::try_from(len).unwrap_or(u32::MAX) / BYTES_PER_WORK;
-        self.tools.work = self.tools.work.saturating_add(READ_WORK + opened);
-        connection.greed = if self.tools.work - work_before > GREEDY_WORK {
-            GREEDY_READS
-        } else {
-            connection.greed.saturating_sub(1)
-        };
-        self.after(place);
-        self.note_holder(place);
-    }
-
-    /// What comes after our last word is thrown away, up to the peer's end.
-    fn linger_on(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        self.tools.work = self.tools.work.saturating_add(READ_WORK);
-        match connection.read(&mut self.read_buffer) {
-            Moved::Bytes(_) => {
-                connection.lingers_reads -= 1;
-                if !connection.is_lingering() {
-                    return self.end(place, "over");
-                }
-                self.enqueue(place);
-            }
-            Moved::Blocked => {}
-            Moved::Gone => self.end(place, "over"),
-        }
-    }
-
     /// Gives one input to a session and sees to what follows.
     pub(super) fn with<R>(
         &mut self,
@@ -557,36 +400,6 @@ impl Reactor {
             connection.in_dirty = true;
             self.dirty.push(place);
         }
-        self.enqueue(place);
-    }
-
-    /// Everything is said: waits a little for the peer's end, so that it can read our last word.
-    fn take_leave(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        if connection.is_lingering() {
-            if self.stop_at_ms.is_some() {
-                self.end(place, "over");
-            }
-            return;
-        }
-        if !connection.session.has_said_why() || connection.read_closed || self.stop_at_ms.is_some() {
-            let _unread = connection.read(&mut self.read_buffer);
-            return self.end(place, "over");
-        }
-        if connection.registered {
-            self.leave(place);
-        }
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        connection.linger();
-        connection.ticket = None;
-        connection.armed = super::wheel::Tick::NEVER;
-        let until_ms = self.tools.now.monotonic_ms.saturating_add(LINGER_MS);
-        self.wheel.arm(place, until_ms, &mut connection.armed);
-        self.note_leaving(place);
         self.enqueue(place);
     }
 
@@ -676,47 +489,5 @@ impl Reactor {
             self.forgive_at_ms = now_ms + FAILURE_HALF_LIFE_MS;
             self.shared.addresses.forgive();
         }
-    }
-
-    /// A registered session is not one any more: its user's entry goes, and the registry is told.
-    pub(super) fn leave(&mut self, place: Place) {
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        connection.registered = false;
-        self.rooms.end(place);
-        let Some(connection) = self.slots.at(place) else {
-            return;
-        };
-        if let Some(identity) = connection.session.identity() {
-            self.users
-                .remove(identity.app(), identity.user_id, users::Session::Local(place));
-            self.upstream
-                .ended(self.shared.record(identity, self.index, place));
-        }
-        self.shared.sessions.fetch_sub(1, Relaxed);
-    }
-
-    /// Drops a connection and everything that is its.
-    pub(super) fn end(&mut self, place: Place, why: &'static str) {
-        if self
-            .slots
-            .at(place)
-            .is_some_and(|connection| connection.registered)
-        {
-            self.leave(place);
-        }
-        let Some(mut connection) = self.slots.remove(place) else {
-            return;
-        };
-        // Whoever replays a hello and hangs up at the answer has cost as much as one who stays silent.
-        if connection.session.owes_confirm()
-            && let Some(ticket) = &connection.ticket
-        {
-            ticket.fail();
-        }
-        connection.session.release(&mut self.tools.lend());
-        self.shared.connections.fetch_sub(1, Relaxed);
-        tracing::trace!(reactor = self.index, slot = place.slot, why, "connection ends");
     }
 }

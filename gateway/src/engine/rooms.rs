@@ -4,6 +4,7 @@
 //! reactor's buffer and written at once, without a queue; only who has not is given a place in one, as far as its bounds
 //! allow. Nothing is allocated per member.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,8 +19,9 @@ use super::Reach;
 use super::connection::Moved;
 use super::pushes::place_of;
 use super::reactor::Reactor;
-use crate::rooms::{Due, JoinError, Offered, PacedBy, RoomName};
-use crate::session::{Identity, RoomPush};
+use super::slots::Place;
+use crate::rooms::{Due, JoinError, Offered, PacedBy, RoomName, Rooms};
+use crate::session::{RoomPush, Session};
 
 /// Members served in a slice.
 const SLICE_MEMBERS: usize = 64;
@@ -221,25 +223,20 @@ impl Reactor {
         let place = place_of(&order.session);
         let buckets = self.tools.limits.buckets;
         let found = self.slots.at(place).filter(|connection| connection.registered);
-        let identity = found.and_then(|connection| connection.session.identity());
-        let theirs = identity
-            .filter(|who| who.user_id == order.session.user_id && who.app() == &*order.name.app)
-            .and_then(|who| bucket_of(who, buckets));
+        let theirs = found.and_then(|connection| bucket_of_ordered(&connection.session, order, buckets));
         let Some(bucket) = theirs else {
             return Ordered::Gone;
         };
-        if order.leave {
-            self.rooms.leave(&order.name, place);
-            return Ordered::Out;
-        }
         // Of the buckets of this gateway every so-manyth is this reactor's.
         let reactors = u32::try_from(self.peers.len()).unwrap_or(u32::MAX).max(1);
         let paced_by = PacedBy(bucket / reactors);
-        let now_ms = self.tools.now.monotonic_ms;
-        match self.rooms.join(&order.name, place, paced_by, now_ms) {
-            Ok(members) => Ordered::In(members),
-            Err(error) => Ordered::Refused(error),
-        }
+        obey(
+            &mut self.rooms,
+            order,
+            place,
+            paced_by,
+            self.tools.now.monotonic_ms,
+        )
     }
 
     /// A slice of the broadcasts under way.
@@ -322,7 +319,29 @@ impl Reactor {
     }
 }
 
-fn bucket_of(who: &Identity, buckets: std::num::NonZeroU32) -> Option<u32> {
+/// The user bucket of the session at an order's place, if its user and app are the order's too.
+pub(crate) fn bucket_of_ordered(session: &Session, order: &RoomOrder, buckets: NonZeroU32) -> Option<u32> {
+    let who = session
+        .identity()
+        .filter(|who| who.user_id == order.session.user_id && who.app() == &*order.name.app)?;
     let app = AppKey::new(who.app()).ok()?;
     Some(user_bucket(&app, &Uid::new(who.uid()).ok()?, buckets))
+}
+
+/// Carries out an order for the session at `place`, which is the order's.
+pub(crate) fn obey<B>(
+    rooms: &mut Rooms<B>,
+    order: &RoomOrder,
+    place: Place,
+    paced_by: PacedBy,
+    now_ms: u64,
+) -> Ordered {
+    if order.leave {
+        rooms.leave(&order.name, place);
+        return Ordered::Out;
+    }
+    match rooms.join(&order.name, place, paced_by, now_ms) {
+        Ok(members) => Ordered::In(members),
+        Err(error) => Ordered::Refused(error),
+    }
 }

@@ -12,7 +12,7 @@ use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
 use whimbrel_protocol::frame::Frame;
 use whimbrel_protocol::keys::StaticKey;
 
-use super::reactor::WORK_PER_TURN;
+use super::reading::WORK_PER_TURN;
 use super::*;
 use crate::client::{Client, Greeted, Greeting, login};
 

@@ -4,6 +4,8 @@
 //! Behind the feature `fuzzing`, since nothing that ships needs it. Whoever calls plays the socket and the cluster; the
 //! promises are asserted here, where the session's insides can be seen.
 
+mod rooms;
+
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
@@ -11,6 +13,8 @@ use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
 use whimbrel_protocol::frame::{Frame, RequestId};
 use whimbrel_protocol::keys::{StaticKey, StaticPublicKey};
 
+use self::rooms::Around;
+pub use self::rooms::{DeskOrder, Obeyed};
 use super::closing::Closing;
 use super::{
     Answer, Budget, Context, Event, Fault, LoginMessage, Now, PushOutcome, RoomPush, Session, SessionLimits,
@@ -125,6 +129,7 @@ pub struct Harness {
     drawn: u64,
     faulted: bool,
     passed_on: usize,
+    around: Around,
 }
 
 impl Harness {
@@ -159,6 +164,7 @@ impl Harness {
             drawn: 0,
             faulted: false,
             passed_on: 0,
+            around: Around::new(),
         }
     }
 
@@ -199,6 +205,9 @@ impl Harness {
             "a session that has ended wants nothing any more: {:?}",
             &self.events[before..]
         );
+        if !self.session.is_ready() {
+            self.around.leave_all();
+        }
         self.assert_promises();
         self.assert_state();
         result
@@ -334,13 +343,17 @@ impl Harness {
     /// A message to a room that the session is in. What a socket gets of it that takes up to `room` bytes now comes back;
     /// `None` is one that takes nothing, so that it waits.
     pub fn room_push(&mut self, method: u32, payload: Bytes, room: Option<usize>) -> Vec<u8> {
+        match RoomFrame::new(method, payload) {
+            Ok(frame) => self.deliver(&frame, room),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn deliver(&mut self, frame: &RoomFrame, room: Option<usize>) -> Vec<u8> {
         let mut burst = Vec::new();
-        let Ok(frame) = RoomFrame::new(method, payload) else {
-            return burst;
-        };
         let owed = self.owed.used();
         let written = self.with(|session, cx| {
-            let outcome = session.handle_room_push(cx, &frame, room.is_some(), &mut burst);
+            let outcome = session.handle_room_push(cx, frame, room.is_some(), &mut burst);
             assert_eq!(outcome == RoomPush::Sealed, !burst.is_empty());
             let written = burst.len().min(room.unwrap_or_default());
             if written < burst.len() {
@@ -438,5 +451,6 @@ impl Harness {
         self.with(|session, cx| session.release(cx));
         assert_eq!(self.held.used(), 0, "bytes of unfinished things stay charged");
         assert_eq!(self.owed.used(), 0, "bytes for the client stay charged");
+        self.around.finish();
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-/// Of the binary, of each crate with faults, and of what their faults say.
-pub(crate) const MARKERS: [&str; 5] = [
+/// Of the binary, of the crate that plants, of each crate with faults, and of what their faults say.
+pub(crate) const MARKERS: [&str; 6] = [
     "WHIMBREL_PLANT",
+    "only one planted fault at a time",
     "whimbrel-app-service was built with planted faults",
     "whimbrel-gateway was built with planted faults",
     "whimbrel-store was built with planted faults",

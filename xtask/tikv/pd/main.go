@@ -6,65 +6,36 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"google.golang.org/grpc"
+
+	"whimbrel/testtikv/serving"
 )
 
 // How long calls under way may take once a signal asks for the end: streams of timestamps never end by themselves.
 const drainTime = 200 * time.Millisecond
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:2379", "where to listen; port 0 picks a free one")
-	advertise := flag.String("advertise", "", "the address that clients are told, where it is not the one listened on (a proxy's)")
-	data := flag.String("data", "", "the folder for its state; required")
+	options := serving.Flags("127.0.0.1:2379")
 	flag.Parse()
-	if err := run(*listen, *advertise, *data); err != nil {
-		fmt.Fprintf(os.Stderr, "pd: %v\n", err)
-		os.Exit(1)
-	}
+	serving.Exit("pd", run(options))
 }
 
-func run(listen, advertise, data string) error {
-	if data == "" {
-		return errors.New("--data must name a folder")
-	}
-	listener, err := net.Listen("tcp", listen)
+func run(options *serving.Options) error {
+	place, err := options.Listen()
 	if err != nil {
-		return fmt.Errorf("listening on %s: %w", listen, err)
+		return err
 	}
-	address := listener.Addr().String()
-	if advertise == "" {
-		advertise = address
-	}
-	state, err := openState(data)
+	state, err := openState(options.Data)
 	if err != nil {
 		return err
 	}
 	server := grpc.NewServer()
-	pdpb.RegisterPDServer(server, &driver{state: state, url: "http://" + advertise})
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	// The one line on standard output: whoever started this process waits for it.
-	fmt.Printf("pd listening on %s cluster %d\n", address, state.kept.ClusterID)
-
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	select {
-	case err := <-ended:
-		return err
-	case <-signals:
-	}
-	stop := time.AfterFunc(drainTime, server.Stop)
-	server.GracefulStop()
-	stop.Stop()
-	return nil
+	pdpb.RegisterPDServer(server, &driver{state: state, url: "http://" + place.Advertised})
+	ready := fmt.Sprintf("pd listening on %s cluster %d", place.Address, state.kept.ClusterID)
+	return place.Serve(server, ready, drainTime)
 }

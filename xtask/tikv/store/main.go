@@ -7,16 +7,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"math"
-	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -27,6 +23,8 @@ import (
 	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/server"
 	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/tikv"
 	"google.golang.org/grpc"
+
+	"whimbrel/testtikv/serving"
 )
 
 // How long calls under way may take once a signal asks for the end.
@@ -36,25 +34,21 @@ const drainTime = time.Second
 const requestBytesMax = 16 << 20
 
 func main() {
+	options := serving.Flags("127.0.0.1:20160")
 	driver := flag.String("pd", "127.0.0.1:2379", "the placement driver's address")
-	listen := flag.String("listen", "127.0.0.1:20160", "where to listen; port 0 picks a free one")
-	advertise := flag.String("advertise", "", "the address that clients are told, where it is not the one listened on (a proxy's)")
-	data := flag.String("data", "", "the folder for its data; required")
 	regionBytes := flag.Int64("region-bytes", 256<<10, "regions split at about one and a half times this; small, so that tests see it")
 	syncWrites := flag.Bool("sync", false, "sync every write to the disk")
 	logLevel := flag.String("log-level", "error", "debug, info, warn or error, to standard error")
 	flag.Parse()
-	if err := run(*driver, *listen, *advertise, *data, *regionBytes, *syncWrites, *logLevel); err != nil {
-		fmt.Fprintf(os.Stderr, "store: %v\n", err)
-		os.Exit(1)
-	}
+	serving.Exit("store", run(options, *driver, *regionBytes, *syncWrites, *logLevel))
 }
 
-func run(driver, listen, advertise, data string, regionBytes int64, syncWrites bool, logLevel string) error {
-	if data == "" {
-		return errors.New("--data must name a folder")
+func run(options *serving.Options, driver string, regionBytes int64, syncWrites bool, logLevel string) error {
+	place, err := options.Listen()
+	if err != nil {
+		return err
 	}
-	if err := os.MkdirAll(filepath.Join(data, "kv"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(options.Data, "kv"), 0o700); err != nil {
 		return err
 	}
 	logger, properties, err := log.InitLogger(&log.Config{Level: logLevel, File: log.FileLogConfig{}})
@@ -63,20 +57,12 @@ func run(driver, listen, advertise, data string, regionBytes int64, syncWrites b
 	}
 	log.ReplaceGlobals(logger, properties)
 
-	listener, err := net.Listen("tcp", listen)
-	if err != nil {
-		return fmt.Errorf("listening on %s: %w", listen, err)
-	}
-	address := listener.Addr().String()
-	if advertise == "" {
-		advertise = address
-	}
 	settings := config.DefaultConf
 	settings.Server.PDAddr = driver
-	settings.Server.StoreAddr = advertise
+	settings.Server.StoreAddr = place.Advertised
 	settings.Server.RegionSize = regionBytes
 	settings.Server.Raft = false
-	settings.Engine.DBPath = data
+	settings.Engine.DBPath = options.Data
 	settings.Engine.SyncWrite = syncWrites
 
 	client, err := pd.NewClient([]string{driver}, "")
@@ -85,25 +71,13 @@ func run(driver, listen, advertise, data string, regionBytes int64, syncWrites b
 	}
 	store, err := server.New(&settings, client)
 	if err != nil {
-		return fmt.Errorf("opening the store in %s: %w", data, err)
+		return fmt.Errorf("opening the store in %s: %w", options.Data, err)
 	}
 	service := grpc.NewServer(grpc.MaxRecvMsgSize(requestBytesMax))
 	tikvpb.RegisterTikvServer(service, &corrected{store})
-	ended := make(chan error, 1)
-	go func() { ended <- service.Serve(listener) }()
-	// The one line on standard output: whoever started this process waits for it.
-	fmt.Printf("store listening on %s\n", address)
-
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	select {
-	case err := <-ended:
+	if err := place.Serve(service, "store listening on "+place.Address, drainTime); err != nil {
 		return err
-	case <-signals:
 	}
-	stop := time.AfterFunc(drainTime, service.Stop)
-	service.GracefulStop()
-	stop.Stop()
 	store.Stop()
 	client.Close()
 	return nil

@@ -1,18 +1,18 @@
-//! The uplink's table: which routers are there, which requests are out on which of them. Pure; `now`, randomness and
-//! the way out are handed in.
+//! The uplink's table: which requests are out on which of the [`Routers`]. Pure; `now`, randomness and the way out are
+//! handed in.
 //!
-//! A request goes to the less busy of two routers drawn at random, of the own zone while it has any that can serve. When
-//! that router goes away, or has nobody to serve the request, it is sent once more through another. What is sent again carries `hops` 1: a router may have passed it
-//! on already, so the next one does not retry it on its own account.
+//! When the router of a request goes away, or has nobody to serve it, it is sent once more through another. What is sent
+//! again carries `hops` 1: a router may have passed it on already, so the next one does not retry it on its own account.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::{Rng, RngExt as _};
+use rand::Rng;
 use whimbrel_protocol::cluster::Envelope;
 use whimbrel_protocol::ids::NodeId;
 
 use super::call::CallError;
+use super::routers::Routers;
 use crate::identity::LinkId;
 use crate::link::SendError;
 
@@ -29,20 +29,10 @@ pub(crate) type Outlet<'a> = dyn FnMut(LinkId, Envelope) -> Result<(), SendError
 /// `D` is what waits for an answer.
 #[derive(Debug)]
 pub(crate) struct Core<D> {
-    routers: BTreeMap<LinkId, RouterState>,
-    /// The routers to use: those of the own zone that can serve, else all that can, else all.
-    usable: Vec<LinkId>,
+    routers: Routers,
     pending: BTreeMap<u64, Pending<D>>,
     deadlines: BTreeSet<(Duration, u64)>,
     next_id: u64,
-}
-
-#[derive(Debug)]
-struct RouterState {
-    node: NodeId,
-    own_zone: bool,
-    outstanding: usize,
-    ready: bool,
 }
 
 #[derive(Debug)]
@@ -60,8 +50,7 @@ pub(crate) type Settled<D> = (D, Result<Envelope, CallError>);
 impl<D> Core<D> {
     pub(crate) fn new() -> Self {
         Self {
-            routers: BTreeMap::new(),
-            usable: Vec::new(),
+            routers: Routers::default(),
             pending: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             next_id: 1,
@@ -74,7 +63,7 @@ impl<D> Core<D> {
 
     /// Those of them that say that they can serve.
     pub(crate) fn ready_routers(&self) -> usize {
-        self.routers.values().filter(|router| router.ready).count()
+        self.routers.ready()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
@@ -82,24 +71,12 @@ impl<D> Core<D> {
     }
 
     pub(crate) fn handle_router_up(&mut self, link: LinkId, node: NodeId, own_zone: bool) {
-        self.routers.insert(
-            link,
-            RouterState {
-                node,
-                own_zone,
-                outstanding: 0,
-                ready: true,
-            },
-        );
-        self.refresh_usable();
+        self.routers.add(link, node, own_zone);
     }
 
     /// A router says whether it wants new work.
     pub(crate) fn handle_readiness(&mut self, link: LinkId, ready: bool) {
-        if let Some(router) = self.routers.get_mut(&link) {
-            router.ready = ready;
-            self.refresh_usable();
-        }
+        self.routers.set_ready(link, ready);
     }
 
     /// Sends a request that waits at most `wait`; gives `done` back when it could not be sent.
@@ -164,8 +141,7 @@ impl<D> Core<D> {
         rng: &mut (impl Rng + ?Sized),
         outlet: &mut Outlet<'_>,
     ) -> Vec<Settled<D>> {
-        self.routers.remove(&link);
-        self.refresh_usable();
+        self.routers.remove(link);
         let orphans: Vec<u64> = self
             .pending
             .iter()
@@ -195,8 +171,7 @@ impl<D> Core<D> {
 
     /// Settles everything: the endpoint is gone.
     pub(crate) fn handle_closed(&mut self) -> Vec<Settled<D>> {
-        self.routers.clear();
-        self.usable.clear();
+        self.routers = Routers::default();
         self.deadlines.clear();
         std::mem::take(&mut self.pending)
             .into_values()
@@ -248,7 +223,7 @@ impl<D> Core<D> {
         rng: &mut (impl Rng + ?Sized),
         outlet: &mut Outlet<'_>,
     ) -> Result<(u64, LinkId), CallError> {
-        let (first, second) = self.choose(&request.to_node, avoid, rng);
+        let (first, second) = self.routers.choose(&request.to_node, avoid, rng);
         let Some(first) = first else {
             return Err(CallError::Unavailable {
                 retry_after_ms: RETRY_AFTER_MS,
@@ -282,51 +257,8 @@ impl<D> Core<D> {
         })
     }
 
-    /// The router to try, and the one to try next.
-    fn choose(
-        &self,
-        to_node: &str,
-        avoid: Option<LinkId>,
-        rng: &mut (impl Rng + ?Sized),
-    ) -> (Option<LinkId>, Option<LinkId>) {
-        if !to_node.is_empty()
-            && let Some(addressed) = self
-                .routers
-                .iter()
-                .find(|(_, router)| router.node.as_str() == to_node)
-        {
-            return (Some(*addressed.0).filter(|link| Some(*link) != avoid), None);
-        }
-        let mut pool = self.usable.as_slice();
-        let all: Vec<LinkId>;
-        if pool.iter().all(|link| Some(*link) == avoid) {
-            // Sent again: the only router of the own zone has failed it, and another zone's may not.
-            all = self.routers.keys().copied().collect();
-            pool = &all;
-        }
-        let others = || pool.iter().copied().filter(|link| Some(*link) != avoid);
-        let count = others().count();
-        if count < 2 {
-            return (others().next(), None);
-        }
-        let first = rng.random_range(0..count);
-        let second = (first + rng.random_range(1..count)) % count;
-        let (first, second) = (others().nth(first), others().nth(second));
-        let load = |link: Option<LinkId>| {
-            link.and_then(|link| self.routers.get(&link))
-                .map_or(usize::MAX, |router| router.outstanding)
-        };
-        if load(second) < load(first) {
-            (second, first)
-        } else {
-            (first, second)
-        }
-    }
-
     fn remember(&mut self, id: u64, pending: Pending<D>) {
-        if let Some(router) = self.routers.get_mut(&pending.router) {
-            router.outstanding += 1;
-        }
+        self.routers.note_sent(pending.router);
         self.deadlines.insert((pending.deadline_at, id));
         self.pending.insert(id, pending);
     }
@@ -334,25 +266,8 @@ impl<D> Core<D> {
     fn forget(&mut self, id: u64) -> Option<Pending<D>> {
         let pending = self.pending.remove(&id)?;
         self.deadlines.remove(&(pending.deadline_at, id));
-        if let Some(router) = self.routers.get_mut(&pending.router) {
-            router.outstanding -= 1;
-        }
+        self.routers.note_settled(pending.router);
         Some(pending)
-    }
-
-    fn refresh_usable(&mut self) {
-        let levels: [fn(&RouterState) -> bool; 3] = [
-            |router| router.ready && router.own_zone,
-            |router| router.ready,
-            |_| true,
-        ];
-        for level in levels {
-            let of_level = |(link, router): (&LinkId, &RouterState)| level(router).then_some(*link);
-            self.usable = self.routers.iter().filter_map(of_level).collect();
-            if !self.usable.is_empty() {
-                return;
-            }
-        }
     }
 }
 
@@ -364,278 +279,4 @@ fn overloaded() -> CallError {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use rand::rngs::SmallRng;
-
-    use super::*;
-    use rand::SeedableRng as _;
-    use whimbrel_protocol::cluster::Status;
-
-    const WAIT: Duration = Duration::from_secs(3);
-    const NOW: Duration = Duration::from_secs(100);
-
-    /// A core, routers that are links only, and what was sent to them.
-    struct World {
-        core: Core<&'static str>,
-        rng: SmallRng,
-        sent: Vec<(u64, Envelope)>,
-        full: Vec<u64>,
-    }
-
-    impl World {
-        fn new(routers: u64) -> Self {
-            let mut core = Core::new();
-            for router in 1..=routers {
-                let node = NodeId::new(&format!("router-{router}")).unwrap();
-                core.handle_router_up(LinkId(router), node, false);
-            }
-            Self {
-                core,
-                rng: SmallRng::seed_from_u64(7),
-                sent: Vec::new(),
-                full: Vec::new(),
-            }
-        }
-
-        fn with<T>(
-            &mut self,
-            run: impl FnOnce(&mut Core<&'static str>, &mut SmallRng, &mut Outlet<'_>) -> T,
-        ) -> T {
-            let (sent, full) = (&mut self.sent, &self.full);
-            run(&mut self.core, &mut self.rng, &mut |link, envelope| {
-                if full.contains(&link.0) {
-                    return Err(SendError::Full(Box::new(envelope)));
-                }
-                sent.push((link.0, envelope));
-                Ok(())
-            })
-        }
-
-        fn submit(&mut self, to_node: &str, done: &'static str) -> Option<Settled<&'static str>> {
-            let request = Envelope {
-                to_node: to_node.to_owned(),
-                ..Envelope::default()
-            };
-            self.with(|core, rng, outlet| core.submit(NOW, request, WAIT, done, rng, outlet))
-        }
-
-        fn respond(&mut self, now: Duration, link: u64, response: Envelope) -> Option<Settled<&'static str>> {
-            let response = Envelope {
-                response: true,
-                ..response
-            };
-            self.with(|core, rng, outlet| core.handle_response(now, LinkId(link), response, rng, outlet))
-        }
-
-        fn down(&mut self, now: Duration, link: u64) -> Vec<Settled<&'static str>> {
-            self.with(|core, rng, outlet| core.handle_router_down(now, LinkId(link), rng, outlet))
-        }
-    }
-
-    fn of(id: u64, status: Status) -> Envelope {
-        Envelope {
-            id,
-            status: status.into(),
-            ..Envelope::default()
-        }
-    }
-
-    #[test]
-    fn an_answer_settles_its_request_once_and_only_from_its_router() {
-        let mut world = World::new(2);
-        assert!(world.submit("", "a").is_none());
-        let (router, sent) = world.sent.pop().unwrap();
-        assert_eq!((sent.deadline_ms, sent.hops), (3_000, 0));
-        assert!(world.respond(NOW, 3 - router, of(sent.id, Status::Ok)).is_none());
-        let (done, outcome) = world.respond(NOW, router, of(sent.id, Status::Ok)).unwrap();
-        assert!(done == "a" && outcome.is_ok());
-        assert!(world.respond(NOW, router, of(sent.id, Status::Ok)).is_none());
-        assert_eq!(world.core.next_deadline(), None);
-    }
-
-    #[test]
-    fn load_evens_out_between_routers() {
-        let mut world = World::new(3);
-        for _ in 0..300 {
-            world.submit("", "a");
-        }
-        for router in 1..=3 {
-            let share = world.sent.iter().filter(|(link, _)| *link == router).count();
-            assert!((90..=110).contains(&share), "router {router}: {share}");
-        }
-    }
-
-    #[test]
-    fn what_a_lost_router_had_is_sent_once_more() {
-        let mut world = World::new(2);
-        world.submit("", "a");
-        let (first, sent) = world.sent.pop().unwrap();
-        let later = NOW + Duration::from_secs(1);
-        assert!(world.down(later, first).is_empty());
-        let (second, again) = world.sent.pop().unwrap();
-        assert_eq!((second, again.hops, again.deadline_ms), (3 - first, 1, 2_000));
-        assert_ne!(again.id, sent.id);
-        assert_eq!(world.down(later, second), [("a", Err(CallError::Lost))]);
-    }
-
-    #[test]
-    fn with_one_router_a_loss_is_a_loss() {
-        let mut world = World::new(1);
-        world.submit("", "a");
-        assert_eq!(world.down(NOW, 1), [("a", Err(CallError::Lost))]);
-        let refused = world.submit("", "b").unwrap();
-        assert_eq!(
-            refused,
-            (
-                "b",
-                Err(CallError::Unavailable {
-                    retry_after_ms: RETRY_AFTER_MS
-                })
-            )
-        );
-    }
-
-    #[test]
-    fn a_router_that_finds_nobody_is_doubted_once() {
-        let mut world = World::new(2);
-        world.submit("", "a");
-        let (first, sent) = world.sent.pop().unwrap();
-        assert!(
-            world
-                .respond(NOW, first, of(sent.id, Status::Unavailable))
-                .is_none()
-        );
-        let (second, again) = world.sent.pop().unwrap();
-        assert_ne!(second, first);
-        let answer = Envelope {
-            retry_after_ms: 9,
-            ..of(again.id, Status::Unavailable)
-        };
-        let settled = world.respond(NOW, second, answer).unwrap();
-        assert_eq!(settled, ("a", Err(CallError::Unavailable { retry_after_ms: 9 })));
-    }
-
-    #[test]
-    fn a_router_that_does_not_know_the_addressed_node_is_doubted_once() {
-        let mut world = World::new(2);
-        world.submit("gateway-1", "a");
-        let (first, sent) = world.sent.pop().unwrap();
-        let unknown = world.respond(NOW, first, of(sent.id, Status::UnknownNode));
-        assert!(unknown.is_none(), "it may have started a moment ago");
-        let (second, again) = world.sent.pop().unwrap();
-        assert_ne!(second, first);
-        let settled = world
-            .respond(NOW, second, of(again.id, Status::UnknownNode))
-            .unwrap();
-        assert_eq!(settled, ("a", Err(CallError::UnknownNode)));
-    }
-
-    #[test]
-    fn a_full_router_is_passed_over_and_two_refuse() {
-        let mut world = World::new(2);
-        world.full = vec![1];
-        for _ in 0..20 {
-            assert!(world.submit("", "a").is_none());
-            assert_eq!(world.sent.pop().unwrap().0, 2);
-        }
-        world.full = vec![1, 2];
-        assert!(matches!(
-            world.submit("", "a"),
-            Some((_, Err(CallError::Overloaded { .. })))
-        ));
-    }
-
-    #[test]
-    fn a_draining_router_is_used_only_for_want_of_others() {
-        let mut world = World::new(2);
-        world.core.handle_readiness(LinkId(1), false);
-        for _ in 0..20 {
-            world.submit("", "a");
-        }
-        assert!(world.sent.iter().all(|(link, _)| *link == 2));
-        world.core.handle_readiness(LinkId(2), false);
-        world.sent.clear();
-        for _ in 0..20 {
-            world.submit("", "a");
-        }
-        assert!(world.sent.iter().any(|(link, _)| *link == 1));
-    }
-
-    #[test]
-    fn routers_of_the_own_zone_come_first_and_the_others_step_in() {
-        let mut world = World::new(2);
-        let near = NodeId::new("router-3").unwrap();
-        world.core.handle_router_up(LinkId(3), near, true);
-        for _ in 0..20 {
-            world.submit("", "a");
-        }
-        assert!(world.sent.iter().all(|(link, _)| *link == 3));
-        // One request that it has nobody for is sent again to another zone's.
-        let (_, sent) = world.sent.pop().unwrap();
-        assert!(world.respond(NOW, 3, of(sent.id, Status::Unavailable)).is_none());
-        assert_ne!(world.sent.pop().unwrap().0, 3);
-        // It says that it cannot serve, and later that it can.
-        for (ready, nearby) in [(false, false), (true, true)] {
-            world.core.handle_readiness(LinkId(3), ready);
-            world.sent.clear();
-            world.submit("", "a");
-            assert_eq!(world.sent[0].0 == 3, nearby);
-        }
-        // It is gone, and what it had is sent again.
-        world.sent.clear();
-        assert!(world.down(NOW, 3).is_empty());
-        assert!(!world.sent.is_empty() && world.sent.iter().all(|(link, _)| *link != 3));
-    }
-
-    #[test]
-    fn what_is_addressed_to_a_router_goes_to_that_router_alone() {
-        let mut world = World::new(3);
-        for _ in 0..10 {
-            world.submit("router-2", "a");
-        }
-        assert!(world.sent.iter().all(|(link, _)| *link == 2));
-        // Once it is gone, another may know the way to where it comes back.
-        world.sent.clear();
-        assert!(world.down(NOW, 2).is_empty());
-        assert_eq!(world.sent.len(), 10);
-        assert!(
-            world
-                .sent
-                .iter()
-                .all(|(link, again)| *link != 2 && again.hops == 1)
-        );
-    }
-
-    #[test]
-    fn requests_expire_in_order_and_late_answers_find_nothing() {
-        let mut world = World::new(1);
-        world.submit("", "a");
-        let (_, sent) = world.sent.pop().unwrap();
-        assert_eq!(world.core.next_deadline(), Some(NOW + WAIT));
-        assert!(
-            world
-                .core
-                .handle_timeout(NOW + WAIT - Duration::from_millis(1))
-                .is_empty()
-        );
-        assert_eq!(
-            world.core.handle_timeout(NOW + WAIT),
-            [("a", Err(CallError::Deadline))]
-        );
-        assert!(world.respond(NOW + WAIT, 1, of(sent.id, Status::Ok)).is_none());
-    }
-
-    #[test]
-    fn the_table_is_bounded() {
-        let mut world = World::new(1);
-        for _ in 0..PENDING_MAX {
-            assert!(world.submit("", "a").is_none());
-        }
-        assert!(matches!(
-            world.submit("", "a"),
-            Some((_, Err(CallError::Overloaded { .. })))
-        ));
-        assert_eq!(world.core.handle_closed().len(), PENDING_MAX);
-        assert!(world.submit("", "a").is_some());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod call;
 mod core;
+mod routers;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use whimbrel_protocol::client::{Entry, PullChangesResponse, PullResponse};
 

@@ -1,4 +1,4 @@
-module whimbrel/teststore
+module whimbrel/testtikv
 
 go 1.23.6
 

@@ -1,0 +1,243 @@
+//! How a device comes in, and comes again: a gateway is picked and dialled, the hello goes out; and when a connection comes
+//! to its end, how long the device waits before the next attempt (docs/protocol.md, section 7).
+
+use std::io;
+use std::time::Duration;
+
+use mio::Interest;
+use rand::RngExt as _;
+use whimbrel_protocol::SystemEntropy;
+use whimbrel_protocol::client::Login;
+use whimbrel_protocol::client_session::{ClientSession, End};
+use whimbrel_protocol::code::Code;
+use whimbrel_protocol::frame::Retry;
+
+use super::happening::{Happening, What};
+use super::seat::{Line, LineState};
+use super::tokens::{GENERATION_MASK, token_of};
+use super::{Engine, SeatId, dial, uid};
+use crate::clock;
+use crate::directory::Target;
+
+/// How long TCP may take.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// The longest random wait after the first failure, and after any number of them (docs/protocol.md, section 7).
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+
+/// Why an attempt failed, and what next.
+pub(super) struct Setback {
+    why: String,
+    closed_for: Option<u32>,
+    retry_after_ms: u32,
+    /// It is of no use to try again.
+    for_good: bool,
+    /// No fault of anybody's: once more, at once.
+    at_once: bool,
+}
+
+impl Setback {
+    pub(super) fn of(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            closed_for: None,
+            retry_after_ms: 0,
+            for_good: false,
+            at_once: false,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn dial(&mut self, id: SeatId, now: Duration) {
+        let Some(target) = self.directory.pick(now) else {
+            return;
+        };
+        let Some(seat) = self.seats.get_mut(id.index()) else {
+            return;
+        };
+        seat.generation = seat.generation.wrapping_add(1) & GENERATION_MASK;
+        let token = token_of(id, seat.generation);
+        let source = self.sources.of(id.0, target.address);
+        let dialed = dial(target.address, source).and_then(|mut stream| {
+            self.poll
+                .registry()
+                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        });
+        match dialed {
+            Ok(stream) => {
+                let until = now.saturating_add(DIAL_WITHIN);
+                seat.line = Some(Box::new(Line {
+                    stream,
+                    state: LineState::Dialing { target, until },
+                    unsent: Vec::new(),
+                    dirty: false,
+                }));
+                self.timers.arm(id.0, until);
+            }
+            Err(error) => {
+                let failures = seat.failures.saturating_add(1);
+                seat.failures = failures;
+                self.counter.attempt_failed();
+                self.last_setback = Some(format!(
+                    "cannot dial {} at {}: {error}",
+                    target.node, target.address
+                ));
+                let pause = PAUSE_FIRST.mul_f64(self.rng.random_range(0.0..1.0));
+                seat.dial_at = Some(now.saturating_add(pause));
+                self.timers.arm(id.0, now.saturating_add(pause));
+            }
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, id: SeatId, node: &str, error: &io::Error, now: Duration) {
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            self.directory.set_aside(node, now);
+        }
+        self.listings.ask();
+        self.end_line(id, Setback::of(format!("cannot dial {node}: {error}")), now);
+    }
+
+    /// TCP is there: the hello, and whatever the scenario wants to ask first.
+    pub(super) fn say_hello(&mut self, id: SeatId, target: &Target, now: Duration) {
+        let Some(seat) = self.seats.get_mut(id.index()) else {
+            return;
+        };
+        seat.epoch = clock::unix_ms().max(seat.epoch.saturating_add(1));
+        let uid = uid(&self.user_prefix, seat.device);
+        let login = Login {
+            app_key: self.signer.app_key().to_owned(),
+            token: self.signer.sign(&uid, clock::unix_ms()),
+            uid,
+            device_id: format!("load-{}", seat.device.number),
+            login_epoch: seat.epoch,
+            platform: "loadtest".to_owned(),
+            ..Login::default()
+        };
+        match ClientSession::start(target.suite, &target.key, &login, now, &mut SystemEntropy) {
+            Ok(session) => {
+                if let Some(line) = seat.line.as_deref_mut() {
+                    line.state = LineState::Open {
+                        session,
+                        ready: false,
+                        leave_at: None,
+                    };
+                }
+                self.happenings.push_back(Happening {
+                    seat: id,
+                    at: now,
+                    what: What::Hello,
+                });
+                self.mark_dirty(id);
+            }
+            Err(error) => {
+                let mut setback = Setback::of(format!("no hello can be made for {}: {error}", target.node));
+                setback.for_good = true;
+                self.end_line(id, setback, now);
+            }
+        }
+    }
+
+    /// What the end of a session means for the next attempt.
+    pub(super) fn judge_end(&mut self, end: &End) -> Setback {
+        let mut setback = Setback::of(match end {
+            End::Closed { reason, .. } => format!("the gateway closed the session for reason {reason}"),
+            End::LoginRefused { refusal, .. } => format!("the login was {refusal}"),
+            End::Rejected(reject) => format!("the gateway rejected the hello: {:?}", reject.reason),
+            End::Faulty(fault) => format!("the gateway broke the protocol: {fault}"),
+            other => format!("{other:?}"),
+        });
+        match end {
+            End::Closed { retry, reason } => {
+                setback.closed_for = Some(*reason);
+                match retry {
+                    Retry::Never => setback.for_good = true,
+                    Retry::After { ms } => setback.retry_after_ms = *ms,
+                    Retry::NewToken => {}
+                    Retry::NewDirectory => self.listings.ask(),
+                }
+            }
+            End::LoginRefused { refusal, .. } => {
+                setback.retry_after_ms = refusal.retry_after_ms;
+                let wrong_for_all = [
+                    Code::TokenInvalid,
+                    Code::TokenMismatch,
+                    Code::UnknownApp,
+                    Code::UserDisabled,
+                ];
+                setback.for_good = refusal
+                    .known_code()
+                    .is_some_and(|code| wrong_for_all.contains(&code));
+            }
+            End::Rejected(reject) => {
+                setback.retry_after_ms = reject.retry_after_ms;
+                self.listings.ask();
+            }
+            End::StaleKey { descriptor } => match self.directory.take_current(descriptor) {
+                Ok(()) => setback.at_once = true,
+                Err(error) => setback.why = format!("the gateway's new descriptor is not believed: {error}"),
+            },
+            _ => self.listings.ask(),
+        }
+        setback
+    }
+
+    /// Takes a connection down, and plans the next one if the device is wanted.
+    pub(super) fn end_line(&mut self, id: SeatId, setback: Setback, now: Duration) {
+        let Some(seat) = self.seats.get_mut(id.index()) else {
+            return;
+        };
+        let Some(line) = seat.line.take() else {
+            return;
+        };
+        let was_ready = line.is_ready();
+        let had_hello = matches!(line.state, LineState::Open { .. });
+        drop(line);
+        if was_ready {
+            self.online -= 1;
+            if seat.wanted {
+                self.counter.disconnected();
+            }
+        } else if !setback.at_once {
+            self.counter.attempt_failed();
+        }
+        if had_hello {
+            self.happenings.push_back(Happening {
+                seat: id,
+                at: now,
+                what: What::Lost {
+                    epoch: seat.epoch,
+                    was_ready,
+                    why: setback.why.clone(),
+                    closed_for: setback.closed_for,
+                },
+            });
+        }
+        self.last_setback = Some(setback.why);
+        if setback.for_good {
+            seat.wanted = false;
+        }
+        if !seat.wanted {
+            return;
+        }
+        let pause = if setback.at_once {
+            Duration::ZERO
+        } else {
+            seat.failures = seat.failures.saturating_add(1);
+            let longest = PAUSE_FIRST
+                .saturating_mul(1 << (seat.failures - 1).min(10))
+                .min(PAUSE_LONGEST);
+            let drawn = longest.mul_f64(self.rng.random_range(0.0..1.0));
+            drawn.max(Duration::from_millis(setback.retry_after_ms.into()))
+        };
+        let at = now.saturating_add(pause);
+        if was_ready {
+            // A login of its own, due when the client means to make it.
+            seat.due = at;
+        }
+        seat.dial_at = Some(at);
+        self.timers.arm(id.0, at);
+    }
+}
