@@ -9,8 +9,8 @@ use prost::Message as _;
 use whimbrel_link::{Handler, Reply};
 use whimbrel_protocol::cluster::room_order_response::Outcome;
 use whimbrel_protocol::cluster::{
-    self, CloseSessions, Envelope, Kind, PushRequest, PushResponse, RoomBroadcast, RoomBroadcastResponse,
-    RoomOrderResponse, Status,
+    self, CloseSessions, Envelope, Kind, PushRequest, PushResponse, PushesRequest, RoomBroadcast,
+    RoomBroadcastResponse, RoomOrderResponse, Status,
 };
 use whimbrel_protocol::frame::PAYLOAD_LEN_MAX;
 use whimbrel_protocol::ids::{APP_KEY_LEN_MAX, ROOM_ID_LEN_MAX};
@@ -27,6 +27,75 @@ const BUSY_RETRY_AFTER_MS: u32 = 100;
 /// Sessions that one frame may name: a group of the largest size with several devices each.
 const TARGETS_MAX: usize = 16_384;
 
+/// Pushes that one frame may hold. Service nodes put at most as many together.
+const PUSHES_MAX: usize = 1_024;
+
+fn unreadable(error: prost::DecodeError) -> String {
+    format!("the push does not parse: {error}")
+}
+
+fn within_bounds(push: PushRequest) -> Result<PushRequest, String> {
+    let (bytes, sessions) = (push.payload.len(), push.targets.len());
+    if bytes > PAYLOAD_LEN_MAX || sessions > TARGETS_MAX {
+        return Err(format!(
+            "a push of {bytes} bytes to {sessions} sessions is over the bounds of {PAYLOAD_LEN_MAX} and {TARGETS_MAX}",
+        ));
+    }
+    Ok(push)
+}
+
+/// What became of each of several pushes, and who waits for the sum.
+struct Outcomes {
+    responses: Box<[OnceLock<PushResponse>]>,
+    reply: Reply,
+}
+
+/// One push's place among them. The last to go makes the report, without anybody waiting.
+struct Share {
+    outcomes: Option<Arc<Outcomes>>,
+    index: usize,
+}
+
+impl Share {
+    /// A share for each of `count` pushes.
+    fn of(count: usize, reply: Reply) -> Vec<Self> {
+        let responses = (0..count).map(|_| OnceLock::new()).collect();
+        let outcomes = Arc::new(Outcomes { responses, reply });
+        let share = |index| Self {
+            outcomes: Some(Arc::clone(&outcomes)),
+            index,
+        };
+        let shares = (0..count).map(share).collect();
+        // Without any push this is the last.
+        drop(Self {
+            outcomes: Some(outcomes),
+            index: 0,
+        });
+        shares
+    }
+
+    fn settle(self, response: PushResponse) {
+        if let Some(outcomes) = &self.outcomes {
+            // Settling consumes the share: it is the first.
+            let _first = outcomes.responses[self.index].set(response);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(outcomes) = self.outcomes.take().and_then(Arc::into_inner) else {
+            return;
+        };
+        let mut sum = PushResponse::default();
+        for response in outcomes.responses.into_iter().filter_map(OnceLock::into_inner) {
+            sum.accepted += response.accepted;
+            sum.gone.extend(response.gone);
+        }
+        outcomes.reply.ok(sum.encode_to_vec().into());
+    }
+}
+
 /// Serves what routers pass on to this gateway.
 #[derive(Default)]
 pub(crate) struct Downward {
@@ -41,26 +110,47 @@ impl Downward {
     }
 
     fn push(reach: &Reach, request: Envelope, reply: Reply) {
-        let push = match PushRequest::decode(request.body) {
-            Ok(push) => push,
-            Err(error) => {
-                return reply.fail(Status::BadRequest, format!("the push does not parse: {error}"), 0);
-            }
-        };
-        if push.payload.len() > PAYLOAD_LEN_MAX || push.targets.len() > TARGETS_MAX {
-            let detail = format!(
-                "a push of {} bytes to {} sessions is over the bounds of {PAYLOAD_LEN_MAX} and {TARGETS_MAX}",
-                push.payload.len(),
-                push.targets.len(),
-            );
-            return reply.fail(Status::BadRequest, detail, 0);
+        let push = PushRequest::decode(request.body);
+        match push.map_err(unreadable).and_then(within_bounds) {
+            Ok(push) => Self::deliver(reach, push, move |response| {
+                reply.ok(response.encode_to_vec().into());
+            }),
+            Err(detail) => reply.fail(Status::BadRequest, detail, 0),
         }
+    }
+
+    fn pushes(reach: &Reach, request: Envelope, reply: Reply) {
+        let pushes = PushesRequest::decode(request.body);
+        let pushes = pushes.map_err(unreadable).and_then(|request| {
+            let pushes = request.pushes;
+            if pushes.len() > PUSHES_MAX {
+                return Err(format!(
+                    "{} pushes at once: at most {PUSHES_MAX} are taken",
+                    pushes.len()
+                ));
+            }
+            pushes
+                .into_iter()
+                .map(within_bounds)
+                .collect::<Result<Vec<_>, _>>()
+        });
+        match pushes {
+            Ok(pushes) => {
+                let shares = Share::of(pushes.len(), reply);
+                for (push, share) in pushes.into_iter().zip(shares) {
+                    Self::deliver(reach, push, |response| share.settle(response));
+                }
+            }
+            Err(detail) => reply.fail(Status::BadRequest, detail, 0),
+        }
+    }
+
+    fn deliver(reach: &Reach, push: PushRequest, settle: impl FnOnce(PushResponse) + Send + Sync + 'static) {
         if push.gateway_incarnation != reach.incarnation().0 {
-            let response = PushResponse {
+            return settle(PushResponse {
                 accepted: 0,
                 gone: push.targets,
-            };
-            return reply.ok(response.encode_to_vec().into());
+            });
         }
         let brought = if push.missed {
             Brought::Missed {
@@ -73,9 +163,7 @@ impl Downward {
                 payload: push.payload,
             }
         };
-        reach.push(push.targets, &brought, move |response| {
-            reply.ok(response.encode_to_vec().into());
-        });
+        reach.push(push.targets, &brought, settle);
     }
 
     fn close(reach: &Reach, request: Envelope, reply: Reply) {
@@ -112,6 +200,7 @@ impl Handler for Downward {
         };
         match request.kind() {
             Kind::Push => Self::push(reach, request, reply),
+            Kind::Pushes => Self::pushes(reach, request, reply),
             Kind::CloseSessions => Self::close(reach, request, reply),
             Kind::RoomOrder => order_room(reach, desk, request, reply),
             Kind::RoomBroadcast => broadcast(reach, desk, request, reply),

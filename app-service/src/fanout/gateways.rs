@@ -104,7 +104,7 @@ mod tests {
                 ..Envelope::default()
             },
             sessions: Vec::new(),
-            is_last_word: false,
+            untold: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! incarnation, slot, generation and user; whoever came since is found by the sync that gateways order once the registry is back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use whimbrel_protocol::cluster::SessionRecord;
 use whimbrel_protocol::ids::{AppKey, UserId};
@@ -17,13 +18,13 @@ pub(super) type User = (AppKey, UserId);
 /// The users who were pushed to last. When the newer half is full it becomes the older one, which is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct LastSeen {
-    newer: BTreeMap<User, Vec<SessionRecord>>,
-    older: BTreeMap<User, Vec<SessionRecord>>,
+    newer: BTreeMap<User, Vec<Arc<SessionRecord>>>,
+    older: BTreeMap<User, Vec<Arc<SessionRecord>>>,
 }
 
 impl LastSeen {
     /// The registry says that a user has these sessions.
-    pub(super) fn learn(&mut self, user: User, sessions: &[SessionRecord]) {
+    pub(super) fn learn(&mut self, user: User, sessions: &[Arc<SessionRecord>]) {
         self.older.remove(&user);
         if sessions.is_empty() {
             self.newer.remove(&user);
@@ -36,7 +37,7 @@ impl LastSeen {
     }
 
     /// The sessions a user had.
-    pub(super) fn of(&self, user: &User) -> Option<&[SessionRecord]> {
+    pub(super) fn of(&self, user: &User) -> Option<&[Arc<SessionRecord>]> {
         self.newer
             .get(user)
             .or_else(|| self.older.get(user))
@@ -56,7 +57,7 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_nobody_is_remembered_who_has_left() {
         let mut last_seen = LastSeen::default();
-        let sessions = vec![SessionRecord::default(); 2];
+        let sessions = vec![Arc::new(SessionRecord::default()); 2];
         last_seen.learn(user(1), &sessions);
         last_seen.learn(user(1), &sessions[..1]);
         assert_eq!(last_seen.of(&user(1)).unwrap().len(), 1);
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn those_pushed_to_last_are_remembered_within_the_bound() {
         let mut last_seen = LastSeen::default();
-        let sessions = [SessionRecord::default()];
+        let sessions = [Arc::new(SessionRecord::default())];
         let last = 3 * USERS_PER_HALF as u64;
         for id in 0..last {
             last_seen.learn(user(id), &sessions);

@@ -1,7 +1,7 @@
 //! Push at once: what was committed goes to the sessions of those concerned, looked up after the commit.
 //!
-//! [`Fanout`] is the way in and never waits; one task behind it looks sessions up for many pushes together and sends one
-//! frame per gateway. Each gateway has places of its own (`gateways`), so that one that is frozen delays no push to another.
+//! [`Fanout`] is the way in and never waits; one task behind it looks sessions up for many pushes together and sends what
+//! there is for a gateway in one frame. Each gateway has places of its own (`gateways`), so that one that is frozen delays no push to another.
 //! What is dropped is counted. Messages are made up for by the rows and their notices; whoever misses a notice is remembered
 //! (`owed`) and asked to sync, again and again until a gateway has taken that or the session is gone.
 //!
@@ -90,7 +90,7 @@ impl SharedOwed {
 /// Pushes, and the sessions of their users.
 struct LookedUp {
     jobs: Vec<PushJob>,
-    sessions: BTreeMap<User, Vec<SessionRecord>>,
+    sessions: BTreeMap<User, Vec<Arc<SessionRecord>>>,
     /// Users of whom the registry spoke.
     answered: Vec<User>,
     /// Users of whom it did not.
@@ -172,19 +172,19 @@ impl FanoutTask {
                     self.owed.add(untold);
                     let (next, late) = gateways.handle_end(&gateway, self.clock.monotonic());
                     count_dropped("late", late.len() as u64);
-                    self.owed.add(late.into_iter().flat_map(GatewayPush::left_untold));
+                    self.owed.add(late.into_iter().flat_map(|frame| frame.untold));
                     in_flight.extend(next.map(|frame| self.hand_over(frame)));
                 }
                 Some(looked_up) = look_up.next(), if !look_up.is_empty() => {
                     let (jobs, sessions) = with_last_seen(looked_up, &mut last_seen);
                     let now = self.clock.monotonic();
-                    for frame in jobs.iter().flat_map(|job| frames(job, &sessions)) {
+                    for frame in frames(&jobs, &sessions) {
                         match gateways.offer(frame, now) {
                             Offered::Goes(frame) => in_flight.push(self.hand_over(frame)),
                             Offered::Waits => {}
                             Offered::Full(frame) => {
                                 count_dropped("gateway_full", 1);
-                                self.owed.add(frame.left_untold());
+                                self.owed.add(frame.untold);
                             }
                         }
                     }
@@ -235,13 +235,13 @@ impl FanoutTask {
                 Err(error) => {
                     count_dropped("gateway", 1);
                     tracing::debug!(%error, sessions = frame.sessions.len(), "a push was not accepted; clients will sync");
-                    let untold = frame.left_untold().collect();
+                    let untold = frame.untold;
                     return Ended { gateway, untold };
                 }
             };
             metrics::counter!("whimbrel_pushes_accepted_total").increment(u64::from(answer.accepted));
             for record in stale(&frame.sessions, &answer.gone) {
-                if let Err(error) = registry.unregister(record.clone()).await {
+                if let Err(error) = registry.unregister(SessionRecord::clone(record)).await {
                     tracing::debug!(%error, "a stale session stays in the registry until its gateway's lease ends");
                 }
             }
@@ -304,7 +304,7 @@ async fn sessions_of(registry: Arc<dyn Registry>, jobs: Vec<PushJob>) -> LookedU
                         continue;
                     };
                     let user = (app, UserId(record.user_id));
-                    looked_up.sessions.entry(user).or_default().push(record);
+                    looked_up.sessions.entry(user).or_default().push(Arc::new(record));
                 }
                 looked_up.answered.extend_from_slice(users);
             }
@@ -321,7 +321,7 @@ async fn sessions_of(registry: Arc<dyn Registry>, jobs: Vec<PushJob>) -> LookedU
 fn with_last_seen(
     looked_up: LookedUp,
     last_seen: &mut LastSeen,
-) -> (Vec<PushJob>, BTreeMap<User, Vec<SessionRecord>>) {
+) -> (Vec<PushJob>, BTreeMap<User, Vec<Arc<SessionRecord>>>) {
     let LookedUp {
         jobs,
         mut sessions,

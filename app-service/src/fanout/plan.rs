@@ -2,11 +2,14 @@
 //! payloads joined with sessions into one frame per gateway. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_protocol::client::{self, ConversationRow};
-use whimbrel_protocol::cluster::{Envelope, Kind, Priority, PushRequest, PushTarget, Role, SessionRecord};
+use whimbrel_protocol::cluster::{
+    Envelope, Kind, Priority, PushRequest, PushTarget, PushesRequest, Role, SessionRecord,
+};
 use whimbrel_protocol::ids::{AppKey, ConversationId, ConversationKind, Seq, UserId};
 use whimbrel_protocol::method::PushMethod;
 
@@ -179,77 +182,109 @@ pub fn notice_job(
     }
 }
 
-/// A frame for one gateway, with the registry's records of the sessions it is for.
+/// Bytes of targets and payloads from which on a frame takes no further push.
+const FRAME_BYTES_FULL: usize = 64 * 1024;
+/// Pushes in one frame at most. Gateways take more.
+const FRAME_PUSHES_MAX: usize = 256;
+
+/// A frame for one gateway: what there is for it in one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct GatewayPush {
     /// The request, without an id.
     pub(super) envelope: Envelope,
-    /// Whom it is for.
-    pub(super) sessions: Vec<SessionRecord>,
-    /// See [`Payload::is_last_word`].
-    pub(super) is_last_word: bool,
+    /// The registry's records of the sessions it is for.
+    pub(super) sessions: Vec<Arc<SessionRecord>>,
+    /// Those who are not told of something if this comes to nothing; see [`Payload::is_last_word`].
+    pub(super) untold: Vec<User>,
 }
 
-impl GatewayPush {
-    /// Those who are not told of something if this comes to nothing.
-    pub(super) fn left_untold(self) -> impl Iterator<Item = User> {
-        let sessions = if self.is_last_word {
-            self.sessions
-        } else {
-            Vec::new()
-        };
-        sessions.into_iter().filter_map(|record| {
-            let app = AppKey::new(&record.app_key).ok()?;
-            Some((app, UserId(record.user_id)))
-        })
-    }
+/// A frame that is being put together.
+#[derive(Default)]
+struct Filling {
+    pushes: Vec<PushRequest>,
+    bytes: usize,
+    sessions: Vec<Arc<SessionRecord>>,
+    untold: Vec<User>,
 }
 
-/// Joins a payload with the sessions of its users, by gateway. `sessions` holds those of other users too.
+/// Joins payloads with the sessions of their users, by gateway, in the order of the jobs. `sessions` holds those of other
+/// users too.
 #[must_use]
 pub(super) fn frames(
-    job: &PushJob,
-    sessions: &BTreeMap<(AppKey, UserId), Vec<SessionRecord>>,
+    jobs: &[PushJob],
+    sessions: &BTreeMap<User, Vec<Arc<SessionRecord>>>,
 ) -> Vec<GatewayPush> {
-    let mut by_gateway: BTreeMap<(&str, u64), Vec<&SessionRecord>> = BTreeMap::new();
-    for user in &job.users {
-        let Some(records) = sessions.get(&(job.app.clone(), *user)) else {
+    let mut frames = Vec::new();
+    let mut filling: BTreeMap<(&str, Priority), Filling> = BTreeMap::new();
+    for job in jobs {
+        let mut by_gateway: BTreeMap<(&str, u64), Vec<(UserId, &Arc<SessionRecord>)>> = BTreeMap::new();
+        for user in &job.users {
+            for record in sessions.get(&(job.app.clone(), *user)).into_iter().flatten() {
+                let Some(handle) = &record.session else { continue };
+                by_gateway
+                    .entry((&handle.gateway, handle.incarnation))
+                    .or_default()
+                    .push((*user, record));
+            }
+        }
+        if by_gateway.is_empty() {
             continue;
-        };
-        for record in records {
-            let Some(handle) = &record.session else { continue };
-            by_gateway
-                .entry((&handle.gateway, handle.incarnation))
-                .or_default()
-                .push(record);
+        }
+        let request = job.payload.request();
+        for ((gateway, incarnation), records) in by_gateway {
+            let push = PushRequest {
+                targets: records.iter().filter_map(|(_, record)| target(record)).collect(),
+                gateway_incarnation: incarnation,
+                ..request.clone()
+            };
+            let bytes = push.encoded_len();
+            let frame = filling.entry((gateway, job.priority)).or_default();
+            if frame.bytes.saturating_add(bytes) > FRAME_BYTES_FULL || frame.pushes.len() >= FRAME_PUSHES_MAX
+            {
+                frames.extend(filled(gateway, job.priority, std::mem::take(frame)));
+            }
+            frame.bytes += bytes;
+            frame.pushes.push(push);
+            if job.payload.is_last_word() {
+                frame
+                    .untold
+                    .extend(records.iter().map(|(user, _)| (job.app.clone(), *user)));
+            }
+            frame
+                .sessions
+                .extend(records.into_iter().map(|(_, record)| Arc::clone(record)));
         }
     }
-    if by_gateway.is_empty() {
-        return Vec::new();
+    for ((gateway, priority), frame) in filling {
+        frames.extend(filled(gateway, priority, frame));
     }
-    let request = job.payload.request();
-    let frame = |((gateway, incarnation), records): ((&str, u64), Vec<&SessionRecord>)| {
-        let push = PushRequest {
-            targets: records.iter().filter_map(|record| target(record)).collect(),
-            gateway_incarnation: incarnation,
-            ..request.clone()
-        };
-        let envelope = Envelope {
-            kind: Kind::Push.into(),
-            priority: job.priority.into(),
+    frames
+}
+
+fn filled(gateway: &str, priority: Priority, frame: Filling) -> Option<GatewayPush> {
+    let Filling {
+        mut pushes,
+        sessions,
+        untold,
+        ..
+    } = frame;
+    let (kind, body) = match pushes.len() {
+        0 => return None,
+        1 => (Kind::Push, pushes.remove(0).encode_to_vec()),
+        _ => (Kind::Pushes, PushesRequest { pushes }.encode_to_vec()),
+    };
+    Some(GatewayPush {
+        envelope: Envelope {
+            kind: kind.into(),
+            priority: priority.into(),
             to_node: gateway.to_owned(),
             to_role: Role::Gateway.into(),
-            app_key: job.app.as_str().to_owned(),
-            body: push.encode_to_vec().into(),
-            ..Default::default()
-        };
-        GatewayPush {
-            envelope,
-            sessions: records.into_iter().cloned().collect(),
-            is_last_word: job.payload.is_last_word(),
-        }
-    };
-    by_gateway.into_iter().map(frame).collect()
+            body: body.into(),
+            ..Envelope::default()
+        },
+        sessions,
+        untold,
+    })
 }
 
 fn target(record: &SessionRecord) -> Option<PushTarget> {
@@ -264,9 +299,9 @@ fn target(record: &SessionRecord) -> Option<PushTarget> {
 
 /// The records of the targets that a gateway says are gone.
 pub(super) fn stale<'a>(
-    sessions: &'a [SessionRecord],
+    sessions: &'a [Arc<SessionRecord>],
     gone: &'a [PushTarget],
-) -> impl Iterator<Item = &'a SessionRecord> + 'a {
+) -> impl Iterator<Item = &'a Arc<SessionRecord>> + 'a {
     sessions
         .iter()
         .filter(|record| target(record).is_some_and(|target| gone.contains(&target)))
@@ -390,17 +425,19 @@ mod tests {
     }
 
     #[test]
-    fn one_frame_goes_to_each_life_of_a_gateway() {
-        let session = |user: u64, gateway: &str, incarnation: u64, slot: u32| SessionRecord {
-            app_key: "demo".into(),
-            user_id: user,
-            session: Some(SessionHandle {
-                gateway: gateway.into(),
-                incarnation,
-                slot,
+    fn what_there_is_for_a_gateway_goes_in_one_frame_each_push_to_its_life() {
+        let session = |user: u64, gateway: &str, incarnation: u64, slot: u32| {
+            Arc::new(SessionRecord {
+                app_key: "demo".into(),
+                user_id: user,
+                session: Some(SessionHandle {
+                    gateway: gateway.into(),
+                    incarnation,
+                    slot,
+                    ..Default::default()
+                }),
                 ..Default::default()
-            }),
-            ..Default::default()
+            })
         };
         let sessions = BTreeMap::from([
             (
@@ -419,34 +456,87 @@ mod tests {
             payload: Payload::Messages(client::MessagesPush::default()),
             priority: Priority::Direct,
         };
-        let frames = frames(&job, &sessions);
-        let targets: Vec<_> = frames
-            .iter()
-            .map(|frame| {
-                let push = PushRequest::decode(frame.envelope.body.clone()).unwrap();
+        let notice = PushJob {
+            users: vec![UserId(3)],
+            payload: Payload::Notice(client::NoticePush::default()),
+            ..job.clone()
+        };
+        let frames = frames(&[job, notice], &sessions);
+        let of_g1 = PushesRequest::decode(frames[0].envelope.body.clone()).unwrap();
+        let of_g2 = PushRequest::decode(frames[1].envelope.body.clone()).unwrap();
+        assert_eq!(frames.len(), 2);
+        assert_eq!(
+            (frames[0].envelope.kind(), frames[1].envelope.kind()),
+            (Kind::Pushes, Kind::Push)
+        );
+        let all = of_g1.pushes.iter().chain([&of_g2]);
+        let targets: Vec<_> = all
+            .map(|push| {
                 let slots: Vec<_> = push
                     .targets
                     .iter()
                     .map(|target| (target.user_id, target.slot))
                     .collect();
-                (frame.envelope.to_node.as_str(), push.gateway_incarnation, slots)
+                (push.method, push.gateway_incarnation, slots)
             })
             .collect();
+        let (messages, notice) = (PushMethod::Messages.number(), PushMethod::Notice.number());
         assert_eq!(
             targets,
             [
-                ("g1", 4, vec![(2, 9)]),
-                ("g1", 5, vec![(1, 1), (2, 2)]),
-                ("g2", 6, vec![(1, 1)])
+                (messages, 4, vec![(2, 9)]),
+                (messages, 5, vec![(1, 1), (2, 2)]),
+                (notice, 5, vec![(3, 3)]),
+                (messages, 6, vec![(1, 1)])
             ]
+        );
+        assert_eq!(
+            (&frames[0].untold[..], &frames[1].untold[..]),
+            (&[(app(), UserId(3))][..], &[][..]),
+            "a notice makes up for messages, nothing for a notice"
         );
         let gone = [PushTarget {
             slot: 2,
             user_id: 2,
             ..Default::default()
         }];
-        let stale: Vec<_> = stale(&frames[1].sessions, &gone).collect();
+        let stale: Vec<_> = stale(&frames[0].sessions, &gone).collect();
         assert_eq!(stale, [&session(2, "g1", 5, 2)]);
+    }
+
+    #[test]
+    fn a_frame_takes_so_many_bytes_and_pushes() {
+        let handle = SessionHandle {
+            gateway: "g1".into(),
+            ..Default::default()
+        };
+        let record = Arc::new(SessionRecord {
+            session: Some(handle),
+            ..Default::default()
+        });
+        let sessions = BTreeMap::from([((app(), UserId(1)), vec![record])]);
+        let job = |bytes: usize| PushJob {
+            app: app(),
+            users: vec![UserId(1)],
+            payload: Payload::Notice(client::NoticePush {
+                to_cursor: vec![0; bytes].into(),
+                ..Default::default()
+            }),
+            priority: Priority::Direct,
+        };
+        let count = |jobs: &[PushJob]| {
+            let frames = frames(jobs, &sessions);
+            assert!(
+                frames
+                    .iter()
+                    .all(|frame| frame.envelope.body.len() < 2 * FRAME_BYTES_FULL)
+            );
+            frames.len()
+        };
+        assert_eq!(count(&vec![job(0); FRAME_PUSHES_MAX]), 1);
+        assert_eq!(count(&vec![job(0); FRAME_PUSHES_MAX + 1]), 2);
+        assert_eq!(count(&vec![job(PUSH_BYTES_MAX); 4]), 4);
+        assert_eq!(count(&vec![job(PUSH_BYTES_MAX / 4); 16]), 3);
     }
 
     #[test]

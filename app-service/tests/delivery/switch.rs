@@ -14,8 +14,8 @@ use whimbrel_app_service::service::Answer;
 use whimbrel_link::{CallError, Caller};
 use whimbrel_protocol::cluster::room_order_response::Outcome;
 use whimbrel_protocol::cluster::{
-    Envelope, Kind, PushRequest, PushResponse, RoomBroadcast, RoomBroadcastResponse, RoomOrder,
-    RoomOrderResponse,
+    Envelope, Kind, PushRequest, PushResponse, PushesRequest, RoomBroadcast, RoomBroadcastResponse,
+    RoomOrder, RoomOrderResponse,
 };
 
 /// The one gateway.
@@ -133,12 +133,20 @@ impl Caller for Switch {
                 ..Envelope::default()
             });
         }
-        if request.kind() == Kind::Push {
+        let pushes = match request.kind() {
+            Kind::Push => Some(vec![PushRequest::decode(request.body.clone()).unwrap()]),
+            Kind::Pushes => Some(PushesRequest::decode(request.body.clone()).unwrap().pushes),
+            _ => None,
+        };
+        if let Some(pushes) = pushes {
             assert_eq!(request.to_node, GATEWAY);
-            let body = self
-                .push(&PushRequest::decode(request.body).unwrap())
-                .encode_to_vec()
-                .into();
+            let mut sum = PushResponse::default();
+            for push in &pushes {
+                let one = self.push(push);
+                sum.accepted += one.accepted;
+                sum.gone.extend(one.gone);
+            }
+            let body = sum.encode_to_vec().into();
             return Ok(Envelope {
                 body,
                 ..Envelope::default()

@@ -1,7 +1,7 @@
 //! Handles: what was meant for an earlier owner of a slot reaches nobody.
 
 use whimbrel_protocol::close::CloseReason;
-use whimbrel_protocol::cluster::PushTarget;
+use whimbrel_protocol::cluster::{PushResponse, PushTarget};
 use whimbrel_protocol::frame::Frame;
 
 use crate::support::world::{ECHO, IGNORE, World, config, target_of, user_id};
@@ -68,6 +68,26 @@ fn a_push_to_an_earlier_owner_of_a_slot_is_gone_however_it_is_misdirected() {
         drop(bob);
         world.until("bob is gone", |world| world.gateway().connections() == 0);
     }
+}
+
+#[test]
+fn pushes_that_come_together_are_told_apart_and_keep_their_order() {
+    let world = world();
+    let earlier = passing(&world, "alice");
+    let mut bob = world.log_in("bob", 1);
+    let bobs = target_of(&world.sessions_of("bob")[0]);
+    let response = world.push_together(vec![
+        (vec![bobs], b"first", LIFE),
+        (vec![earlier], b"for alice only", LIFE),
+        (vec![bobs], b"of another life", LIFE + 1),
+        (vec![bobs], b"second", LIFE),
+    ]);
+    assert_eq!((response.accepted, response.gone), (2, vec![earlier, bobs]));
+    assert_eq!(
+        (bob.next_push(), bob.next_push()),
+        (b"first".into(), b"second".into())
+    );
+    assert_eq!(world.push_together(Vec::new()), PushResponse::default());
 }
 
 #[test]

@@ -200,6 +200,12 @@ pub struct PushRequest {
     #[prost(uint32, tag = "7")]
     pub spread_ms: u32,
 }
+/// Pushes in their order, that one node has for one gateway in one moment.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PushesRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub pushes: ::prost::alloc::vec::Vec<PushRequest>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushTarget {
     #[prost(uint32, tag = "1")]
@@ -681,6 +687,8 @@ pub enum Kind {
     /// app-service -> gateway: RoomBroadcast; RoomBroadcastResponse. Answered once the gateway's reactors have taken it or
     /// dropped it.
     RoomBroadcast = 11,
+    /// app-service -> gateway: PushesRequest; PushResponse, the sum. As KIND_PUSH, of several at once.
+    Pushes = 12,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -701,6 +709,7 @@ impl Kind {
             Self::RegistryEvent => "KIND_REGISTRY_EVENT",
             Self::RoomOrder => "KIND_ROOM_ORDER",
             Self::RoomBroadcast => "KIND_ROOM_BROADCAST",
+            Self::Pushes => "KIND_PUSHES",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -718,6 +727,7 @@ impl Kind {
             "KIND_REGISTRY_EVENT" => Some(Self::RegistryEvent),
             "KIND_ROOM_ORDER" => Some(Self::RoomOrder),
             "KIND_ROOM_BROADCAST" => Some(Self::RoomBroadcast),
+            "KIND_PUSHES" => Some(Self::Pushes),
             _ => None,
         }
     }

@@ -11,12 +11,13 @@ use metrics::{Counter, Gauge, counter, gauge};
 use whimbrel_protocol::cluster::{Envelope, Kind, Role};
 
 /// Kinds are numbered from 0; one more slot counts answers and kinds this version does not know.
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Unspecified,
     Kind::ClientRequest,
     Kind::Authenticate,
     Kind::OpenSession,
     Kind::Push,
+    Kind::Pushes,
     Kind::CloseSessions,
     Kind::UserWork,
     Kind::Probe,
@@ -44,6 +45,7 @@ fn kind_label(kind: Kind) -> &'static str {
         Kind::Authenticate => "authenticate",
         Kind::OpenSession => "open_session",
         Kind::Push => "push",
+        Kind::Pushes => "pushes",
         Kind::CloseSessions => "close_sessions",
         Kind::UserWork => "user_work",
         Kind::Probe => "probe",

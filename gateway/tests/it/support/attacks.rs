@@ -336,7 +336,7 @@ pub(crate) fn token_that_is_no_text(world: &World) {
 
 pub(crate) fn undecodable_cluster_frames(world: &World) {
     use whimbrel_protocol::cluster::{Kind, Status};
-    for kind in [Kind::Push, Kind::CloseSessions, Kind::UserWork] {
+    for kind in [Kind::Push, Kind::Pushes, Kind::CloseSessions, Kind::UserWork] {
         assert_eq!(
             world.send_raw(kind, &[0xff; 7]).status,
             i32::from(Status::BadRequest)

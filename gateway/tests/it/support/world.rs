@@ -18,7 +18,7 @@ use whimbrel_protocol::client::{Login, Response};
 use whimbrel_protocol::cluster::{
     AuthenticateRequest, AuthenticateResponse, ClientRequest, ClientResponse, CloseSessions, Envelope, Kind,
     NodeLease, OpenSessionRequest, OpenSessionResponse, ProbeResponse, PushRequest, PushResponse, PushTarget,
-    Role, SessionHandle, SessionRecord, Status, UserKey,
+    PushesRequest, Role, SessionHandle, SessionRecord, Status, UserKey,
 };
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::descriptor::{
@@ -198,6 +198,22 @@ impl World {
             ..PushRequest::default()
         };
         let answer = self.tell(envelope(Kind::Push, push.encode_to_vec()));
+        assert_eq!(answer.status, 0, "{}", answer.detail);
+        PushResponse::decode(answer.body).unwrap()
+    }
+
+    /// Several pushes of the gateway's lives in one frame.
+    pub(crate) fn push_together(&self, pushes: Vec<(Vec<PushTarget>, &'static [u8], u64)>) -> PushResponse {
+        let push = |(targets, payload, gateway_incarnation)| PushRequest {
+            targets,
+            method: 1,
+            payload: Bytes::from_static(payload),
+            tracked: true,
+            gateway_incarnation,
+            ..PushRequest::default()
+        };
+        let pushes = pushes.into_iter().map(push).collect();
+        let answer = self.tell(envelope(Kind::Pushes, PushesRequest { pushes }.encode_to_vec()));
         assert_eq!(answer.status, 0, "{}", answer.detail);
         PushResponse::decode(answer.body).unwrap()
     }
