@@ -12,7 +12,7 @@ use whimbrel_protocol::cluster::{
     self, CloseSessions, Envelope, Kind, PushRequest, PushResponse, PushesRequest, RoomBroadcast,
     RoomBroadcastResponse, RoomOrderResponse, Status,
 };
-use whimbrel_protocol::frame::PAYLOAD_LEN_MAX;
+use whimbrel_protocol::frame::{PAYLOAD_LEN_MAX, RequestId};
 use whimbrel_protocol::ids::{APP_KEY_LEN_MAX, ROOM_ID_LEN_MAX};
 
 use crate::engine::{Brought, Ordered, Reach, RoomFrame, RoomOrder};
@@ -253,6 +253,7 @@ fn order_room(reach: &Reach, desk: &Desk, request: Envelope, reply: Reply) {
         name,
         session,
         leave: order.leave,
+        asked_by: (order.request_id != 0).then_some(RequestId(order.request_id)),
         done: Box::new(done),
     });
     if let Err(order) = refused {

@@ -302,6 +302,7 @@ impl Upstream for Upward {
             session: Some(session),
             method: request.method,
             payload: request.payload,
+            request_id: id.0,
         };
         let envelope = Envelope {
             priority: priority_of(request.method).into(),

@@ -97,6 +97,7 @@ fn a_delivery_to_a_room_costs_little_over_the_raw_write() {
             session: Some(target_of(&world.sessions_of(&uid)[0])),
             gateway_incarnation: 11,
             leave: false,
+            request_id: 0,
         };
         let answer = world.send_raw(Kind::RoomOrder, &order.encode_to_vec());
         assert_eq!(RoomOrderResponse::decode(answer.body).unwrap().outcome, 1);

@@ -64,6 +64,16 @@ struct Inner {
     gateways: RwLock<Vec<RoomOnGateway>>,
 }
 
+/// Who asks to be in a room, or to be out of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The session, if the request came from one.
+    pub session: Option<&'a SessionHandle>,
+    /// The session's number for the request; 0 when the gateway did not tell it. The gateway leaves out what later requests
+    /// of the session have overtaken.
+    pub request_id: u32,
+}
+
 /// A place among the broadcasts in progress; given back when dropped.
 struct Place<'a>(&'a AtomicUsize);
 
@@ -141,12 +151,12 @@ impl Rooms {
     pub async fn join(
         &self,
         actor: &Actor,
-        session: Option<&SessionHandle>,
+        asker: Asker<'_>,
         request: &JoinRoomRequest,
         deadline: Deadline,
     ) -> Result<JoinRoomResponse, Failure> {
         let room = RoomId::new(&request.room)?;
-        self.order(actor, session, &room, false, deadline).await?;
+        self.order(actor, asker, &room, false, deadline).await?;
         Ok(JoinRoomResponse {})
     }
 
@@ -157,24 +167,24 @@ impl Rooms {
     pub async fn leave(
         &self,
         actor: &Actor,
-        session: Option<&SessionHandle>,
+        asker: Asker<'_>,
         request: &LeaveRoomRequest,
         deadline: Deadline,
     ) -> Result<LeaveRoomResponse, Failure> {
         let room = RoomId::new(&request.room)?;
-        self.order(actor, session, &room, true, deadline).await?;
+        self.order(actor, asker, &room, true, deadline).await?;
         Ok(LeaveRoomResponse {})
     }
 
     async fn order(
         &self,
         actor: &Actor,
-        session: Option<&SessionHandle>,
+        asker: Asker<'_>,
         room: &RoomId,
         leave: bool,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        let session = session.ok_or_else(|| {
+        let session = asker.session.ok_or_else(|| {
             Failure::invalid("only a session can be in a room: this request came from none")
         })?;
         let order = RoomOrder {
@@ -188,6 +198,7 @@ impl Rooms {
             }),
             gateway_incarnation: session.incarnation,
             leave,
+            request_id: asker.request_id,
         };
         let envelope = self.envelope(
             Kind::RoomOrder,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use whimbrel_protocol::client::{Response, SyncRequest};
-use whimbrel_protocol::cluster::{ClientRequest, ClientResponse, SessionHandle};
+use whimbrel_protocol::cluster::{ClientRequest, ClientResponse};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, IdError, Uid, UserId};
 use whimbrel_protocol::method::Method;
@@ -11,6 +11,7 @@ use whimbrel_protocol::method::Method;
 use super::{Answer, Service};
 use crate::failure::Failure;
 use crate::log::{Actor, Deadline};
+use crate::rooms::Asker;
 use crate::sync;
 
 impl Service {
@@ -26,8 +27,12 @@ impl Service {
             // Gateways name users they authenticated: this is theirs, not the client's.
             Err(error) => return Answer::bad_request(format!("ClientRequest: {error}")),
         };
-        let (session, method) = (request.session.as_ref(), request.method);
-        let result = Box::pin(self.call(&actor, session, method, request.payload, deadline)).await;
+        let method = request.method;
+        let asker = Asker {
+            session: request.session.as_ref(),
+            request_id: request.request_id,
+        };
+        let result = Box::pin(self.call(&actor, asker, method, request.payload, deadline)).await;
         let response = match result {
             Ok(body) => Response {
                 body,
@@ -47,7 +52,7 @@ impl Service {
     async fn call(
         &self,
         actor: &Actor,
-        session: Option<&SessionHandle>,
+        asker: Asker<'_>,
         method: u32,
         payload: Bytes,
         deadline: Deadline,
@@ -89,8 +94,8 @@ impl Service {
             Method::TransferOwnership => {
                 body(log.transfer_ownership(actor, &parse(payload)?, deadline).await)
             }
-            Method::JoinRoom => body(rooms.join(actor, session, &parse(payload)?, deadline).await),
-            Method::LeaveRoom => body(rooms.leave(actor, session, &parse(payload)?, deadline).await),
+            Method::JoinRoom => body(rooms.join(actor, asker, &parse(payload)?, deadline).await),
+            Method::LeaveRoom => body(rooms.leave(actor, asker, &parse(payload)?, deadline).await),
             Method::SendRoom => body(rooms.send(actor, parse(payload)?, deadline).await),
             Method::CountRoom => body(rooms.count(actor, &parse(payload)?).await),
         }

@@ -27,14 +27,15 @@ impl Live {
     }
 
     pub(crate) async fn request(&self, actor: &Actor, method: u32, payload: Bytes) -> client::Response {
-        self.request_of(actor, None, method, payload).await
+        self.request_of(actor, None, 0, method, payload).await
     }
 
-    /// A request that came from a session.
+    /// A request that came from a session, which numbers it.
     pub(crate) async fn request_of(
         &self,
         actor: &Actor,
         session: Option<cluster::SessionHandle>,
+        request_id: u32,
         method: u32,
         payload: Bytes,
     ) -> client::Response {
@@ -46,6 +47,7 @@ impl Live {
             session,
             method,
             payload,
+            request_id,
         };
         let envelope = Envelope {
             kind: Kind::ClientRequest.into(),

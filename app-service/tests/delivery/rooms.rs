@@ -18,6 +18,9 @@ use crate::device::Device;
 use crate::switch::GATEWAY;
 use crate::world::{Live, World, outgoing};
 
+/// A session's number for what it asks.
+const REQUEST: u32 = 77;
+
 /// A second gateway, which the world knows nothing else of.
 const OTHER: &str = "gateway-2";
 
@@ -63,7 +66,7 @@ impl Live {
     async fn enters(&self, device: &Device, method: Method, request: &impl Message) -> u32 {
         let payload = request.encode_to_vec().into();
         let answer = self
-            .request_of(&device.actor, Some(session()), method.number(), payload)
+            .request_of(&device.actor, Some(session()), REQUEST, method.number(), payload)
             .await;
         answer.code
     }
@@ -158,6 +161,7 @@ async fn a_join_is_an_order_to_the_gateway_about_the_very_session_that_asked() {
         assert_eq!((&gateway[..], order.gateway_incarnation), (GATEWAY, 9));
         assert_eq!((target.reactor, target.slot, target.generation), (1, 33, 4));
         assert_eq!(target.user_id, ann.actor.user.0);
+        assert_eq!(order.request_id, REQUEST);
         assert_eq!((&order.app_key[..], &order.room[..]), ("demo", "hall"));
     }
     for (outcome, code) in [

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use whimbrel_protocol::bucket::user_bucket;
 use whimbrel_protocol::cluster::PushTarget;
-use whimbrel_protocol::frame::{Frame, FrameError, Push};
+use whimbrel_protocol::frame::{Frame, FrameError, Push, RequestId};
 use whimbrel_protocol::ids::{AppKey, Uid};
 
 use super::Reach;
@@ -134,7 +134,7 @@ impl std::fmt::Debug for BroadcastPart {
 pub(crate) enum Ordered {
     /// The session is in the room, which has so many members on this reactor.
     In(u32),
-    /// It is not, or not any more.
+    /// It is not, or not any more; or it has asked to be in it since the order was asked for.
     Out,
     /// The session is gone.
     Gone,
@@ -150,6 +150,8 @@ pub(crate) struct RoomOrder {
     pub(crate) session: PushTarget,
     /// Out instead of in.
     pub(crate) leave: bool,
+    /// The session's request that it carries out, if that is known.
+    pub(crate) asked_by: Option<RequestId>,
     /// Learns what became of it.
     pub(crate) done: Box<dyn FnOnce(Ordered) + Send>,
 }
@@ -337,10 +339,10 @@ pub(crate) fn obey<B>(
     now_ms: u64,
 ) -> Ordered {
     if order.leave {
-        rooms.leave(&order.name, place);
+        rooms.leave(&order.name, place, order.asked_by);
         return Ordered::Out;
     }
-    match rooms.join(&order.name, place, paced_by, now_ms) {
+    match rooms.join(&order.name, place, paced_by, order.asked_by, now_ms) {
         Ok(members) => Ordered::In(members),
         Err(error) => Ordered::Refused(error),
     }

@@ -5,10 +5,17 @@
 //!
 //! Broadcasts of one room are served one after another, so that members see them in order; rooms take turns, a slice
 //! each. A broadcast that has to wait is bounded in number, in the deliveries it stands for, and in time; what falls out
-//! is counted ([`Rooms::take_drops`]). Sessions must be taken out with [`Rooms::end`] before their slot is used again.
+//! is counted ([`Rooms::take_drops`]).
+//!
+//! Orders of one session may come in another order than it asked for them, and twice: a request waits in a node that stands
+//! still, is carried out by another node, and once more when the first goes on. So a membership knows the last request that
+//! wanted it, and an earlier one does not end it. A join that comes behind a later leave is carried out: its session is sent
+//! what it does not want, until it ends. Sessions must be taken out with [`Rooms::end`] before their slot is used again.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+
+use whimbrel_protocol::frame::RequestId;
 
 use super::pace::{Member, Pace, PacedBy};
 use super::roster::Roster;
@@ -86,6 +93,8 @@ struct Room<B> {
 struct Entry {
     room: u32,
     position: u32,
+    /// The last of the session's requests to be in the room; none of those whose number is known.
+    wanted_by: Option<RequestId>,
 }
 
 /// See the module. `B` is a broadcast's content.
@@ -126,7 +135,8 @@ impl<B> Rooms<B> {
         }
     }
 
-    /// Puts a session into a room and says how many are in it now. One that is in it stays.
+    /// Puts a session into a room and says how many are in it now. One that is in it stays. `asked_by` is the request that
+    /// is carried out, if that is known.
     ///
     /// # Errors
     /// When a bound is hit; nothing has changed then.
@@ -135,11 +145,16 @@ impl<B> Rooms<B> {
         name: &Arc<RoomName>,
         place: Place,
         bucket: PacedBy,
+        asked_by: Option<RequestId>,
         now_ms: u64,
     ) -> Result<u32, JoinError> {
         let number = self.numbers.get(name).copied();
-        let of_session = self.sessions.get(&place).map_or(&[][..], Vec::as_slice);
-        if number.is_some_and(|number| of_session.iter().any(|entry| entry.room == number)) {
+        let of_session = self
+            .sessions
+            .get_mut(&place)
+            .map_or(&mut [][..], Vec::as_mut_slice);
+        if let Some(entry) = of_session.iter_mut().find(|entry| Some(entry.room) == number) {
+            entry.wanted_by = entry.wanted_by.max(asked_by);
             return Ok(self.members(name));
         }
         if of_session.len() >= ROOMS_PER_SESSION_MAX {
@@ -159,6 +174,7 @@ impl<B> Rooms<B> {
         self.sessions.entry(place).or_default().push(Entry {
             room: number,
             position,
+            wanted_by: asked_by,
         });
         self.memberships += 1;
         self.changed.insert(Arc::clone(name));
@@ -183,8 +199,8 @@ impl<B> Rooms<B> {
         number
     }
 
-    /// Takes a session out of a room, if it is in it.
-    pub(crate) fn leave(&mut self, name: &RoomName, place: Place) {
+    /// Takes a session out of a room, if it is in it and has not wanted to be since the request `asked_by`.
+    pub(crate) fn leave(&mut self, name: &RoomName, place: Place, asked_by: Option<RequestId>) {
         let Some(number) = self.numbers.get(name).copied() else {
             return;
         };
@@ -194,6 +210,9 @@ impl<B> Rooms<B> {
         let Some(index) = entries.iter().position(|entry| entry.room == number) else {
             return;
         };
+        if asked_by.is_some() && asked_by < entries[index].wanted_by {
+            return;
+        }
         let entry = entries.swap_remove(index);
         if entries.is_empty() {
             self.sessions.remove(&place);

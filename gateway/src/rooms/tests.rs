@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use whimbrel_protocol::frame::RequestId;
 
 use super::ledger::Ledger;
 use super::pace::PacedBy;
@@ -23,7 +24,7 @@ fn place(slot: u32) -> Place {
 }
 
 fn join(rooms: &mut Rooms<u32>, room: &Arc<RoomName>, slot: u32) -> Result<u32, JoinError> {
-    rooms.join(room, place(slot), PacedBy(slot % 4), 0)
+    rooms.join(room, place(slot), PacedBy(slot % 4), None, 0)
 }
 
 fn room_of(members: u32, limits: RoomLimits) -> (Rooms<u32>, Arc<RoomName>) {
@@ -49,6 +50,7 @@ fn deliver(rooms: &mut Rooms<u32>, now_ms: u64, at_most: usize) -> Vec<(u32, u32
 enum Op {
     Join { slot: u32, room: u32 },
     Leave { slot: u32, room: u32 },
+    LeaveLate { slot: u32, room: u32 },
     End { slot: u32 },
     Offer { room: u32 },
     Deliver { count: usize },
@@ -60,6 +62,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         5 => (slot.clone(), room.clone()).prop_map(|(slot, room)| Op::Join { slot, room }),
         2 => (slot.clone(), room.clone()).prop_map(|(slot, room)| Op::Leave { slot, room }),
+        1 => (slot.clone(), room.clone()).prop_map(|(slot, room)| Op::LeaveLate { slot, room }),
         1 => slot.prop_map(|slot| Op::End { slot }),
         2 => room.prop_map(|room| Op::Offer { room }),
         4 => (1..6_usize).prop_map(|count| Op::Deliver { count }),
@@ -74,6 +77,9 @@ struct Model {
     generations: BTreeMap<u32, u32>,
     members: BTreeMap<(u32, u32), u32>,
     next_membership: u32,
+    /// The last request of a session about a room.
+    asked: BTreeMap<(u32, u32), RequestId>,
+    requests: u32,
     /// Of each broadcast: its room, and the memberships there were when it was offered.
     offered: Vec<(u32, Vec<u32>)>,
     /// Broadcast and session, in the order of delivery.
@@ -87,6 +93,13 @@ impl Model {
             slot,
             generation: self.generations.get(&slot).copied().unwrap_or(1),
         }
+    }
+
+    /// A session asks something about a room: the request's number.
+    fn asks(&mut self, slot: u32, room: u32) -> Option<RequestId> {
+        self.requests += 2;
+        self.asked.insert((slot, room), RequestId(self.requests));
+        Some(RequestId(self.requests))
     }
 
     fn count(&self, room: u32) -> u32 {
@@ -118,15 +131,23 @@ proptest! {
             match op {
                 Op::Join { slot, room } => {
                     // Few buckets, so that tokens run out.
-                    let joined = rooms.join(&name(&room), model.place(slot), PacedBy(slot % 2), now_ms);
+                    let joined = rooms.join(&name(&room), model.place(slot), PacedBy(slot % 2), model.asks(slot, room), now_ms);
                     let next = model.next_membership;
                     model.members.entry((slot, room)).or_insert(next);
                     model.next_membership += 1;
                     prop_assert_eq!(joined, Ok(model.count(room)));
                 }
                 Op::Leave { slot, room } => {
-                    rooms.leave(&name(&room), model.place(slot));
+                    let asked_by = model.asks(slot, room);
+                    rooms.leave(&name(&room), model.place(slot), asked_by);
                     model.members.remove(&(slot, room));
+                }
+                Op::LeaveLate { slot, room } => {
+                    // As asked for before whatever was asked last of this room.
+                    let asked_by = model.asked.get(&(slot, room)).map(|last| RequestId(last.0 - 1));
+                    if asked_by.is_some() {
+                        rooms.leave(&name(&room), model.place(slot), asked_by);
+                    }
                 }
                 Op::End { slot } => {
                     rooms.end(model.place(slot));
@@ -194,9 +215,9 @@ fn a_crowded_bucket_waits_for_tokens_while_the_others_are_served_and_is_given_up
     };
     let (mut rooms, hall) = (Rooms::new(limits), name("hall"));
     for slot in 0..6_000 {
-        rooms.join(&hall, place(slot), PacedBy(0), 0).unwrap();
+        rooms.join(&hall, place(slot), PacedBy(0), None, 0).unwrap();
     }
-    (6_000..6_002).for_each(|slot| _ = rooms.join(&hall, place(slot), PacedBy(1), 0).unwrap());
+    (6_000..6_002).for_each(|slot| _ = rooms.join(&hall, place(slot), PacedBy(1), None, 0).unwrap());
     rooms.offer(&hall, 1, 0);
     assert_eq!(deliver(&mut rooms, 0, 64).len(), 4, "two tokens of each bucket");
     assert_eq!(rooms.due_at_ms(), Some(20));
@@ -273,6 +294,35 @@ fn memberships_are_bounded_per_session_per_room_and_in_all() {
     rooms.end(place(1));
     assert_eq!(rooms.memberships(), 4);
     assert_eq!(join(&mut rooms, &name(&9), 4), Ok(1));
+}
+
+#[test]
+fn a_leave_asked_for_before_the_last_join_ends_nothing_however_late_it_comes() {
+    let (mut rooms, hall) = (Rooms::<u32>::new(RoomLimits::default()), name("hall"));
+    let asked = |number| Some(RequestId(number));
+    let enter = |rooms: &mut Rooms<u32>, by| rooms.join(&hall, place(1), PacedBy(0), by, 0);
+    assert_eq!(enter(&mut rooms, asked(1)), Ok(1));
+    rooms.leave(&hall, place(1), asked(3));
+    assert_eq!(enter(&mut rooms, asked(5)), Ok(1));
+    // The same leave, by a node that had stood still.
+    rooms.leave(&hall, place(1), asked(3));
+    assert_eq!(rooms.members(&hall), 1);
+    // Nothing came of leave 7 until the session had asked to be in the room once more.
+    assert_eq!(enter(&mut rooms, asked(9)), Ok(1));
+    rooms.leave(&hall, place(1), asked(7));
+    // An earlier join, come late, does not make the later one forgotten.
+    assert_eq!(enter(&mut rooms, asked(5)), Ok(1));
+    rooms.leave(&hall, place(1), asked(7));
+    assert_eq!(rooms.members(&hall), 1);
+    rooms.leave(&hall, place(1), asked(11));
+    assert_eq!(rooms.members(&hall), 0);
+    // A node that does not tell numbers is believed.
+    assert_eq!(enter(&mut rooms, asked(13)), Ok(1));
+    rooms.leave(&hall, place(1), None);
+    assert_eq!(rooms.members(&hall), 0);
+    assert_eq!(enter(&mut rooms, None), Ok(1));
+    rooms.leave(&hall, place(1), asked(1));
+    assert_eq!(rooms.members(&hall), 0);
 }
 
 #[test]

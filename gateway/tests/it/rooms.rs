@@ -24,13 +24,17 @@ impl World {
     }
 
     fn order(&self, room: &str, session: PushTarget, leave: bool, life: u64) -> Outcome {
-        let order = RoomOrder {
+        self.give(&RoomOrder {
             app_key: "demo".to_owned(),
             room: room.to_owned(),
             session: Some(session),
             gateway_incarnation: life,
             leave,
-        };
+            request_id: 0,
+        })
+    }
+
+    fn give(&self, order: &RoomOrder) -> Outcome {
         let answer = self.send_raw(Kind::RoomOrder, &order.encode_to_vec());
         assert_eq!(answer.status, 0, "{}", answer.detail);
         RoomOrderResponse::decode(answer.body).unwrap().outcome()
@@ -149,6 +153,32 @@ fn an_order_touches_only_the_session_it_names() {
 }
 
 #[test]
+fn an_order_to_leave_that_was_asked_for_before_the_last_join_touches_nobody() {
+    let world = World::new();
+    let mut alice = world.log_in("alice", 1);
+    let join = RoomOrder {
+        app_key: "demo".to_owned(),
+        room: "hall".to_owned(),
+        session: Some(world.target("alice")),
+        gateway_incarnation: LIFE,
+        leave: false,
+        request_id: 5,
+    };
+    let leave = |request_id| RoomOrder {
+        leave: true,
+        request_id,
+        ..join.clone()
+    };
+    assert_eq!(world.give(&join), Outcome::Done);
+    // By a node that stood still, while another carried it out before the join.
+    assert_eq!(world.give(&leave(3)), Outcome::Done);
+    assert_eq!(world.broadcast("hall", b"still here").taken, 1);
+    assert_eq!(next_of_room(&mut alice), b"still here");
+    assert_eq!(world.give(&leave(7)), Outcome::Done);
+    assert_eq!(world.broadcast("hall", b"gone").taken, 0);
+}
+
+#[test]
 fn whoever_takes_over_a_slot_is_not_in_the_rooms_of_its_former_owner() {
     let world = World::new();
     let alice = world.log_in("alice", 1);
@@ -254,6 +284,7 @@ fn nonsense_about_rooms_is_refused_with_what_is_wrong() {
         session: Some(world.target("alice")),
         gateway_incarnation: LIFE,
         leave: false,
+        request_id: 0,
     };
     let orders = [
         RoomOrder {

@@ -121,6 +121,9 @@ pub struct ClientRequest {
     pub method: u32,
     #[prost(bytes = "bytes", tag = "7")]
     pub payload: ::prost::bytes::Bytes,
+    /// The client's number for the request within its session, where numbers only rise. 0: not told.
+    #[prost(uint32, tag = "8")]
+    pub request_id: u32,
 }
 /// `payload` is a client Response message, sent to the client as it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -237,7 +240,7 @@ pub struct CloseSessions {
     pub reason: u32,
 }
 /// Puts one session into a room, or takes it out. The same order again changes nothing; one to a session that is gone
-/// touches nobody.
+/// touches nobody, and one to leave that was asked for before the last join changes nothing, however late it comes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoomOrder {
     #[prost(string, tag = "1")]
@@ -250,6 +253,9 @@ pub struct RoomOrder {
     pub gateway_incarnation: u64,
     #[prost(bool, tag = "5")]
     pub leave: bool,
+    /// ClientRequest.request_id of the request that it carries out. 0: not told, then it is of the moment at which it comes.
+    #[prost(uint32, tag = "6")]
+    pub request_id: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoomOrderResponse {

@@ -64,6 +64,7 @@ impl Run<'_> {
             }),
             method,
             payload,
+            request_id: 0,
         };
         let body = self.ask(
             cluster::Kind::ClientRequest.into(),
@@ -134,6 +135,7 @@ impl Run<'_> {
             session: None,
             method,
             payload,
+            request_id: 0,
         };
         Envelope {
             kind: cluster::Kind::ClientRequest.into(),

@@ -154,6 +154,7 @@ impl Harness {
                 user_id: order.user_id,
             },
             leave: order.leave,
+            asked_by: None,
             done: Box::new(|_| {}),
         };
         let theirs = (place == MINE && self.session.is_ready())
@@ -212,12 +213,12 @@ impl Harness {
         };
         let (slot, name) = (u32::from(number % 4), room(&app, room_number));
         if leave {
-            self.around.table.leave(&name, neighbour(slot));
+            self.around.table.leave(&name, neighbour(slot), None);
             self.around.neighbours.remove(&(slot, name));
         } else if self
             .around
             .table
-            .join(&name, neighbour(slot), PacedBy(0), self.now_ms)
+            .join(&name, neighbour(slot), PacedBy(0), None, self.now_ms)
             .is_ok()
         {
             self.around.neighbours.insert((slot, name));
