@@ -30,7 +30,7 @@ const TARGETS_MAX: usize = 16_384;
 /// Pushes that one frame may hold. Service nodes put at most as many together.
 const PUSHES_MAX: usize = 1_024;
 
-fn unreadable(error: prost::DecodeError) -> String {
+fn unreadable(error: &prost::DecodeError) -> String {
     format!("the push does not parse: {error}")
 }
 
@@ -111,7 +111,7 @@ impl Downward {
 
     fn push(reach: &Reach, request: Envelope, reply: Reply) {
         let push = PushRequest::decode(request.body);
-        match push.map_err(unreadable).and_then(within_bounds) {
+        match push.map_err(|error| unreadable(&error)).and_then(within_bounds) {
             Ok(push) => Self::deliver(reach, push, move |response| {
                 reply.ok(response.encode_to_vec().into());
             }),
@@ -121,7 +121,7 @@ impl Downward {
 
     fn pushes(reach: &Reach, request: Envelope, reply: Reply) {
         let pushes = PushesRequest::decode(request.body);
-        let pushes = pushes.map_err(unreadable).and_then(|request| {
+        let pushes = pushes.map_err(|error| unreadable(&error)).and_then(|request| {
             let pushes = request.pushes;
             if pushes.len() > PUSHES_MAX {
                 return Err(format!(

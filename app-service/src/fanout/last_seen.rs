@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_nobody_is_remembered_who_has_left() {
         let mut last_seen = LastSeen::default();
-        let sessions = vec![Arc::new(SessionRecord::default()); 2];
+        let sessions = [1, 2].map(|_| Arc::new(SessionRecord::default()));
         last_seen.learn(user(1), &sessions);
         last_seen.learn(user(1), &sessions[..1]);
         assert_eq!(last_seen.of(&user(1)).unwrap().len(), 1);

@@ -207,6 +207,9 @@ struct Filling {
     untold: Vec<User>,
 }
 
+/// Whose it is, and what the registry says of it.
+type Session<'a> = (UserId, &'a Arc<SessionRecord>);
+
 /// Joins payloads with the sessions of their users, by gateway, in the order of the jobs. `sessions` holds those of other
 /// users too.
 #[must_use]
@@ -217,7 +220,7 @@ pub(super) fn frames(
     let mut frames = Vec::new();
     let mut filling: BTreeMap<(&str, Priority), Filling> = BTreeMap::new();
     for job in jobs {
-        let mut by_gateway: BTreeMap<(&str, u64), Vec<(UserId, &Arc<SessionRecord>)>> = BTreeMap::new();
+        let mut by_gateway: BTreeMap<(&str, u64), Vec<Session<'_>>> = BTreeMap::new();
         for user in &job.users {
             for record in sessions.get(&(job.app.clone(), *user)).into_iter().flatten() {
                 let Some(handle) = &record.session else { continue };
