@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use whimbrel_link::CallError;
 use whimbrel_protocol::client;
-use whimbrel_protocol::cluster::{Envelope, NodeLease, PushRequest, Role, SessionHandle};
+use whimbrel_protocol::cluster::{
+    Envelope, Kind, NodeLease, PushRequest, PushesRequest, Role, SessionHandle,
+};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{MemoryRegistry, Registered, RegistryError, RoomCounts, RoomKey, RoomOnGateway};
 
@@ -30,7 +32,7 @@ impl Clock for VirtualClock {
     }
 }
 
-/// Gateways, and when each accepted what.
+/// Gateways: when they accepted each push, and the pushes.
 #[derive(Default)]
 struct Gates(Mutex<Vec<Instant>>, Mutex<Vec<PushRequest>>);
 
@@ -42,9 +44,13 @@ impl Caller for Gates {
             return Err(CallError::Deadline);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
-        self.0.lock().unwrap().push(Instant::now());
-        let push = PushRequest::decode(request.body).unwrap();
-        self.1.lock().unwrap().push(push);
+        let pushes = match request.kind() {
+            Kind::Pushes => PushesRequest::decode(request.body).unwrap().pushes,
+            _ => vec![PushRequest::decode(request.body).unwrap()],
+        };
+        let mut accepted = self.0.lock().unwrap();
+        accepted.extend(pushes.iter().map(|_| Instant::now()));
+        self.1.lock().unwrap().extend(pushes);
         Ok(Envelope::default())
     }
 }

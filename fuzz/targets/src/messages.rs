@@ -54,7 +54,8 @@ checks! {
     // Those that came later stand behind, so that what the corpus keeps goes on meaning what it meant.
     client: JoinRoomRequest JoinRoomResponse LeaveRoomRequest LeaveRoomResponse SendRoomRequest SendRoomResponse
         CountRoomRequest CountRoomResponse RoomPush;
-    cluster: RoomOrder RoomOrderResponse RoomBroadcast RoomBroadcastResponse RoomCounts RoomCount RoomKey RoomOnGateway;
+    cluster: RoomOrder RoomOrderResponse RoomBroadcast RoomBroadcastResponse RoomCounts RoomCount RoomKey RoomOnGateway
+        PushesRequest;
 }
 
 /// The first byte says which message, the rest is it.
