@@ -16,7 +16,7 @@ use crate::door::Door;
 
 /// A message is acknowledged and delivered within this. Milliseconds as a rule; the bound is for a debug build that
 /// shares two cores with the attack, the attacker and the other tests.
-pub(crate) const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two messages.
 const PACE: Duration = Duration::from_millis(50);
 
