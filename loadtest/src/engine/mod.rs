@@ -45,6 +45,8 @@ const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// The longest random wait after the first failure, and after any number of them (docs/protocol.md, section 7).
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+/// Before the next gateway of a round, after one that did not let in.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 4096;
@@ -241,6 +243,7 @@ impl Engine {
             due: Duration::ZERO,
             dial_at: None,
             failures: 0,
+            tried: Vec::new(),
             line: None,
         });
         id
@@ -318,6 +321,15 @@ impl Engine {
     #[must_use]
     pub fn is_wanted(&self, id: SeatId) -> bool {
         self.seats.get(id.index()).is_some_and(|seat| seat.wanted)
+    }
+
+    /// How many devices are to be in by now and are not.
+    #[must_use]
+    pub fn away(&self, now: Duration) -> u64 {
+        let is_late = |seat: &&Seat| seat.wanted && seat.due <= now;
+        let late = self.seats.iter().filter(is_late);
+        let late = late.filter(|seat| !seat.line.as_deref().is_some_and(Line::is_ready));
+        late.count() as u64
     }
 
     /// How many devices are in.
@@ -543,6 +555,7 @@ impl Engine {
                 Event::Ready => {
                     *ready = true;
                     seat.failures = 0;
+                    seat.tried.clear();
                     self.online += 1;
                     self.counter.login(now.saturating_sub(seat.due));
                     What::Ready { epoch: seat.epoch }
@@ -663,9 +676,13 @@ impl Engine {
         if !seat.wanted {
             return;
         }
+        let others = !was_ready && setback.retry_after_ms == 0 && seat.tried.len() < self.directory.len();
         let pause = if setback.at_once {
             Duration::ZERO
+        } else if others {
+            STAGGER
         } else {
+            seat.tried.clear();
             seat.failures = seat.failures.saturating_add(1);
             let longest = PAUSE_FIRST
                 .saturating_mul(1 << (seat.failures - 1).min(10))
@@ -722,12 +739,13 @@ impl Engine {
     }
 
     fn dial(&mut self, id: SeatId, now: Duration) {
-        let Some(target) = self.directory.pick(now) else {
-            return;
-        };
         let Some(seat) = self.seats.get_mut(id.index()) else {
             return;
         };
+        let Some(target) = self.directory.pick(now, &seat.tried) else {
+            return;
+        };
+        seat.tried.push(target.node.clone());
         seat.generation = seat.generation.wrapping_add(1) & GENERATION_MASK;
         let token = token_of(id, seat.generation);
         let source = self.sources.of(id.0, target.address);
