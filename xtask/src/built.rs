@@ -40,7 +40,7 @@ impl Built {
                 folder(root, args.dev)
             }
         };
-        found(folder.join("whimbrel"))
+        found(&folder.join("whimbrel"))
     }
 
     /// Builds the server and the load generator, as [`BuildArgs`] say.
@@ -54,8 +54,8 @@ impl Built {
             }
         };
         Ok([
-            found(folder.join("whimbrel"))?,
-            found(folder.join("whimbrel-loadtest"))?,
+            found(&folder.join("whimbrel"))?,
+            found(&folder.join("whimbrel-loadtest"))?,
         ])
     }
 
@@ -106,7 +106,7 @@ fn cargo(root: &Path, dev: bool, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn found(program: PathBuf) -> anyhow::Result<PathBuf> {
+fn found(program: &Path) -> anyhow::Result<PathBuf> {
     let whole = program.canonicalize();
     whole.with_context(|| format!("{} was not built", program.display()))
 }
