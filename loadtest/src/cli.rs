@@ -58,6 +58,12 @@ pub struct CommonArgs {
     /// Write a page with plots to this file.
     #[arg(long, value_name = "FILE.html", global = true)]
     pub report: Option<PathBuf>,
+    /// Say in the JSON what became of the messages that were due in each tenth of a second.
+    #[arg(long, global = true, requires = "json")]
+    pub slices: bool,
+    /// Write a line of JSON to this file for each phase that is reached, and for each second of the run.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub live: Option<PathBuf>,
     /// Generator processes, each with a share of the clients and of the rate; for more connections than one process may
     /// have descriptors.
     #[arg(long, value_name = "N", default_value_t = 1, global = true, value_parser = clap::value_parser!(u32).range(1..=250))]

@@ -157,19 +157,17 @@ impl Directory {
         })
     }
 
-    /// Whom to try next: in turn, those set aside only when nobody else is there.
-    pub fn pick(&mut self, now: Duration) -> Option<Target> {
+    /// Whom to try next: in turn, but for those `tried` in this round as long as there are others; of these, those set aside only
+    /// when nobody else is there.
+    pub fn pick(&mut self, now: Duration, tried: &[String]) -> Option<Target> {
         let count = self.gateways.len();
         let turn = self.next;
         self.next = turn.wrapping_add(1);
-        let mut order = (0..count).map(|step| turn.wrapping_add(step) % count);
-        let free = order.clone().find(|index| {
-            self.gateways
-                .get(*index)
-                .is_some_and(|known| known.aside_until <= now)
-        });
-        let index = free.or_else(|| order.next())?;
-        Some(self.gateways.get(index)?.target.clone())
+        let order = (0..count).map(|step| turn.wrapping_add(step) % count);
+        let known = order.filter_map(|index| self.gateways.get(index));
+        // The first of those that have least against them.
+        let best = known.min_by_key(|known| (tried.contains(&known.target.node), known.aside_until > now));
+        best.map(|known| known.target.clone())
     }
 
     /// A gateway refuses connections: others first, for a moment.
@@ -246,7 +244,7 @@ mod tests {
 
     fn nodes(directory: &mut Directory, now_ms: u64, count: usize) -> Vec<String> {
         (0..count)
-            .map(|_| directory.pick(Duration::from_millis(now_ms)).unwrap().node)
+            .map(|_| directory.pick(Duration::from_millis(now_ms), &[]).unwrap().node)
             .collect()
     }
 
@@ -264,6 +262,36 @@ mod tests {
         directory.set_aside("g2", Duration::ZERO);
         assert_eq!(nodes(&mut directory, 10, 1).len(), 1, "somebody is tried even so");
         assert_eq!(nodes(&mut directory, 1_000, 2).len(), 2);
+    }
+
+    #[test]
+    fn a_round_goes_over_all_gateways_whoever_else_picks_meanwhile() {
+        let mut directory = directory();
+        let list = [
+            descriptor(1, "g1", "127.0.0.1:1", 5, MADE_MS),
+            descriptor(1, "g2", "127.0.0.1:2", 6, MADE_MS),
+            descriptor(1, "g3", "127.0.0.1:3", 7, MADE_MS),
+        ];
+        directory.take_list(&list).unwrap();
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            tried.push(directory.pick(Duration::ZERO, &tried).unwrap().node);
+            // Others, so that turns alone would come back to the same one.
+            nodes(&mut directory, 0, 2);
+        }
+        tried.sort();
+        assert_eq!(tried, ["g1", "g2", "g3"]);
+        directory.set_aside("g2", Duration::ZERO);
+        let last = directory.pick(Duration::ZERO, &["g1".into(), "g3".into()]);
+        assert_eq!(
+            last.unwrap().node,
+            "g2",
+            "set aside, and the only one left of the round"
+        );
+        assert!(
+            directory.pick(Duration::ZERO, &tried).is_some(),
+            "somebody is tried even so"
+        );
     }
 
     #[test]
@@ -287,7 +315,7 @@ mod tests {
         let mut directory = directory();
         let old = descriptor(1, "g1", "127.0.0.1:1", 5, MADE_MS);
         directory.take_list(std::slice::from_ref(&old)).unwrap();
-        let key = |directory: &mut Directory| directory.pick(Duration::ZERO).unwrap().key;
+        let key = |directory: &mut Directory| directory.pick(Duration::ZERO, &[]).unwrap().key;
         let before = key(&mut directory);
         directory
             .take_current(&descriptor(1, "g1", "127.0.0.1:1", 7, MADE_MS + 1))

@@ -24,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod slices;
 pub mod stamp;
 pub mod tally;
 pub mod token;

@@ -147,6 +147,7 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
         ledger: ledger
             .filter(|ledger| !ledger.remove_if_temporary(&tally))
             .map(|ledger| ledger.folder),
+        slices: cli.common.slices,
     };
     let report = Report::new(facts, &tally, &conductor.samples, &conductor.seconds);
     write_json(cli.common.json.as_deref(), &report)?;
@@ -172,6 +173,10 @@ fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conduct
         procfs::role_processes(current.as_ref().unwrap_or(&known))
     };
     let show = progress::show(cli.common.quiet);
+    let show = match &cli.common.live {
+        Some(path) => progress::live(path, show).with_context(|| cannot_write(path, "--live"))?,
+        None => show,
+    };
     let mut conductor = Conductor::new(count as usize, Box::new(roles), show);
     if count > 1 {
         // Whether the LBS answers, and what it lists is believed, is told once and not by every worker.

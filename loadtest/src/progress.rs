@@ -2,11 +2,17 @@
 //!
 //! It goes to standard error; standard output is the result's.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use serde_json::{Value, json};
+
 use crate::lead::{Phase, Show};
+use crate::report::SecondFigures;
+use crate::slices;
 use crate::tally::Second;
 
 /// How a run shows itself here.
@@ -14,7 +20,7 @@ use crate::tally::Second;
 pub fn show(quiet: bool) -> Box<dyn Show> {
     if quiet {
         Box::new(Quiet)
-    } else if std::io::stderr().is_terminal() {
+    } else if io::stderr().is_terminal() {
         let bar = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} {elapsed_precise}  {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -22,6 +28,39 @@ pub fn show(quiet: bool) -> Box<dyn Show> {
         Box::new(Terminal(bar))
     } else {
         Box::new(Lines)
+    }
+}
+
+/// Shows it as `other` does, and writes it to a file too, a line of JSON for each second and phase, whole as soon as it is there.
+///
+/// # Errors
+/// When the file cannot be made.
+pub fn live(path: &Path, other: Box<dyn Show>) -> io::Result<Box<dyn Show>> {
+    let file = File::create(path)?;
+    Ok(Box::new(Live { file, other }))
+}
+
+struct Live {
+    file: File,
+    other: Box<dyn Show>,
+}
+
+impl Live {
+    fn write(&mut self, what: &Value) {
+        // A disk that is full does not stop the run.
+        let _ = self.file.write_all(format!("{what}\n").as_bytes());
+    }
+}
+
+impl Show for Live {
+    fn second(&mut self, second: &Second) {
+        self.write(&json!({ "now_ms": slices::now_ms(), "second": SecondFigures::of(second) }));
+        self.other.second(second);
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        self.write(&json!({ "now_ms": slices::now_ms(), "phase": phase }));
+        self.other.phase(phase);
     }
 }
 
@@ -61,7 +100,7 @@ impl Show for Lines {
 
 fn say(line: &str) {
     // A reader that has gone does not stop the run.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn phase_line(phase: Phase) -> String {
@@ -113,6 +152,31 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    fn a_live_file_has_a_line_for_each_second_and_phase() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("live");
+        let mut show = live(&path, Box::new(Quiet)).unwrap();
+        show.phase(Phase::Prepared);
+        show.second(&Second {
+            at_s: 3,
+            acked: 7,
+            ..Second::default()
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["phase"], "Prepared");
+        assert_eq!(
+            (&lines[1]["second"]["at_s"], &lines[1]["second"]["acked"]),
+            (&json!(3), &json!(7))
+        );
+    }
 
     #[test]
     fn a_line_says_what_happened_and_leaves_out_what_did_not() {

@@ -55,7 +55,9 @@ pub fn run(engine: &mut Engine, scenario: &mut dyn Scenario, lead: &mut dyn Lead
         let now = clock::now();
         while now >= second_ends {
             let online = engine.online();
-            lead.second(engine.counter.end_second(at_s, online, scenario.backlog()));
+            let mut second = engine.counter.end_second(at_s, online, scenario.backlog());
+            second.away = engine.away(now);
+            lead.second(second);
             second_ends += SECOND;
             at_s += 1;
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::Latency;
 use crate::record::Violation;
+use crate::slices::Slices;
 
 /// Violations that are told one by one; the rest are only counted. The first of each invariant come first, so that one which
 /// is broken a thousand times hides none that is broken once.
@@ -82,6 +83,8 @@ pub struct Tally {
     pub ack: Latency,
     /// From the moment a send was due to its delivery.
     pub delivery: Latency,
+    /// What became of what was due in each tenth of a second.
+    pub slices: Slices,
 }
 
 impl Tally {
@@ -128,6 +131,7 @@ impl Tally {
         self.handshake.merge(&other.handshake);
         self.ack.merge(&other.ack);
         self.delivery.merge(&other.delivery);
+        self.slices.merge(&other.slices);
     }
 
     /// Counts a violation, and tells it if there is room.
@@ -192,6 +196,8 @@ pub struct Second {
     pub is_cut: bool,
     /// Clients that are in, at its end.
     pub online: u64,
+    /// Clients that are to be in and are not, at its end.
+    pub away: u64,
     /// Logins in it.
     pub logins: u64,
     /// Failed attempts and lost connections in it.
@@ -217,6 +223,7 @@ impl Second {
     pub fn merge(&mut self, other: &Self) {
         self.is_cut |= other.is_cut;
         self.online += other.online;
+        self.away += other.away;
         self.logins += other.logins;
         self.failures += other.failures;
         self.sends += other.sends;
@@ -259,8 +266,9 @@ impl Counter {
         self.second.failures += 1;
     }
 
-    /// A message became due.
-    pub fn send(&mut self) {
+    /// A message became due at `due`.
+    pub fn send(&mut self, due: Duration) {
+        self.tally.slices.offered(due);
         self.tally.sends += 1;
         self.second.sends += 1;
     }
@@ -272,7 +280,14 @@ impl Counter {
         self.tally.acked += 1;
         self.second.acked += 1;
         self.tally.ack.record(took);
+        self.tally.slices.acked(due, took);
         self.second.ack.record(took);
+    }
+
+    /// A message that was due at `due` was refused for good.
+    pub fn refused(&mut self, due: Duration) {
+        self.tally.refused += 1;
+        self.tally.slices.refused(due);
     }
 
     /// A message that was due at `due` was delivered.
@@ -282,6 +297,7 @@ impl Counter {
         self.tally.deliveries += 1;
         self.second.deliveries += 1;
         self.tally.delivery.record(took);
+        self.tally.slices.delivered(due, took);
         self.second.delivery.record(took);
     }
 
@@ -300,7 +316,7 @@ mod tests {
 
     fn counted(ack_ms: u64, violations: usize) -> Tally {
         let mut counter = Counter::default();
-        counter.send();
+        counter.send(Duration::ZERO);
         counter.acked(Duration::ZERO, Duration::from_millis(ack_ms));
         for number in 0..violations {
             counter.tally.violate(2, || format!("seq {number}"));

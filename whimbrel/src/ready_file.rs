@@ -67,6 +67,9 @@ pub(crate) struct ReadyFile {
     pub(crate) app_secret_file: PathBuf,
     /// The root public key that clients pin.
     pub(crate) root_key: String,
+    /// Base URLs of each router's own pages, where `metrics` does not show all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routers: Vec<String>,
 }
 
 impl ReadyFile {
@@ -183,6 +186,7 @@ mod tests {
             app_key: "demo".to_owned(),
             app_secret_file: PathBuf::from("demo.secret"),
             root_key: "abc".to_owned(),
+            routers: Vec::new(),
         };
         write_whole(&path, ready.text().unwrap().as_bytes()).unwrap();
         assert_eq!(ReadyFile::read(&path).unwrap(), ready);

@@ -273,6 +273,7 @@ pub(crate) fn ready(
         app_key: data_dir::APP_KEY.to_owned(),
         app_secret_file: data.app_secret(),
         root_key: data.root_key()?,
+        routers: Vec::new(),
     })
 }
 

@@ -59,7 +59,11 @@ fn urls(args: &TopArgs) -> anyhow::Result<Vec<String>> {
     let usual = Path::new(DATA_DIR_DEFAULT).join("ready.json");
     let path = args.ready_file.as_deref().unwrap_or(&usual);
     let ready = ReadyFile::read(path).context("nothing says which routers to ask: give --router URL")?;
-    Ok(vec![ready.metrics])
+    Ok(if ready.routers.is_empty() {
+        vec![ready.metrics]
+    } else {
+        ready.routers
+    })
 }
 
 /// What every address answers now, all asked at once.

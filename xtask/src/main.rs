@@ -6,8 +6,12 @@
     reason = "a command-line tool speaks there"
 )]
 
+mod built;
+mod chaos;
 mod checks;
+mod cluster;
 mod fuzz;
+mod interrupt;
 mod proto;
 mod prove;
 mod sim;
@@ -58,6 +62,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Start a cluster of processes of their own (Redis, placement driver, store, and every role several times), show it, and run
+    /// until Ctrl-C.
+    Cluster(cluster::ClusterArgs),
+    /// Start a cluster, load it, and have one after the other of its processes and lines fail by a plan that a number gives; check
+    /// that nothing acknowledged is lost, and measure how long it takes to recover.
+    Chaos(chaos::ChaosArgs),
     /// Load the release binary, kill it and cut its power on the way, and check that nothing acknowledged is lost.
     Prove(prove::ProveArgs),
     /// Build the server with planted faults, apart from everything else, and have the checker find each of them.
@@ -65,6 +75,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Programs of a cluster are started through this one.
+    if let Err(error) = whimbrel_cluster::hold() {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     run(Cli::parse()).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
@@ -82,6 +97,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Sim { args } => sim::run(&args),
         Command::Tikv { check } => tikv::run(check),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Prove(args) => prove::run(&root()?, &args),
         Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),

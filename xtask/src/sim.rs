@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 
-use crate::prove::PLANTED_BUILD;
+use crate::built::PLANTED_BUILD;
 
 /// Runs it; its exit status is ours.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {

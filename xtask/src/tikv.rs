@@ -45,12 +45,11 @@ pub(crate) fn build(shell: &Shell) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds what is missing or old, starts both, and runs until a signal, or runs the conformance suite on them.
-pub(crate) fn run(check: bool) -> anyhow::Result<ExitCode> {
-    let shell = Shell::new(root()?)?;
+/// Builds what is missing or old of both; without Go they are used as they are.
+pub(crate) fn binaries(shell: &Shell) -> anyhow::Result<Binaries> {
     let binaries = Binaries::of_target(shell.target_folder());
     if shell.succeeds("go", &["version"]) {
-        build(&shell)?;
+        build(shell)?;
     } else if binaries.exist() {
         println!(
             "go is missing: what is in {} is used as it is",
@@ -59,6 +58,13 @@ pub(crate) fn run(check: bool) -> anyhow::Result<ExitCode> {
     } else {
         bail!("go is missing: run `sudo apt-get install golang-go`, or put Go 1.23 or newer on the PATH");
     }
+    Ok(binaries)
+}
+
+/// Builds what is missing or old, starts both, and runs until a signal, or runs the conformance suite on them.
+pub(crate) fn run(check: bool) -> anyhow::Result<ExitCode> {
+    let shell = Shell::new(root()?)?;
+    let binaries = binaries(&shell)?;
     let cluster = Cluster::start(binaries, Options::default()).context("starting the cluster")?;
     let [pd, store] = cluster.process_ids();
     println!("PD: {} (process {pd})", cluster.pd_address());

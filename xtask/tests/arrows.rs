@@ -19,7 +19,7 @@ const ROLES: [&str; 4] = [
 ];
 
 /// What each crate of ours may depend on, among ours.
-const ALLOWED: [(&str, &[&str]); 21] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     ("whimbrel-protocol", &[]),
     ("whimbrel-store", &[]),
     ("whimbrel-store-tikv", &["whimbrel-store"]),
@@ -100,8 +100,13 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "whimbrel-sdk",
         ],
     ),
-    // It cuts the power of servers that it proves, and starts what speaks TiKV's protocol.
-    ("xtask", &["whimbrel-disk", "whimbrel-tikv-cluster"]),
+    // Starts processes of all roles, for tests and developer commands: the binary by its path, not by its code.
+    ("whimbrel-cluster", &["whimbrel-tikv-cluster"]),
+    // It cuts the power of servers that it proves, starts what speaks TiKV's protocol, and clusters.
+    (
+        "xtask",
+        &["whimbrel-cluster", "whimbrel-disk", "whimbrel-tikv-cluster"],
+    ),
     // Drives the cores of several roles; nothing depends on it.
     (
         "whimbrel-fuzz-targets",

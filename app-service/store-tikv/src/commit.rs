@@ -9,13 +9,17 @@
 //! nothing and never, or the lock, and waits for its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_client::Transaction;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use whimbrel_store::{Batch, Commit, Op, StoreError};
 
-use crate::limits::{COMMIT_TIME_MAX, LOCK_WAIT, RETRY_PAUSE, ROLLBACK_TIME_MAX, TIMESTAMP_TIME_MAX};
+use crate::limits::{
+    ATTEMPT_AFTER_LOCKS, COMMIT_TIME_MAX, LOCK_WAIT, RETRY_PAUSE, ROLLBACK_TIME_MAX, TIMESTAMP_TIME_MAX,
+    lock_life,
+};
 use crate::orphans::{self, Where};
 use crate::outcome::{Verdict, judge};
 use crate::pool::options;
@@ -26,6 +30,7 @@ const ACTION: &str = "committing";
 /// Commits `batch`, which is within the limits.
 pub(crate) async fn run(shared: &Arc<Shared>, batch: Batch) -> Commit {
     let keys: Vec<Bytes> = batch.keys().cloned().collect();
+    let attempt_max = lock_life(batch.bytes()) + ATTEMPT_AFTER_LOCKS;
     let mut transaction = match begin(shared, &batch, &keys).await {
         Ok(transaction) => transaction,
         Err(answer) => return answer,
@@ -33,7 +38,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, batch: Batch) -> Commit {
     if let Err(error) = fill(&mut transaction, batch).await {
         return Commit::Refused(shared.backend("building a commit", error));
     }
-    drive(shared, transaction, keys).await
+    drive(shared, transaction, keys, attempt_max).await
 }
 
 /// The transaction that `batch` commits with, or the answer when there is none.
@@ -74,18 +79,24 @@ async fn fill(transaction: &mut Transaction, batch: Batch) -> Result<(), tikv_cl
     transaction.lock_keys(guarded).await
 }
 
-async fn drive(shared: &Arc<Shared>, mut transaction: Transaction, keys: Vec<Bytes>) -> Commit {
+async fn drive(
+    shared: &Arc<Shared>,
+    mut transaction: Transaction,
+    keys: Vec<Bytes>,
+    attempt_max: Duration,
+) -> Commit {
     let begun = Instant::now();
     let deadline = begun + COMMIT_TIME_MAX;
     let lock_deadline = begun + LOCK_WAIT;
     loop {
-        let error = match timeout_at(deadline, transaction.commit()).await {
+        let begins = Instant::now();
+        let ends = deadline.min(begins + attempt_max);
+        let error = match timeout_at(ends, transaction.commit()).await {
             Ok(Ok(_)) => return Commit::Committed,
             Ok(Err(error)) => error,
             Err(_) => {
-                return Commit::Unknown(
-                    shared.backend(ACTION, format!("no outcome within {COMMIT_TIME_MAX:?}")),
-                );
+                let within = ends - begins;
+                return Commit::Unknown(shared.backend(ACTION, format!("no outcome within {within:?}")));
             }
         };
         let in_the_way = match judge(&error) {
@@ -137,6 +148,14 @@ fn known(mut named: Vec<Bytes>, keys: &[Bytes]) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn larger_batches_have_locks_that_live_longer() {
+        let seconds = |bytes| lock_life(bytes).as_secs_f64();
+        assert_eq!([seconds(0), seconds(16 * 1024), seconds(100 * 1024)], [3.0; 3]);
+        assert_eq!(seconds(4 * 1024 * 1024), 12.0);
+        assert_eq!(seconds(usize::MAX), 20.0);
+    }
 
     #[test]
     fn a_conflict_names_keys_of_its_batch_and_at_least_one() {

@@ -6,6 +6,30 @@ use std::time::Duration;
 /// The life of a lock that TiKV's client takes for batches up to 16 KiB. Larger ones live longer, 17 s at 8 MiB.
 pub const LOCK_LIFE: Duration = Duration::from_secs(3);
 
+/// Batches up to this live [`LOCK_LIFE`].
+const LOCK_LIFE_BYTES: usize = 16 * 1024;
+/// The life of the locks of one MiB; it grows with the square root.
+const LOCK_LIFE_OF_A_MIB: Duration = Duration::from_secs(6);
+/// No lock lives longer.
+const LOCK_LIFE_MAX: Duration = Duration::from_secs(20);
+
+/// The life of the locks that TiKV's client takes for a batch of this size.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a batch has some megabytes")]
+pub fn lock_life(bytes: usize) -> Duration {
+    if bytes <= LOCK_LIFE_BYTES {
+        return LOCK_LIFE;
+    }
+    let mib = bytes as f64 / (1024.0 * 1024.0);
+    LOCK_LIFE_OF_A_MIB
+        .mul_f64(mib.sqrt())
+        .clamp(LOCK_LIFE, LOCK_LIFE_MAX)
+}
+
+/// How much longer than its own locks live one attempt at a commit may take: whoever meets them then rolls them back, so that
+/// it would be in vain. TiKV's client waits for the timestamp of a commit without an end, and PD may be gone by then.
+pub const ATTEMPT_AFTER_LOCKS: Duration = Duration::from_secs(1);
+
 /// How long a commit waits for others' locks before it gives up and says `Conflict`: two lives, since a dead
 /// client's lock may be followed by another's.
 pub const LOCK_WAIT: Duration = Duration::from_millis(6_500);

@@ -196,7 +196,7 @@ impl Chat {
 
     /// Has somebody send a message that was due at `scheduled`.
     pub fn send(&mut self, scheduled: Duration, now: Duration, wire: &mut dyn Wire) {
-        wire.counter().send();
+        wire.counter().send(scheduled);
         let who = self.rng.random_range(0..self.people.len().max(1));
         let ready = self
             .people
@@ -523,8 +523,8 @@ impl Chat {
                         .get(person.talk)
                         .and_then(|talk| talk.governing.as_ref());
                     for outgoing in &batch {
+                        wire.counter().refused(outgoing.scheduled);
                         let tally = &mut wire.counter().tally;
-                        tally.refused += 1;
                         let explained = code == Code::NotMember.number()
                             && governing.is_some_and(|group| group.explains(user, outgoing.begun));
                         if !explained {

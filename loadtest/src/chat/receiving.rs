@@ -76,6 +76,12 @@ impl Chat {
             person.sync_at = Some(now + SYNC_AGAIN_AFTER);
             return;
         };
+        if !answer.full_resync && person.cursor != *from {
+            // Notices have overtaken the answer and brought the device on: its rows may be older than theirs, and it may lead
+            // further than they did. What is missing is asked for from where the device is.
+            self.sync(seat, now, wire);
+            return;
+        }
         let synced = Synced {
             from_cursor: from,
             to_cursor: &answer.cursor,
@@ -84,10 +90,7 @@ impl Chat {
             rows: &answer.rows,
         };
         self.recorder.synced(person.device, &synced, now);
-        // A notice may have overtaken the answer, and brought the device beyond it.
-        if answer.full_resync || person.cursor == *from {
-            person.cursor = answer.cursor;
-        }
+        person.cursor = answer.cursor;
         self.learn_heads(seat, &answer.rows, true, now, wire);
         if answer.more || again {
             self.sync(seat, now, wire);

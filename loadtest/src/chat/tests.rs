@@ -12,7 +12,7 @@ use whimbrel_protocol::ids::ConversationKind;
 use whimbrel_protocol::method::PushMethod;
 
 use super::*;
-use crate::record::NoRecord;
+use crate::record::{NoRecord, Synced};
 use crate::tally::{Counter, Tally};
 
 /// Takes requests, and has the answers that a test gives.
@@ -580,6 +580,61 @@ fn a_notice_that_overtakes_the_answer_to_a_sync_is_not_taken_back() {
     scene.chat.tick(ms(6), &mut scene.wire);
     let (_, _, payload) = scene.asked(Method::Sync);
     assert_eq!(SyncRequest::decode(payload).unwrap().cursor, "1");
+}
+
+/// Hears how far rows say that conversations go.
+#[derive(Default)]
+struct Rows(std::rc::Rc<std::cell::RefCell<Vec<u64>>>);
+
+impl Recorder for Rows {
+    fn synced(&mut self, _: Device, synced: &Synced<'_>, _: Duration) {
+        let heads = synced.rows.iter().map(|row| row.head_seq);
+        self.0.borrow_mut().extend(heads);
+    }
+}
+
+#[test]
+fn rows_of_an_answer_that_notices_have_overtaken_are_asked_for_again() {
+    let heads = std::rc::Rc::default();
+    let mut scene = Scene::new();
+    scene.chat.recorder = Box::new(Rows(std::rc::Rc::clone(&heads)));
+    let row = |head_seq| ConversationRow {
+        conversation: Bytes::copy_from_slice(conversation_id().as_bytes()),
+        head_seq,
+        ..ConversationRow::default()
+    };
+    scene.happen(0, 1, What::SyncHint { spread_ms: 0 });
+    scene.chat.tick(ms(2), &mut scene.wire);
+    let (seat, id, _) = scene.asked(Method::Sync);
+    let method = PushMethod::Notice.number();
+    for (from, to, head_seq) in [("", "1", 41), ("1", "2", 42)] {
+        let notice = NoticePush {
+            from_cursor: Bytes::from_static(from.as_bytes()),
+            to_cursor: Bytes::from_static(to.as_bytes()),
+            rows: vec![row(head_seq)],
+        };
+        let payload = notice.encode_to_vec().into();
+        scene.happen(seat.0, 3, What::Push { method, payload });
+    }
+    // Held up on its way, and made when the first of them was all there was.
+    let answer = SyncResponse {
+        cursor: Bytes::from_static(b"1"),
+        rows: vec![row(41)],
+        ..SyncResponse::default()
+    };
+    let result = Ok(answer.encode_to_vec().into());
+    scene.happen(seat.0, 4, What::Response { id, result });
+    assert_eq!(*heads.borrow(), [41, 42], "nothing goes back");
+    let (_, id, payload) = scene.asked(Method::Sync);
+    assert_eq!(SyncRequest::decode(payload).unwrap().cursor, "2");
+    let answer = SyncResponse {
+        cursor: Bytes::from_static(b"3"),
+        rows: vec![row(43)],
+        ..SyncResponse::default()
+    };
+    let result = Ok(answer.encode_to_vec().into());
+    scene.happen(seat.0, 5, What::Response { id, result });
+    assert_eq!(*heads.borrow(), [41, 42, 43]);
 }
 
 /// Whoever checks a run, and hears of answers only.

@@ -25,6 +25,8 @@ const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// The longest random wait after the first failure, and after any number of them (docs/protocol.md, section 7).
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+/// Before the next gateway of a round, after one that did not let in.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// Why an attempt failed, and what next.
 pub(super) struct Setback {
@@ -51,12 +53,13 @@ impl Setback {
 
 impl Engine {
     pub(super) fn dial(&mut self, id: SeatId, now: Duration) {
-        let Some(target) = self.directory.pick(now) else {
-            return;
-        };
         let Some(seat) = self.seats.get_mut(id.index()) else {
             return;
         };
+        let Some(target) = self.directory.pick(now, &seat.tried) else {
+            return;
+        };
+        seat.tried.push(target.node.clone());
         seat.generation = seat.generation.wrapping_add(1) & GENERATION_MASK;
         let token = token_of(id, seat.generation);
         let source = self.sources.of(id.0, target.address);
@@ -222,9 +225,13 @@ impl Engine {
         if !seat.wanted {
             return;
         }
+        let others = !was_ready && setback.retry_after_ms == 0 && seat.tried.len() < self.directory.len();
         let pause = if setback.at_once {
             Duration::ZERO
+        } else if others {
+            STAGGER
         } else {
+            seat.tried.clear();
             seat.failures = seat.failures.saturating_add(1);
             let longest = PAUSE_FIRST
                 .saturating_mul(1 << (seat.failures - 1).min(10))

@@ -158,6 +158,7 @@ impl Engine {
             due: Duration::ZERO,
             dial_at: None,
             failures: 0,
+            tried: Vec::new(),
             line: None,
         });
         id
@@ -235,6 +236,15 @@ impl Engine {
     #[must_use]
     pub fn is_wanted(&self, id: SeatId) -> bool {
         self.seats.get(id.index()).is_some_and(|seat| seat.wanted)
+    }
+
+    /// How many devices are to be in by now and are not.
+    #[must_use]
+    pub fn away(&self, now: Duration) -> u64 {
+        let is_late = |seat: &&Seat| seat.wanted && seat.due <= now;
+        let late = self.seats.iter().filter(is_late);
+        let late = late.filter(|seat| !seat.line.as_deref().is_some_and(Line::is_ready));
+        late.count() as u64
     }
 
     /// How many devices are in.

@@ -23,8 +23,10 @@ pub(super) struct Seat {
     pub(super) due: Duration,
     /// When to dial.
     pub(super) dial_at: Option<Duration>,
-    /// Failed attempts in a row.
+    /// Failed rounds in a row.
     pub(super) failures: u32,
+    /// The gateways tried in this round, over all of them.
+    pub(super) tried: Vec<String>,
     pub(super) line: Option<Box<Line>>,
 }
 

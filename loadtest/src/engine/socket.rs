@@ -134,6 +134,7 @@ impl Engine {
                 Event::Ready => {
                     *ready = true;
                     seat.failures = 0;
+                    seat.tried.clear();
                     self.online += 1;
                     self.counter.login(now.saturating_sub(seat.due));
                     What::Ready { epoch: seat.epoch }

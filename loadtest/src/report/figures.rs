@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::latency::Latency;
 use crate::lead::{Phase, Sample};
 use crate::record::Violation;
+use crate::slices::Columns;
 use crate::tally::{Second, Tally};
 
 /// What is known of a run beside what was counted.
@@ -33,6 +34,8 @@ pub struct Facts {
     pub raw_write_us: Option<f64>,
     /// Where the ledger is kept, if it is.
     pub ledger: Option<PathBuf>,
+    /// Whether what became of each tenth of a second is wanted.
+    pub slices: bool,
 }
 
 /// Shares of latencies, in milliseconds; `null` when nothing was measured.
@@ -96,6 +99,7 @@ pub struct SecondFigures {
     pub at_s: u64,
     pub is_cut: bool,
     pub online: u64,
+    pub away: u64,
     pub logins: u64,
     pub failures: u64,
     pub sends: u64,
@@ -111,11 +115,12 @@ pub struct SecondFigures {
 }
 
 impl SecondFigures {
-    fn of(second: &Second) -> Self {
+    pub(crate) fn of(second: &Second) -> Self {
         Self {
             at_s: second.at_s,
             is_cut: second.is_cut,
             online: second.online,
+            away: second.away,
             logins: second.logins,
             failures: second.failures,
             sends: second.sends,
@@ -195,6 +200,9 @@ pub struct Report {
     pub ledger: Option<PathBuf>,
     pub violations_told: Vec<Violation>,
     pub seconds: Vec<SecondFigures>,
+    /// Of runs that were asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slices: Option<Columns>,
     /// For the page: the whole distributions.
     #[serde(skip)]
     pub distributions: Distributions,
@@ -265,6 +273,7 @@ impl Report {
             ledger: facts.ledger,
             violations_told: tally.told(),
             seconds: seconds.iter().map(SecondFigures::of).collect(),
+            slices: facts.slices.then(|| tally.slices.columns()),
             distributions: Distributions {
                 handshake: tally.handshake.clone(),
                 ack: tally.ack.clone(),

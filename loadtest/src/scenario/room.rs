@@ -143,7 +143,7 @@ impl RoomScenario {
     }
 
     fn send(&mut self, scheduled: Duration, now: Duration, engine: &mut Engine) {
-        engine.counter.send();
+        engine.counter.send(scheduled);
         let who = self.rng.random_range(0..self.senders.len().max(1));
         let operation = OperationId::new(engine.server_ms(now), self.rng.random());
         if let Some(sender) = self.senders.get_mut(who) {
@@ -227,8 +227,10 @@ impl RoomScenario {
                     let batch = sender.outbox.answered();
                     self.backlog -= batch.len();
                     // Nobody is put out of a room here: nothing explains a refusal.
-                    engine.counter.tally.refused += batch.len() as u64;
                     engine.counter.tally.refused_wrongly += batch.len() as u64;
+                    for outgoing in batch {
+                        engine.counter.refused(outgoing.scheduled);
+                    }
                 } else {
                     engine.counter.tally.retries += 1;
                     let jitter = self.rng.random_range(0.0..1.0);

@@ -1,6 +1,8 @@
 //! A deployment that is killed or stopped, wholly or in part, and comes back in its place.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -8,7 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use whimbrel_disk::{Loss, PowerCut};
+use whimbrel_sdk::{ClientConfig, FixedToken};
 
+use crate::run::{self, Deployment, SETTLED_WITHIN, Terms, Verdict};
 use crate::support::{Mode, Standalone};
 
 /// A role is started again after a fraction of a second, unless it was killed before it was stable; then after seconds.
@@ -42,6 +46,41 @@ pub(crate) enum Target {
     SecondGateway,
 }
 
+/// What a run does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) mode: Mode,
+    /// What happens, each under load.
+    pub(crate) faults: &'a [Fault],
+    /// A plant for the server to have, by its name.
+    pub(crate) plant: Option<&'static str>,
+    /// How long what is wrong may take to come right.
+    pub(crate) settled_within: Duration,
+}
+
+/// Lets `faults` happen one after the other, each under load; panics when a promise was broken.
+pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
+    let plan = Plan {
+        mode,
+        faults,
+        plant: None,
+        settled_within: SETTLED_WITHIN,
+    };
+    judge(plan).await.expect_unbroken();
+}
+
+/// A run, and what it showed.
+pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
+    let Plan { mode, faults, .. } = plan;
+    let records = faults.contains(&Fault::CutPower);
+    let start = async |folder: &Path| Cluster::start(folder, mode, plan.plant, records).await;
+    let terms = Terms {
+        planted: plan.plant.is_some(),
+        settled_within: plan.settled_within,
+    };
+    run::judge(start, faults, terms).await
+}
+
 /// The deployment. See the module.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -67,16 +106,6 @@ impl Cluster {
         }
     }
 
-    /// Lets `fault` happen and waits until what it hit is back.
-    pub(crate) async fn suffer(&mut self, fault: Fault, rng: &mut StdRng) {
-        match fault {
-            Fault::KillAnswered => self.kill(Target::Whole).await,
-            Fault::CutPower => self.restart(Some(rng)).await,
-            Fault::Kill(target) => self.kill(target).await,
-            Fault::Stop(target, length) => self.stop(target, length).await,
-        }
-    }
-
     /// Stops the processes of `target`, and lets them go on after `length`.
     async fn stop(&self, target: Target, length: Duration) {
         let pids = match target {
@@ -94,7 +123,7 @@ impl Cluster {
     }
 
     /// Kills `target` and waits until it is back, on the same ports.
-    async fn kill(&mut self, target: Target) {
+    async fn kill_target(&mut self, target: Target) {
         match target {
             Target::Whole => self.restart(None).await,
             Target::Role(role) => self.kill_one(role, 0).await,
@@ -168,6 +197,45 @@ impl Cluster {
         let lbs = self.running.said("lbs");
         let port = lbs.rsplit(':').next().and_then(|port| port.parse().ok());
         port.unwrap_or_else(|| panic!("no port in {lbs}"))
+    }
+}
+
+impl Deployment for Cluster {
+    type Fault = Fault;
+
+    const ACKNOWLEDGED_BETWEEN: u64 = 2_000;
+
+    fn client(&self, uid: &str) -> (ClientConfig, Arc<FixedToken>) {
+        self.running.client(uid)
+    }
+
+    fn server_token(&self) -> String {
+        self.running.token("customer", &["--server"])
+    }
+
+    fn api(&self) -> String {
+        self.running.said("api")
+    }
+
+    fn spares_what_is_begun(fault: Fault) -> bool {
+        fault == Fault::KillAnswered
+    }
+
+    async fn suffer(&mut self, fault: Fault, rng: &mut StdRng) {
+        match fault {
+            Fault::KillAnswered => self.kill_target(Target::Whole).await,
+            Fault::CutPower => self.restart(Some(rng)).await,
+            Fault::Kill(target) => self.kill_target(target).await,
+            Fault::Stop(target, length) => self.stop(target, length).await,
+        }
+    }
+
+    fn printed(&self) -> String {
+        self.running.printed()
+    }
+
+    fn kill(&mut self) -> Option<ExitStatus> {
+        self.running.kill()
     }
 }
 

@@ -33,7 +33,7 @@ const TWO_GATEWAYS: Mode = Mode::Processes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_one_process_breaks_no_promise() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    run::run(
+    cluster::run(
         Mode::OneProcess,
         // Ten with sends in flight, and one with none.
         &[[Kill(Target::Whole); 10].as_slice(), &[KillAnswered]].concat(),
@@ -44,7 +44,7 @@ async fn killing_the_one_process_breaks_no_promise() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cutting_the_power_breaks_no_promise() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    run::run(Mode::OneProcess, &[CutPower; 5]).await;
+    cluster::run(Mode::OneProcess, &[CutPower; 5]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +64,7 @@ async fn killing_any_role_breaks_no_promise() {
         // The last: pushes and rows of its last commits are made by nobody but the markers.
         Kill(Role("app-service")),
     ];
-    run::run(TWO_GATEWAYS, &kills).await;
+    cluster::run(TWO_GATEWAYS, &kills).await;
 }
 
 /// Shorter than any lease (9 s), so that only those who wait notice.
@@ -81,7 +81,7 @@ async fn stopping_the_one_process_breaks_no_promise() {
         Kill(Target::Whole),
         Stop(Target::Whole, LONG),
     ];
-    run::run(Mode::OneProcess, &faults).await;
+    cluster::run(Mode::OneProcess, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,5 +100,5 @@ async fn stopping_any_role_breaks_no_promise() {
         // The last: it owes pushes and rows of what it committed, to those who took it for dead.
         Stop(Role("app-service"), LONG),
     ];
-    run::run(TWO_GATEWAYS, &faults).await;
+    cluster::run(TWO_GATEWAYS, &faults).await;
 }

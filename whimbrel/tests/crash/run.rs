@@ -1,7 +1,9 @@
-//! The story of a run.
+//! The story of a run: whatever is deployed, people chat through it while faults happen, and then everything is judged.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +12,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use whimbrel_loadtest::check::{Event, Talk, Violation, check};
-use whimbrel_sdk::{ConversationId, NewGroup};
+use whimbrel_sdk::{ClientConfig, ConversationId, FixedToken, NewGroup};
 
-use crate::cluster::{Cluster, Fault};
 use crate::device::{self, Device, Uid};
 use crate::ledger::{Ledger, Tally};
 use crate::load::Load;
-use crate::support::Mode;
 
 /// Users of a run.
 const USERS: usize = 12;
@@ -28,8 +28,6 @@ const PEERS: [usize; 2] = [1, 4];
 const OWNER_EVERY: usize = 3;
 /// with these, counted from them.
 const MEMBERS: [usize; 4] = [1, 2, 5, 7];
-/// Messages acknowledged between two faults, at least.
-const ACKNOWLEDGED_BETWEEN: u64 = 2_000;
 /// The longest a fault waits for that; what takes longer hangs.
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(60);
 /// A fault comes within this time after that, milliseconds, so that it hits anything.
@@ -46,14 +44,43 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Violations printed of an invariant; the rest are like them.
 const PRINTED_MAX: usize = 10;
 
-/// What a run does.
+/// What is deployed, and may have faults.
+pub(crate) trait Deployment {
+    /// Something that happens to it.
+    type Fault: Copy + fmt::Debug;
+
+    /// Messages acknowledged between two faults, at least: as many as show that it works again, in a few seconds.
+    const ACKNOWLEDGED_BETWEEN: u64;
+
+    /// What a client of `uid` is started with.
+    fn client(&self, uid: &str) -> (ClientConfig, Arc<FixedToken>);
+
+    /// What a customer's server shows.
+    fn server_token(&self) -> String;
+
+    /// Where the HTTP API is.
+    fn api(&self) -> String;
+
+    /// Whether `fault` is to come only once all that was begun is answered.
+    fn spares_what_is_begun(_fault: Self::Fault) -> bool {
+        false
+    }
+
+    /// Lets `fault` happen and waits until what it hit is back.
+    async fn suffer(&mut self, fault: Self::Fault, rng: &mut StdRng);
+
+    /// What its processes printed.
+    fn printed(&self) -> String;
+
+    /// Ends it at once; its status, if it had ended by itself before.
+    fn kill(&mut self) -> Option<ExitStatus>;
+}
+
+/// What a run may find.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan<'a> {
-    pub(crate) mode: Mode,
-    /// What happens, each under load.
-    pub(crate) faults: &'a [Fault],
-    /// A plant for the server to have, by its name.
-    pub(crate) plant: Option<&'static str>,
+pub(crate) struct Terms {
+    /// Whether a fault is planted in it, which the judge is to find.
+    pub(crate) planted: bool,
     /// How long what is wrong may take to come right.
     pub(crate) settled_within: Duration,
 }
@@ -66,43 +93,42 @@ pub(crate) struct Verdict {
     pub(crate) folder: PathBuf,
 }
 
-/// Lets `faults` happen one after the other, each under load; panics when a promise was broken.
-pub(crate) async fn run(mode: Mode, faults: &[Fault]) {
-    let verdict = judge(Plan {
-        mode,
-        faults,
-        plant: None,
-        settled_within: SETTLED_WITHIN,
-    })
-    .await;
-    let (violations, folder) = (verdict.violations, verdict.folder);
-    assert!(
-        violations.is_empty(),
-        "{} violations, see above; {}",
-        violations.len(),
-        folder.display()
-    );
-    std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
+impl Verdict {
+    /// Panics when a promise was broken; else nothing is kept of the run.
+    pub(crate) fn expect_unbroken(self) {
+        let (violations, folder) = (self.violations, self.folder);
+        assert!(
+            violations.is_empty(),
+            "{} violations, see above; {}",
+            violations.len(),
+            folder.display()
+        );
+        std::fs::remove_dir_all(&folder).expect("the run's folder can be removed");
+    }
 }
 
-/// A run, and what it showed.
-pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
-    let Plan { mode, faults, .. } = plan;
+/// Lets `faults` happen one after the other, each under load, to what `start` deploys in a folder; and what that showed.
+pub(crate) async fn judge<D: Deployment>(
+    start: impl AsyncFnOnce(&Path) -> D,
+    faults: &[D::Fault],
+    terms: Terms,
+) -> Verdict {
     let seed = match std::env::var("WHIMBREL_CRASH_SEED") {
         Ok(seed) => seed.parse().expect("WHIMBREL_CRASH_SEED is a number"),
         Err(_) => rand::random(),
     };
     let started = Instant::now();
     let say = |what: &str| progress(started, what);
-    say(&format!("{mode:?}, seed {seed}, planted: {:?}", plan.plant));
+    say(&format!("seed {seed}, {terms:?}"));
     let mut rng = StdRng::seed_from_u64(seed);
     // Kept unless all is well, for whoever looks into it.
     let folder = tempfile::tempdir().expect("a folder for the deployment").keep();
-    say(&format!("data and server.log are in {}", folder.display()));
-    let mut cluster = Cluster::start(&folder, mode, plan.plant, faults.contains(&Fault::CutPower)).await;
+    say(&format!("data and logs are in {}", folder.display()));
+    let mut deployed = start(&folder).await;
+    say("deployed");
 
     let ledger = Arc::new(Ledger::new());
-    let devices = start_devices(&cluster, &ledger);
+    let devices = start_devices(&deployed, &ledger);
     let (stop, stopped) = watch::channel(false);
     let mut load = Load {
         ledger: Arc::clone(&ledger),
@@ -111,17 +137,18 @@ pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
         rng: StdRng::seed_from_u64(rng.random()),
     };
     // Some plants keep rows from those who wait for them; the checker will say so.
-    let rows_within = match plan.plant {
-        Some(_) => ROWS_WITHIN_PLANTED,
-        None => ANSWERED_WITHIN,
+    let rows_within = if terms.planted {
+        ROWS_WITHIN_PLANTED
+    } else {
+        ANSWERED_WITHIN
     };
-    let all_there = begin(&cluster, &devices, &mut load, rows_within).await;
-    assert!(all_there || plan.plant.is_some(), "not in their lists, see above");
+    let all_there = begin(&deployed, &devices, &mut load, rows_within).await;
+    assert!(all_there || terms.planted, "not in their lists, see above");
     say("everybody chats");
 
     let fault_rng = StdRng::seed_from_u64(rng.random());
     suffer_all(
-        &mut cluster,
+        &mut deployed,
         faults,
         (&ledger, &devices),
         &stop,
@@ -130,31 +157,31 @@ pub(crate) async fn judge(plan: Plan<'_>) -> Verdict {
     .await;
     finish(&mut load, &say).await;
 
-    let settled = settle(&ledger, plan.settled_within).await;
+    let settled = settle(&ledger, terms.settled_within).await;
     say(&format!(
         "devices that were there have settled: {}",
         settled.is_empty()
     ));
     let mut everywhere = devices;
-    everywhere.extend(fresh_devices(&cluster, &ledger));
-    let violations = settle(&ledger, plan.settled_within).await;
+    everywhere.extend(fresh_devices(&deployed, &ledger));
+    let violations = settle(&ledger, terms.settled_within).await;
     say("new devices have read everything");
     for device in &everywhere {
         // Closed already is as good.
         let _ = device.client.close().await;
     }
     report(&violations);
-    let printed = cluster.running.printed();
+    let printed = deployed.printed();
     assert!(!printed.contains("panicked"), "a server panicked: {printed}");
-    drop(cluster);
+    drop(deployed);
     say(&format!("promises broken: {}", violations.len()));
     Verdict { violations, folder }
 }
 
 /// Lets one after the other happen under full load, and nobody begin anything after the last.
-async fn suffer_all(
-    cluster: &mut Cluster,
-    faults: &[Fault],
+async fn suffer_all<D: Deployment>(
+    deployed: &mut D,
+    faults: &[D::Fault],
     (ledger, devices): (&Ledger, &[Arc<Device>]),
     stop: &watch::Sender<bool>,
     (mut rng, say): (StdRng, &impl Fn(&str)),
@@ -162,9 +189,9 @@ async fn suffer_all(
     let mut tally = ledger.tally();
     for (number, fault) in faults.iter().enumerate() {
         let before = *tally.borrow();
-        let Some(now) = traffic(&mut tally, before.acknowledged + ACKNOWLEDGED_BETWEEN).await else {
+        let Some(now) = traffic(&mut tally, before.acknowledged + D::ACKNOWLEDGED_BETWEEN).await else {
             let (now, standings) = (*tally.borrow(), standings(devices).await);
-            let ended = cluster.running.kill();
+            let ended = deployed.kill();
             panic!(
                 "{now:?} after {before:?} and {TRAFFIC_WITHIN:?}; ended by itself: {ended:?}; {standings:#?}"
             );
@@ -175,13 +202,13 @@ async fn suffer_all(
             // Nothing new comes after the last fault: what it left behind must be found without.
             stop.send_replace(true);
         }
-        if *fault == Fault::KillAnswered {
+        if D::spares_what_is_begun(*fault) {
             let answered = tally.wait_for(|tally| tally.pending == 0);
             // If something hangs, the checker says so.
             let _ = tokio::time::timeout(ANSWERED_WITHIN, answered).await;
         }
         let hit = Instant::now();
-        cluster.suffer(*fault, &mut rng).await;
+        deployed.suffer(*fault, &mut rng).await;
         let (back, after) = (hit.elapsed(), *tally.borrow());
         let answered = tally.wait_for(|tally| tally.acknowledged > after.acknowledged || tally.pending == 0);
         let answered = tokio::time::timeout(TRAFFIC_WITHIN, answered).await;
@@ -216,23 +243,23 @@ fn user(number: usize) -> Uid {
     Uid::new(&format!("user{:02}", number % USERS))
 }
 
-fn start_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
+fn start_devices(deployed: &impl Deployment, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
     let phones = (0..USERS).map(|number| (number, "phone"));
     let desks = (0..SECOND_DEVICES).map(|number| (number, "desk"));
     let all = phones.chain(desks);
     all.map(|(number, kind)| {
         let user = user(number);
-        Device::start(cluster.running.client(&user.0), kind, true, ledger)
+        Device::start(deployed.client(&user.0), kind, true, ledger)
     })
     .collect()
 }
 
 /// A device of each user that has never been here.
-fn fresh_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
+fn fresh_devices(deployed: &impl Deployment, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
     let users = (0..USERS).map(user);
     users
         .map(|user| {
-            let client = cluster.running.client(&user.0);
+            let client = deployed.client(&user.0);
             Device::start(client, "new one", false, ledger)
         })
         .collect()
@@ -241,7 +268,12 @@ fn fresh_devices(cluster: &Cluster, ledger: &Arc<Ledger>) -> Vec<Arc<Device>> {
 /// Opens all conversations, waits until everybody has them, and lets everybody chat.
 ///
 /// False when some are never given their rows.
-async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load, rows_within: Duration) -> bool {
+async fn begin(
+    deployed: &impl Deployment,
+    devices: &[Arc<Device>],
+    load: &mut Load,
+    rows_within: Duration,
+) -> bool {
     let mut members: BTreeMap<ConversationId, Vec<Uid>> = BTreeMap::new();
     let mut talks = BTreeMap::new();
     for (number, device) in devices.iter().take(USERS).enumerate() {
@@ -294,12 +326,11 @@ async fn begin(cluster: &Cluster, devices: &[Arc<Device>], load: &mut Load, rows
             load.chat(device, *id);
         }
     }
-    let token = cluster.running.token("customer", &["--server"]);
     let ids = members.iter().filter(|(_, users)| users.contains(&user(0)));
     let ids = ids
         .map(|(id, _)| *id)
         .filter(|id| groups.iter().all(|(owner, group, _)| group != id || *owner == 0));
-    load.call_api(&cluster.running.said("api"), token, &user(0), ids.collect());
+    load.call_api(&deployed.api(), deployed.server_token(), &user(0), ids.collect());
     for (owner, id, others) in groups {
         load.govern(&devices[owner], id, others);
     }

@@ -23,8 +23,7 @@ mod strangers;
 use std::time::Duration;
 
 use cluster::Fault::{CutPower, Kill, KillAnswered, Stop};
-use cluster::{Fault, Target};
-use run::Plan;
+use cluster::{Fault, Plan, Target};
 use support::Mode;
 use whimbrel_loadtest::check::Invariant;
 
@@ -39,7 +38,7 @@ const AFTER_THE_SWEEPER: Duration = Duration::from_secs(30);
 /// Runs with the fault, and expects it to be found by a promise that it breaks.
 async fn is_found(plant: &'static str, broken: &[Invariant], mode: Mode, faults: &[Fault], within: Duration) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let verdict = run::judge(Plan {
+    let verdict = cluster::judge(Plan {
         mode,
         faults,
         plant: Some(plant),
@@ -59,7 +58,7 @@ async fn is_found(plant: &'static str, broken: &[Invariant], mode: Mode, faults:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_plant_nothing_is_found() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    run::run(Mode::OneProcess, &[Kill(Target::Whole), CutPower]).await;
+    cluster::run(Mode::OneProcess, &[Kill(Target::Whole), CutPower]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +72,7 @@ async fn without_a_plant_nothing_is_found_between_processes() {
         gateways: 2,
         routers: 1,
     };
-    run::run(mode, &faults).await;
+    cluster::run(mode, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,12 +17,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use report::{Outcome, Suffered};
-use server::{Binaries, Server};
+use server::Server;
 
-/// Where whatever has planted faults is built, so that none is ever found where others look for a server.
-const PLANTED_TARGET: &str = "target/planted";
-/// Builds it, there.
-pub(crate) const PLANTED_BUILD: [&str; 4] = ["--features", "planted-faults", "--target-dir", PLANTED_TARGET];
+use crate::built::{Built, PLANTED_BUILD};
+
 /// Between two looks at the generator.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Users that log in before the first message, a second.
@@ -135,7 +133,7 @@ impl std::fmt::Display for Fault {
 
 /// Runs it. Succeeds when no promise was broken; with a plant, when some were.
 pub(crate) fn run(root: &Path, args: &ProveArgs) -> anyhow::Result<ExitCode> {
-    let binaries = Binaries::build(root, args.dev, args.plant.is_some())?;
+    let built = Built::all(root, args.dev, args.plant.is_some())?;
     let out = out_folder(root, args)?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let mut rng = StdRng::seed_from_u64(seed);
@@ -143,9 +141,9 @@ pub(crate) fn run(root: &Path, args: &ProveArgs) -> anyhow::Result<ExitCode> {
     let say = |what: &str| println!("[{:7.1} s] {what}", started.elapsed().as_secs_f64());
     say(&format!("seed {seed}; everything goes to {}", out.display()));
 
-    let mut server = Server::start(&binaries, &out, args.processes, args.plant.as_deref())?;
+    let mut server = Server::start(&built, &out, args.processes, args.plant.as_deref())?;
     say("the server is up");
-    let mut generator = Generator(generate(&binaries, &out, server.ready_file(), args)?);
+    let mut generator = Generator(generate(&built, &out, server.ready_file(), args)?);
     let beginning = BEGINNING + Duration::from_secs(args.users / LOGINS_PER_S);
     let begun = Instant::now() + beginning;
     let mut suffered = Vec::new();
@@ -213,8 +211,8 @@ impl Drop for Generator {
     }
 }
 
-fn generate(binaries: &Binaries, out: &Path, ready_file: &Path, args: &ProveArgs) -> anyhow::Result<Child> {
-    let mut command = Command::new(&binaries.generator);
+fn generate(built: &Built, out: &Path, ready_file: &Path, args: &ProveArgs) -> anyhow::Result<Child> {
+    let mut command = Command::new(&built.generator);
     command.arg("chat").arg("--check");
     command.arg("--ledger").arg(out.join("ledger"));
     command.arg("--ready-file").arg(ready_file);
@@ -232,7 +230,7 @@ fn generate(binaries: &Binaries, out: &Path, ready_file: &Path, args: &ProveArgs
     // An outage near the end, and everything that waits behind it.
     command.arg("--grace").arg("120s");
     let child = command.stdin(Stdio::null()).spawn();
-    child.with_context(|| format!("{} does not start", binaries.generator.display()))
+    child.with_context(|| format!("{} does not start", built.generator.display()))
 }
 
 /// `cargo xtask planted`: builds the simulator and the server with planted faults, apart from everything else, and has the

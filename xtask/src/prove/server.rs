@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use whimbrel_disk::{Loss, PowerCut};
 
-use super::{Fault, PLANTED_BUILD, PLANTED_TARGET};
+use super::Fault;
+use crate::built::Built;
 
 /// A start over the store of a long run takes some seconds.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -21,54 +22,6 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// In so many cuts a random part of what was not synced is left; in the others nothing.
 const TORN_ONE_IN: u32 = 3;
-
-/// What is run.
-#[derive(Debug)]
-pub(super) struct Binaries {
-    server: PathBuf,
-    pub(super) generator: PathBuf,
-    /// Preloaded where the power is to be cut.
-    recorder: PathBuf,
-}
-
-impl Binaries {
-    /// Builds them for release, or for development; the server with planted faults in a folder apart.
-    pub(super) fn build(root: &Path, dev: bool, planted: bool) -> anyhow::Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let (profile, folder) = if dev {
-            ("dev", "debug")
-        } else {
-            ("release", "release")
-        };
-        let built = root.join(target).join(folder);
-        let cargo = |arguments: &[&str]| {
-            let status = Command::new("cargo")
-                .args(["build", "--profile", profile])
-                .args(arguments)
-                .current_dir(root)
-                .status()
-                .context("cargo does not start")?;
-            ensure!(status.success(), "cargo build {} failed", arguments.join(" "));
-            Ok(())
-        };
-        // One build for all that is of the same kind: apart, the crates they share would be built for each.
-        let of_the_load = ["--package", "whimbrel-loadtest", "--package", "whimbrel-powercut"];
-        let of_the_server = ["--package", "whimbrel"];
-        let server = if planted {
-            cargo(&of_the_load)?;
-            cargo(&[&of_the_server[..], &PLANTED_BUILD[..]].concat())?;
-            root.join(PLANTED_TARGET).join(folder)
-        } else {
-            cargo(&[&of_the_server[..], &of_the_load].concat())?;
-            built.clone()
-        };
-        Ok(Self {
-            server: server.join("whimbrel"),
-            generator: built.join("whimbrel-loadtest"),
-            recorder: built.join("libwhimbrel_powercut.so"),
-        })
-    }
-}
 
 /// How the server is started, each time alike.
 #[derive(Debug)]
@@ -92,14 +45,14 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(
-        binaries: &Binaries,
+        built: &Built,
         folder: &Path,
         processes: bool,
         plant: Option<&str>,
     ) -> anyhow::Result<Self> {
         let setup = Setup {
-            command: binaries.server.clone(),
-            recorder: binaries.recorder.clone(),
+            command: built.server.clone(),
+            recorder: built.recorder.clone(),
             folder: folder.to_owned(),
             processes,
             plant: plant.map(ToOwned::to_owned),

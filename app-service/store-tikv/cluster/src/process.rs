@@ -1,5 +1,6 @@
 //! The two processes.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,9 @@ pub struct Options {
     pub proxies: bool,
     /// Regions split at about one and a half times this.
     pub region_bytes: u64,
+    /// Words that stand before each program and its arguments: one that becomes it, so that it ends with whoever started it.
+    /// Empty: it is started by itself.
+    pub launcher: Vec<OsString>,
 }
 
 impl Default for Options {
@@ -64,6 +68,7 @@ impl Default for Options {
         Self {
             proxies: false,
             region_bytes: 256 * 1024,
+            launcher: Vec::new(),
         }
     }
 }
@@ -101,7 +106,7 @@ impl Cluster {
         let folder = TempDir::with_prefix("whimbrel-tikv-")?;
         let proxy = || options.proxies.then(FaultProxy::listen).transpose();
         let (pd_proxy, store_proxy) = (proxy()?, proxy()?);
-        let pd = start_pd(&binaries, &folder, pd_proxy.as_ref(), "127.0.0.1:0")?;
+        let pd = start_pd(&binaries, &folder, &options, pd_proxy.as_ref(), "127.0.0.1:0")?;
         let known = pd_proxy.as_ref().map_or(pd.address, FaultProxy::address);
         let store = start_store(
             &binaries,
@@ -166,7 +171,13 @@ impl Cluster {
             Part::Pd => {
                 self.pd.end()?;
                 let at = self.pd.address.to_string();
-                self.pd = start_pd(&self.binaries, &self.folder, self.pd_proxy.as_ref(), &at)?;
+                self.pd = start_pd(
+                    &self.binaries,
+                    &self.folder,
+                    &self.options,
+                    self.pd_proxy.as_ref(),
+                    &at,
+                )?;
             }
             Part::Store => {
                 self.store.end()?;
@@ -197,10 +208,11 @@ impl Cluster {
 fn start_pd(
     binaries: &Binaries,
     folder: &TempDir,
+    options: &Options,
     proxy: Option<&FaultProxy>,
     listen: &str,
 ) -> io::Result<Running> {
-    let mut command = Command::new(&binaries.pd);
+    let mut command = launched(options, &binaries.pd);
     command
         .args(["--listen", listen, "--data"])
         .arg(folder.path().join("pd"));
@@ -215,12 +227,23 @@ fn start_store(
     pd: SocketAddr,
     listen: &str,
 ) -> io::Result<Running> {
-    let mut command = Command::new(&binaries.store);
+    let mut command = launched(options, &binaries.store);
     command
         .args(["--listen", listen, "--pd", &pd.to_string()])
         .args(["--region-bytes", &options.region_bytes.to_string(), "--data"])
         .arg(folder.path().join("store"));
     start(command, proxy)
+}
+
+fn launched(options: &Options, program: &Path) -> Command {
+    match options.launcher.split_first() {
+        Some((launcher, words)) => {
+            let mut command = Command::new(launcher);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
 }
 
 fn start(mut command: Command, proxy: Option<&FaultProxy>) -> io::Result<Running> {

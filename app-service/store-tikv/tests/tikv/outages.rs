@@ -7,7 +7,7 @@ use bytes::Bytes;
 use libtest_mimic::Trial;
 use tikv_client::{TimestampExt as _, TransactionClient};
 use whimbrel_store::{Batch, Commit, Direction, KeyRange, Readiness, Store as _, StoreError};
-use whimbrel_store_tikv::limits::HISTORY_MIN;
+use whimbrel_store_tikv::limits::{ATTEMPT_AFTER_LOCKS, HISTORY_MIN, LOCK_LIFE};
 use whimbrel_store_tikv::pd::Pd;
 use whimbrel_store_tikv::{Collected, TikvStore};
 use whimbrel_tikv_cluster::{Binaries, Cluster, Options, Part};
@@ -46,6 +46,11 @@ pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
             "a_frozen_placement_driver_is_noticed_and_its_thaw_too",
             true,
             |on| Box::pin(a_frozen_placement_driver_is_noticed_and_its_thaw_too(on)),
+        ),
+        with(
+            "a_commit_whose_timestamp_never_comes_is_given_up_when_its_locks_have_ended",
+            true,
+            |on| Box::pin(a_commit_whose_timestamp_never_comes_is_given_up_when_its_locks_have_ended(on)),
         ),
         with("connections_that_died_in_silence_are_replaced", true, |on| {
             Box::pin(connections_that_died_in_silence_are_replaced(on))
@@ -136,6 +141,23 @@ async fn a_frozen_placement_driver_is_noticed_and_its_thaw_too(on: Site) {
     ));
     on.cluster.proxy(Part::Pd).heal();
     on.readiness(Readiness::serves_writes).await;
+    on.serves_again("k").await;
+}
+
+/// Until then others may wait for them; afterwards whoever waits on waits in vain.
+async fn a_commit_whose_timestamp_never_comes_is_given_up_when_its_locks_have_ended(on: Site) {
+    assert!(on.put("before").await.is_committed());
+    let snapshot = on.store.snapshot().await.unwrap();
+    let mut batch = Batch::at(&*snapshot);
+    batch.put(on.key("k"), "v");
+    on.cluster.proxy(Part::Pd).freeze();
+    let Commit::Unknown(error) = on.store.commit(batch).await else {
+        unreachable!("without a timestamp nothing is committed")
+    };
+    let limit = LOCK_LIFE + ATTEMPT_AFTER_LOCKS;
+    let said = error.to_string();
+    assert!(said.contains(&format!("no outcome within {limit:?}")), "{said}");
+    on.cluster.proxy(Part::Pd).heal();
     on.serves_again("k").await;
 }
 

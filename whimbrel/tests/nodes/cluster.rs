@@ -1,0 +1,150 @@
+//! A small cluster that suffers.
+
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
+use rustix::process::Signal;
+use whimbrel_cluster::{Cluster, Member, Role, Setup, Shape};
+use whimbrel_sdk::{ClientConfig, FixedToken};
+use whimbrel_tikv_cluster::Binaries;
+
+use crate::run::Deployment;
+
+/// Of each role as many as show that another one takes over, where one can.
+const SHAPE: Shape = Shape {
+    lbs: 1,
+    gateways: 2,
+    routers: 1,
+    service_nodes: 2,
+};
+/// A start takes some seconds, and on a machine that is busy with other tests ten times that.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// A node is started again after a fraction of a second.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What happens to one node of a role, any of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// SIGKILL; it is started again.
+    Kill(Role),
+    /// SIGSTOP, and SIGCONT after so long.
+    Stop(Role, Duration),
+}
+
+/// See the module.
+pub(crate) struct Deployed {
+    cluster: Cluster,
+}
+
+impl Deployed {
+    pub(crate) fn start(folder: &Path, tikv: Binaries) -> Self {
+        let cluster = Cluster::start(Setup {
+            binary: env!("CARGO_BIN_EXE_whimbrel").into(),
+            tikv,
+            folder: folder.to_owned(),
+            ready_file: None,
+            shape: SHAPE,
+            port_base: 0,
+            proxies: false,
+            restart: true,
+            log: "warn".to_owned(),
+        });
+        let cluster = cluster.expect("a cluster starts");
+        let ready = cluster.wait_until_ready(READY_WITHIN, &|| false);
+        ready.expect("every node becomes ready");
+        Self { cluster }
+    }
+
+    fn said(&self, name: &str) -> String {
+        let ready = self.cluster.ready();
+        let text = ready[name].as_str();
+        text.unwrap_or_else(|| panic!("no text {name:?} in the ready file {ready}"))
+            .to_owned()
+    }
+
+    fn token(&self, uid: &str, flags: &[&str]) -> String {
+        let made = Command::new(env!("CARGO_BIN_EXE_whimbrel"))
+            .args(["token", "--uid", uid])
+            .args(flags)
+            .arg("--ready-file")
+            .arg(self.cluster.ready_file())
+            .output()
+            .expect("the binary starts");
+        assert!(made.status.success(), "no token: {made:?}");
+        String::from_utf8(made.stdout)
+            .expect("a token is ASCII")
+            .trim()
+            .to_owned()
+    }
+
+    fn any(&self, role: Role, rng: &mut StdRng) -> Member {
+        let members = self.cluster.shape().members_of(role);
+        members.choose(rng).expect("a node of each role")
+    }
+}
+
+impl Deployment for Deployed {
+    type Fault = Fault;
+
+    const ACKNOWLEDGED_BETWEEN: u64 = 200;
+
+    fn client(&self, uid: &str) -> (ClientConfig, Arc<FixedToken>) {
+        let [lbs, root, app] = ["lbs", "root_key", "app_key"].map(|name| self.said(name));
+        let token = FixedToken(self.token(uid, &[]));
+        (ClientConfig::new(&lbs, &root, &app, uid), Arc::new(token))
+    }
+
+    fn server_token(&self) -> String {
+        self.token("customer", &["--server"])
+    }
+
+    fn api(&self) -> String {
+        self.said("api")
+    }
+
+    async fn suffer(&mut self, fault: Fault, rng: &mut StdRng) {
+        match fault {
+            Fault::Kill(role) => {
+                let member = self.any(role, rng);
+                let before = self.cluster.standings()[&member].last_up;
+                assert!(self.cluster.signal(member, Signal::KILL), "{member} runs");
+                let started = Instant::now();
+                while self.cluster.standings()[&member].last_up == before {
+                    assert!(
+                        started.elapsed() < BACK_WITHIN,
+                        "{member} is not back after {BACK_WITHIN:?}; see {}",
+                        self.cluster.log_of(member).display()
+                    );
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+            Fault::Stop(role, length) => {
+                let member = self.any(role, rng);
+                assert!(self.cluster.signal(member, Signal::STOP), "{member} runs");
+                tokio::time::sleep(length).await;
+                assert!(self.cluster.signal(member, Signal::CONT), "{member} stood still");
+            }
+        }
+    }
+
+    fn printed(&self) -> String {
+        let members = self.cluster.shape().members().into_iter();
+        let logs = members.map(|member| self.cluster.log_of(member));
+        logs.map(|log| std::fs::read_to_string(log).expect("a node's log"))
+            .collect()
+    }
+
+    fn kill(&mut self) -> Option<ExitStatus> {
+        for member in self.cluster.shape().members() {
+            // Gone already is as good.
+            let _ = self.cluster.signal(member, Signal::KILL);
+        }
+        None
+    }
+}
