@@ -192,6 +192,14 @@ async fn a_dropped_commit_leaves_no_half(on: Place) {
         let snapshot = on.store.snapshot().await.unwrap();
         let values = snapshot.multi_get(&[one.clone(), two]).await.unwrap();
         assert_eq!(values[0], values[1]);
-        assert!(on.put(&one, "w").await.is_committed());
+        // What nobody waits for goes on, and may get ahead of one put; there is no second of it.
+        let first = on.put(&one, "w").await;
+        assert!(
+            matches!(first, Commit::Committed | Commit::Conflict(_)),
+            "{first:?}"
+        );
+        if !first.is_committed() {
+            assert!(on.put(&one, "w").await.is_committed());
+        }
     }
 }
