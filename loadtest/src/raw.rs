@@ -160,7 +160,11 @@ pub fn read_until_end(address: SocketAddr, connections: u32) -> anyhow::Result<(
         let mut socket = dial(address, sources.of(index, address))
             .with_context(|| format!("cannot connect socket {index} of {connections}"))?;
         poll.registry()
-            .register(&mut socket, Token(index as usize), Interest::READABLE)
+            .register(
+                &mut socket,
+                Token(index as usize),
+                Interest::READABLE | Interest::WRITABLE,
+            )
             .context("a socket can be waited for")?;
         sockets.push(Some(socket));
         if index % 256 == 255 {
@@ -181,6 +185,11 @@ pub fn read_until_end(address: SocketAddr, connections: u32) -> anyhow::Result<(
             let Some(socket) = slot else {
                 continue;
             };
+            if event.is_writable() {
+                // A listener whose queue was full has forgotten some that are connected from here. A byte, which the system sends
+                // again until it is taken, makes it learn of them.
+                let _ = socket.write(&[0]);
+            }
             loop {
                 match socket.read(&mut scratch) {
                     Ok(count) if count > 0 => {}
