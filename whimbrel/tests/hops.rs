@@ -18,11 +18,26 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 /// Frames by way, such as `gateway>router`, kind and direction.
 type Frames = BTreeMap<(String, String, String), u64>;
 
-/// From the metrics page.
-async fn frames(metrics: &str) -> Frames {
+async fn page(metrics: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let page = client.get(format!("{metrics}/metrics")).send().await.unwrap();
-    let page = page.text().await.unwrap();
+    page.text().await.unwrap()
+}
+
+/// How many pushes reactors have brought to sessions.
+async fn delivered(metrics: &str) -> u64 {
+    let page = page(metrics).await;
+    let samples = page
+        .lines()
+        .filter(|line| line.starts_with("whimbrel_gateway_pushes_total{"));
+    samples
+        .map(|sample| sample.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum()
+}
+
+/// From the metrics page.
+async fn frames(metrics: &str) -> Frames {
+    let page = page(metrics).await;
     let samples = page
         .lines()
         .filter_map(|line| line.strip_prefix("whimbrel_link_frames_total{"));
@@ -131,23 +146,34 @@ async fn passes_each_hop_once(mode: Mode) {
     receives(&events, "the first, for what happens once").await;
 
     let (before, unanswered_before) = settled(&metrics).await;
+    let delivered_before = delivered(&metrics).await;
     alice.send_and_wait(chat, "hello").await.unwrap();
     receives(&events, "hello").await;
     let (after, unanswered_after) = settled(&metrics).await;
 
     let passed = passed(&before, after);
-    // One request upwards. Downwards one frame with the message, for all its receivers are on one gateway, and a notice to
-    // each of the two users. Each is counted where it leaves and where it arrives.
+    // One request upwards. Downwards one frame with the message, for all its receivers are on one gateway, and the notices to
+    // the two users: in one frame if they came together. Each is counted where it leaves and where it arrives.
     let hop = |way: &str, kind: &str, count: u64| {
         ["in", "out"].map(|direction| ((way.to_owned(), kind.to_owned(), direction.to_owned()), count))
     };
+    let together = count(&passed, "app-service>router", "out", |kind| kind == "pushes");
     let expected = [
         hop("gateway>router", "client_request", 1),
         hop("router>app-service", "client_request", 1),
-        hop("app-service>router", "push", 3),
-        hop("router>gateway", "push", 3),
+        hop("app-service>router", "push", 3 - 2 * together),
+        hop("router>gateway", "push", 3 - 2 * together),
+        hop("app-service>router", "pushes", together),
+        hop("router>gateway", "pushes", together),
     ];
-    assert_eq!(passed, expected.into_iter().flatten().collect::<Frames>());
+    let mut expected: Frames = expected.into_iter().flatten().collect();
+    expected.retain(|_, count| *count > 0);
+    assert_eq!(passed, expected);
+    assert_eq!(
+        delivered(&metrics).await - delivered_before,
+        4,
+        "the message and a notice, each to both"
+    );
     if mode == Mode::OneProcess {
         assert_eq!(
             unanswered_before, unanswered_after,

@@ -17,7 +17,6 @@ const KINDS: [Kind; 13] = [
     Kind::Authenticate,
     Kind::OpenSession,
     Kind::Push,
-    Kind::Pushes,
     Kind::CloseSessions,
     Kind::UserWork,
     Kind::Probe,
@@ -25,6 +24,7 @@ const KINDS: [Kind; 13] = [
     Kind::RegistryEvent,
     Kind::RoomOrder,
     Kind::RoomBroadcast,
+    Kind::Pushes,
 ];
 
 /// A role's name in labels and logs.
@@ -168,6 +168,15 @@ mod tests {
         fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
             Histogram::noop()
         }
+    }
+
+    #[test]
+    fn kinds_stand_where_their_numbers_say() {
+        for (number, kind) in (0..).zip(KINDS) {
+            assert_eq!(i32::from(kind), number);
+        }
+        let next = i32::try_from(KINDS.len()).unwrap();
+        assert!(Kind::try_from(next).is_err(), "a kind that has no place");
     }
 
     #[test]
