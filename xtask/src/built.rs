@@ -31,6 +31,7 @@ pub(crate) struct Built {
 }
 
 impl Built {
+    #[cfg(feature = "cluster")]
     /// Builds the server alone, as [`BuildArgs`] say.
     pub(crate) fn server(root: &Path, args: &BuildArgs) -> anyhow::Result<PathBuf> {
         let folder = match &args.built {
@@ -43,6 +44,7 @@ impl Built {
         found(&folder.join("whimbrel"))
     }
 
+    #[cfg(feature = "cluster")]
     /// Builds the server and the load generator, as [`BuildArgs`] say.
     pub(crate) fn with_generator(root: &Path, args: &BuildArgs) -> anyhow::Result<[PathBuf; 2]> {
         let folder = match &args.built {
@@ -106,6 +108,7 @@ fn cargo(root: &Path, dev: bool, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "cluster")]
 fn found(program: &Path) -> anyhow::Result<PathBuf> {
     let whole = program.canonicalize();
     whole.with_context(|| format!("{} was not built", program.display()))

@@ -6,11 +6,16 @@
     reason = "a command-line tool speaks there"
 )]
 
+#[cfg(not(feature = "cluster"))]
+mod apart;
 mod built;
+#[cfg(feature = "cluster")]
 mod chaos;
 mod checks;
+#[cfg(feature = "cluster")]
 mod cluster;
 mod fuzz;
+#[cfg(feature = "cluster")]
 mod interrupt;
 mod proto;
 mod prove;
@@ -21,6 +26,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+#[cfg(not(feature = "cluster"))]
+use apart::{Args as ChaosArgs, Args as ClusterArgs};
+#[cfg(feature = "cluster")]
+use {chaos::ChaosArgs, cluster::ClusterArgs};
 
 #[derive(Parser)]
 #[command(name = "xtask", about = "Whimbrel's developer commands")]
@@ -64,10 +74,10 @@ enum Command {
     },
     /// Start a cluster of processes of their own (Redis, placement driver, store, and every role several times), show it, and run
     /// until Ctrl-C.
-    Cluster(cluster::ClusterArgs),
+    Cluster(ClusterArgs),
     /// Start a cluster, load it, and have one after the other of its processes and lines fail by a plan that a number gives; check
     /// that nothing acknowledged is lost, and measure how long it takes to recover.
-    Chaos(chaos::ChaosArgs),
+    Chaos(ChaosArgs),
     /// Load the release binary, kill it and cut its power on the way, and check that nothing acknowledged is lost.
     Prove(prove::ProveArgs),
     /// Build the server with planted faults, apart from everything else, and have the checker find each of them.
@@ -76,6 +86,7 @@ enum Command {
 
 fn main() -> ExitCode {
     // Programs of a cluster are started through this one.
+    #[cfg(feature = "cluster")]
     if let Err(error) = whimbrel_cluster::hold() {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
@@ -97,8 +108,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Sim { args } => sim::run(&args),
         Command::Tikv { check } => tikv::run(check),
+        #[cfg(feature = "cluster")]
         Command::Cluster(args) => cluster::run(&args),
+        #[cfg(feature = "cluster")]
         Command::Chaos(args) => chaos::run(&args),
+        #[cfg(not(feature = "cluster"))]
+        Command::Cluster(args) => apart::run("cluster", &args),
+        #[cfg(not(feature = "cluster"))]
+        Command::Chaos(args) => apart::run("chaos", &args),
         Command::Prove(args) => prove::run(&root()?, &args),
         Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),
