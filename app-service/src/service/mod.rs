@@ -113,6 +113,15 @@ impl Answer {
         }
     }
 
+    /// For what may have been carried out: an uplink sends it nowhere else on its own account.
+    fn lost(detail: impl Into<String>) -> Self {
+        Self::Refused {
+            status: Status::Lost,
+            detail: detail.into(),
+            retry_after_ms: 0,
+        }
+    }
+
     fn give(self, reply: Reply) {
         match self {
             Self::Body(body) => reply.ok(body),
@@ -244,7 +253,8 @@ impl Service {
         }
     }
 
-    /// Rows of users whom another node takes to be ours. Answered once they are durable.
+    /// Rows of users whom another node takes to be ours. Answered once they are durable. If not all are, some may be, and
+    /// their users untold: only who asked knows that it is not the first to try, so it must hear of it.
     fn take_user_work(&self, body: &Bytes, answer: impl FnOnce(Answer) + Send + 'static) {
         let rows = cluster::UserWork::decode(body.clone())
             .map_err(|error| format!("UserWork: {error}"))
@@ -256,7 +266,7 @@ impl Service {
         let end = |outcome| {
             answer(match outcome {
                 Outcome::Done => Answer::Body(Bytes::new()),
-                Outcome::Lost => Answer::unavailable("not all rows could be written"),
+                Outcome::Lost => Answer::lost("not all rows could be written"),
             });
         };
         for (row, ticket) in rows.iter().zip(Ticket::issue(rows.len(), end)) {

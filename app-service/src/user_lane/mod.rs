@@ -105,7 +105,7 @@ impl Lanes {
                 while let Some(work) = queue.take(rows_max).await {
                     #[cfg(feature = "planted-faults")]
                     crate::planted::rows_late(&writer.env).await;
-                    writer.rewrite(work).await;
+                    queue.doubt(writer.rewrite(work).await);
                 }
             };
             env.spawner.spawn("user-lane", Box::pin(lane));

@@ -2,8 +2,11 @@
 //!
 //! Pure but for its lock and its wake-up; the bound is handed in. Work for a row that waits already joins it, so a burst
 //! of a hundred messages to one conversation rewrites each member's row once or twice.
+//!
+//! A row that was given up after a commit of unknown outcome may be up to date and its user untold. Whoever looks at it
+//! next finds nothing to do, so the queue remembers such rows: their next work tells in any case.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -48,6 +51,8 @@ struct Waiting {
     order: VecDeque<RowKey>,
     // Only ever looked into by key: its order is never seen.
     work: HashMap<RowKey, (Tell, Vec<Ticket>)>,
+    // The same. None of them waits.
+    doubted: HashSet<RowKey>,
     closed: bool,
 }
 
@@ -87,6 +92,8 @@ impl LaneQueue {
                 }
                 None if full => Some(ticket),
                 None => {
+                    let doubted = waiting.doubted.remove(&key);
+                    let tell = if doubted { Tell::Always } else { tell };
                     waiting.order.push_back(key.clone());
                     waiting.work.insert(key, (tell, vec![ticket]));
                     None
@@ -98,6 +105,20 @@ impl LaneQueue {
             Some(ticket) => {
                 metrics::counter!("whimbrel_rows_refused_total").increment(1);
                 drop(ticket);
+            }
+        }
+    }
+
+    /// Whether these rows' users were told is unknown: the next work for each tells them, also if it waits already.
+    ///
+    /// As many are remembered as may wait. Of the rest the marker's next look tells, or the client's next sync.
+    pub(super) fn doubt(&self, rows: impl IntoIterator<Item = RowKey>) {
+        let mut waiting = self.waiting();
+        for key in rows {
+            if let Some((tell, _)) = waiting.work.get_mut(&key) {
+                *tell = Tell::Always;
+            } else if waiting.doubted.len() < self.rows_max {
+                waiting.doubted.insert(key);
             }
         }
     }
@@ -182,6 +203,24 @@ mod tests {
         assert_eq!(seen, [(1, Tell::Always, 2), (2, Tell::IfChanged, 1)]);
         drop(taken);
         assert_eq!(lost.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn the_next_work_for_a_doubted_row_tells_whether_it_waits_or_is_yet_to_come() {
+        let queue = LaneQueue::new(2);
+        let (mut tickets, _) = tickets(5);
+        let mut submit = |user| queue.submit(key(user), Tell::IfChanged, tickets.pop().unwrap());
+        submit(1);
+        // The fourth finds no room.
+        queue.doubt([1, 2, 3, 4].map(key));
+        submit(2);
+        let tells = |work: Vec<RowWork>| work.iter().map(|work| work.tell).collect::<Vec<_>>();
+        assert_eq!(tells(queue.take(10).await.unwrap()), [Tell::Always; 2]);
+        submit(2);
+        submit(4);
+        assert_eq!(tells(queue.take(10).await.unwrap()), [Tell::IfChanged; 2]);
+        submit(3);
+        assert_eq!(tells(queue.take(10).await.unwrap()), [Tell::Always]);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use whimbrel_protocol::cluster::Priority;
 use whimbrel_protocol::ids::{AppKey, ConversationId, Seq, SyncVersion, UserId};
 use whimbrel_store::{Batch, Commit, Epoch, Snapshot, Store, StoreError};
 
-use super::queue::{RowWork, Tell};
+use super::queue::{RowKey, RowWork, Tell};
 use super::row::{self, View};
 use crate::env::Env;
 use crate::fanout::{Fanout, notice_job, priority_of};
@@ -70,9 +70,12 @@ struct Loaded {
 type UserOf = (AppKey, UserId);
 
 impl RowWriter {
-    /// Brings these rows up to date. Tickets of those that are durable are done, the others' dropped.
-    pub(super) async fn rewrite(&self, work: Vec<RowWork>) {
+    /// Brings these rows up to date. Tickets of those that are durable are done, the others' dropped. Gives back the rows
+    /// that may be up to date and whose users nobody here has told of it.
+    #[must_use]
+    pub(super) async fn rewrite(&self, work: Vec<RowWork>) -> Vec<RowKey> {
         let mut groups = vec![work];
+        let mut doubted = Vec::new();
         let (mut conflicts, mut unknowns) = (0, 0);
         while let Some(mut group) = groups.pop() {
             match self.attempt(&mut group).await {
@@ -91,6 +94,7 @@ impl RowWriter {
                             rows = group.len(),
                             "rows are contended without end; their markers will retry"
                         );
+                        doubted.extend(given_up(group));
                         continue;
                     }
                     if conflicts > CONFLICTS_BEFORE_HALVING && group.len() > 1 {
@@ -105,21 +109,23 @@ impl RowWriter {
                 Attempt::Unknown(error) => {
                     unknowns += 1;
                     tracing::warn!(%error, rows = group.len(), "whether rows were committed is unknown; reading again");
-                    if unknowns > UNKNOWNS_MAX {
-                        continue;
-                    }
                     // If they were, nobody has been told.
                     group.iter_mut().for_each(|work| work.tell = Tell::Always);
+                    if unknowns > UNKNOWNS_MAX {
+                        doubted.extend(given_up(group));
+                        continue;
+                    }
                     groups.push(group);
                     self.env.timers.sleep(self.env.jittered(REFUSED_WAIT)).await;
                 }
                 Attempt::Refused(error) => {
                     tracing::warn!(%error, rows = group.len(), "rows were not written; their markers will retry");
-                    drop(group);
+                    doubted.extend(given_up(group));
                     self.env.timers.sleep(self.env.jittered(REFUSED_WAIT)).await;
                 }
             }
         }
+        doubted
     }
 
     async fn attempt(&self, group: &mut Vec<RowWork>) -> Attempt {
@@ -289,6 +295,14 @@ impl RowWriter {
                 .push(notice_job(app, user, cursors, told.rows, told.priority));
         }
     }
+}
+
+/// Drops the tickets; gives back the rows whose users were to be told in any case, and were not.
+fn given_up(group: Vec<RowWork>) -> impl Iterator<Item = RowKey> {
+    group
+        .into_iter()
+        .filter(|work| work.tell == Tell::Always)
+        .map(|work| work.key)
 }
 
 /// Why one row cannot be computed.

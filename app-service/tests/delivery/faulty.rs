@@ -1,7 +1,7 @@
 //! The memory store with planted faults, told by what a commit is for.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) enum Kindred {
 /// The memory store, with planted faults.
 pub(crate) struct Faulty {
     inner: MemoryStore,
-    fates: Mutex<BTreeMap<Kindred, Fate>>,
+    fates: Mutex<BTreeMap<Kindred, VecDeque<Fate>>>,
     /// How long a commit of rows takes at most, ms: time for others to get in between.
     slow_ms: AtomicU64,
     entropy: Arc<Seeded>,
@@ -66,7 +66,13 @@ impl Faulty {
     }
 
     pub(crate) fn plant(&self, kindred: Kindred, fate: Fate) {
-        self.fates.lock().unwrap().insert(kindred, fate);
+        self.plant_in_turn(kindred, [fate]);
+    }
+
+    /// One after the other, each of them one that happens once.
+    pub(crate) fn plant_in_turn(&self, kindred: Kindred, fates: impl IntoIterator<Item = Fate>) {
+        let fates = fates.into_iter().collect();
+        self.fates.lock().unwrap().insert(kindred, fates);
     }
 
     pub(crate) fn heal(&self) {
@@ -76,9 +82,10 @@ impl Faulty {
     fn fate_of(&self, batch: &Batch) -> Option<Fate> {
         let kindred = kindred(batch)?;
         let mut fates = self.fates.lock().unwrap();
-        let fate = fates.get(&kindred).copied();
+        let fates = fates.get_mut(&kindred)?;
+        let fate = fates.front().copied();
         if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::Hold)) {
-            fates.remove(&kindred);
+            fates.pop_front();
         }
         fate
     }

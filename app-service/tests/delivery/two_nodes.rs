@@ -4,11 +4,15 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
+use whimbrel_app_service::service::Answer;
+use whimbrel_protocol::cluster::{Envelope, Kind, Status, UserWork, UserWorkItem};
 use whimbrel_protocol::ids::ConversationId;
 
 use crate::device::Device;
 use crate::faulty::{Fate, Kindred};
-use crate::world::{Live, World};
+use crate::switch::ask;
+use crate::world::{Live, World, wire};
 
 async fn crowd(world: &World, live: &Live, count: usize) -> (Vec<Device>, ConversationId) {
     let names: Vec<String> = (0..count).map(|n| format!("user-{n}")).collect();
@@ -151,4 +155,57 @@ async fn the_living_work_off_what_the_dead_left_each_dead_by_one() {
     b.meets(&[&a]);
     world.settle(&dead).await;
     all_agree(&world, &a, &mut devices, group, &sent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_an_owner_gave_up_without_knowing_is_told_when_it_is_asked_for_again() {
+    let world = World::new(5);
+    let (a, b) = (world.start("a").await, world.start("b").await);
+    // The first takes itself to be alone, and its own lanes hang; the other knows that it lives.
+    a.meets(&[]);
+    b.meets(&[&a]);
+    let (mut devices, group) = crowd(&world, &a, 2).await;
+    world.settle(&[a.life()]).await;
+    let mut bob = devices.pop().unwrap();
+    bob.follow(&world, &b).await;
+    world.store.plant(Kindred::Rows, Fate::Hang);
+    a.send(&world, &devices[0].actor, group, "hi").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    let work = UserWork {
+        items: vec![UserWorkItem {
+            app_key: bob.actor.app.as_str().into(),
+            user_id: bob.actor.user.0,
+            conversation: wire(group),
+            ..Default::default()
+        }],
+    };
+    let work = Envelope {
+        kind: Kind::UserWork.into(),
+        body: work.encode_to_vec().into(),
+        ..Default::default()
+    };
+    let (not, unheard) = (Fate::LoseCommit, Fate::LoseAnswer);
+    world.store.plant_in_turn(Kindred::Rows, [not, not, not, unheard]);
+    let Answer::Refused { status, .. } = ask(&b.node, work.clone()).await else {
+        unreachable!("how four commits ended was not told");
+    };
+    assert_eq!(
+        status,
+        Status::Lost,
+        "it may have been carried out, so no uplink asks again unseen"
+    );
+    assert_eq!(bob.fresh(&b).await.row(group).unread, 1);
+    assert!(!bob.receive(&world));
+
+    // Whoever asks again, and whatever they take to be told: the row is up to date, and he does not know.
+    assert!(matches!(ask(&b.node, work).await, Answer::Body(_)));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    bob.follow(&world, &b).await;
+    assert_eq!(bob.row(group).unread, 1);
+    assert_eq!(
+        world.markers_of(a.life()).await,
+        1,
+        "and nobody else has told him meanwhile"
+    );
 }
