@@ -16,6 +16,7 @@ use whimbrel_protocol::frame::{PAYLOAD_LEN_MAX, RequestId};
 use whimbrel_protocol::ids::{APP_KEY_LEN_MAX, ROOM_ID_LEN_MAX};
 
 use crate::engine::{Brought, Ordered, Reach, RoomFrame, RoomOrder};
+use crate::receipt::Share;
 use crate::rooms::{Desk, JoinError, RoomName};
 
 /// What is told to whoever comes before the reactors run, in milliseconds.
@@ -42,58 +43,6 @@ fn within_bounds(push: PushRequest) -> Result<PushRequest, String> {
         ));
     }
     Ok(push)
-}
-
-/// What became of each of several pushes, and who waits for the sum.
-struct Outcomes {
-    responses: Box<[OnceLock<PushResponse>]>,
-    reply: Reply,
-}
-
-/// One push's place among them. The last to go makes the report, without anybody waiting.
-struct Share {
-    outcomes: Option<Arc<Outcomes>>,
-    index: usize,
-}
-
-impl Share {
-    /// A share for each of `count` pushes.
-    fn of(count: usize, reply: Reply) -> Vec<Self> {
-        let responses = (0..count).map(|_| OnceLock::new()).collect();
-        let outcomes = Arc::new(Outcomes { responses, reply });
-        let share = |index| Self {
-            outcomes: Some(Arc::clone(&outcomes)),
-            index,
-        };
-        let shares = (0..count).map(share).collect();
-        // Without any push this is the last.
-        drop(Self {
-            outcomes: Some(outcomes),
-            index: 0,
-        });
-        shares
-    }
-
-    fn settle(self, response: PushResponse) {
-        if let Some(outcomes) = &self.outcomes {
-            // Settling consumes the share: it is the first.
-            let _first = outcomes.responses[self.index].set(response);
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let Some(outcomes) = self.outcomes.take().and_then(Arc::into_inner) else {
-            return;
-        };
-        let mut sum = PushResponse::default();
-        for response in outcomes.responses.into_iter().filter_map(OnceLock::into_inner) {
-            sum.accepted += response.accepted;
-            sum.gone.extend(response.gone);
-        }
-        outcomes.reply.ok(sum.encode_to_vec().into());
-    }
 }
 
 /// Serves what routers pass on to this gateway.
@@ -136,7 +85,7 @@ impl Downward {
         });
         match pushes {
             Ok(pushes) => {
-                let shares = Share::of(pushes.len(), reply);
+                let shares = Share::of(pushes.len(), move |sum| reply.ok(sum.encode_to_vec().into()));
                 for (push, share) in pushes.into_iter().zip(shares) {
                     Self::deliver(reach, push, |response| share.settle(response));
                 }

@@ -24,6 +24,7 @@ mod lease;
 mod metrics;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+mod receipt;
 mod rooms;
 mod session;
 #[cfg(feature = "simulation")]

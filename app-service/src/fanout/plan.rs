@@ -1,5 +1,5 @@
 //! What to push to whom, decided without touching anything: entries cut into payloads by who may see them, and
-//! payloads joined with sessions into one frame per gateway. Pure.
+//! payloads joined with sessions into frames, each with what there is for one gateway. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What goes into a reactor.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use whimbrel_protocol::cluster::{
@@ -14,6 +14,7 @@ use super::net::Stream;
 use super::port::Port;
 use super::slots::Place;
 use crate::keys::KeyRing;
+use crate::receipt::Share;
 use crate::session::{Answer, Session, Unanswered};
 
 /// The answer to something a reactor asked the cluster for one of its connections.
@@ -105,21 +106,6 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// What one reactor made of its part of a push.
-#[derive(Debug, Default)]
-pub(crate) struct PushTally {
-    pub(super) accepted: u32,
-    pub(super) gone: Vec<PushTarget>,
-}
-
-type Settle = Box<dyn FnOnce(PushResponse) + Send + Sync>;
-
-/// One push on its way through the reactors of its targets. Whoever is done last reports, without anybody waiting.
-pub(crate) struct PushReceipt {
-    tallies: Box<[OnceLock<PushTally>]>,
-    settle: Settle,
-}
-
 /// What a push brings to each of its sessions.
 #[derive(Debug, Clone)]
 pub(crate) enum Brought {
@@ -178,26 +164,6 @@ impl std::fmt::Debug for PushPart {
     }
 }
 
-struct Share {
-    receipt: Option<Arc<PushReceipt>>,
-    index: usize,
-}
-
-impl Drop for Share {
-    /// The last share to go makes the report. Targets of a part that nobody settled are gone with their reactor.
-    fn drop(&mut self) {
-        let Some(receipt) = self.receipt.take().and_then(Arc::into_inner) else {
-            return;
-        };
-        let mut response = PushResponse::default();
-        for tally in receipt.tallies.into_iter().filter_map(OnceLock::into_inner) {
-            response.accepted += tally.accepted;
-            response.gone.extend(tally.gone);
-        }
-        (receipt.settle)(response);
-    }
-}
-
 impl PushPart {
     /// A push to the sessions of several reactors: a part for each, and `settle` for the sum.
     pub(crate) fn split(
@@ -205,40 +171,24 @@ impl PushPart {
         brought: &Brought,
         settle: impl FnOnce(PushResponse) + Send + Sync + 'static,
     ) -> Vec<Self> {
-        let tallies = by_reactor.iter().map(|_| OnceLock::new()).collect();
-        let receipt = Arc::new(PushReceipt {
-            tallies,
-            settle: Box::new(settle),
-        });
-        let part = |(index, targets)| Self {
+        let shares = Share::of(by_reactor.len(), settle);
+        let part = |(targets, share)| Self {
             targets,
             brought: brought.clone(),
-            share: Share {
-                receipt: Some(Arc::clone(&receipt)),
-                index,
-            },
+            share,
         };
-        let parts = by_reactor.into_iter().enumerate().map(part).collect();
-        // Without a part this is the last share.
-        drop(Share {
-            receipt: Some(receipt),
-            index: 0,
-        });
-        parts
+        by_reactor.into_iter().zip(shares).map(part).collect()
     }
 
-    /// Reports what became of it.
-    pub(super) fn settle(self, tally: PushTally) {
-        if let Some(receipt) = &self.share.receipt {
-            // A part is settled once, because settling consumes it.
-            let _first = receipt.tallies[self.share.index].set(tally);
-        }
+    /// Reports what became of it. Targets of a part that nobody settled are gone with their reactor.
+    pub(super) fn settle(self, outcome: PushResponse) {
+        self.share.settle(outcome);
     }
 
     /// Reports that every target will have it, by way of a sync.
     pub(super) fn settle_all_accepted(self) {
         let accepted = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
-        self.settle(PushTally {
+        self.settle(PushResponse {
             accepted,
             gone: Vec::new(),
         });
@@ -271,7 +221,7 @@ mod tests {
         ];
         let settle = move |response| tell.send(response).unwrap();
         let mut parts = PushPart::split(split, &Brought::Missed { spread_ms: 0 }, settle);
-        parts.remove(0).settle(PushTally {
+        parts.remove(0).settle(PushResponse {
             accepted: 1,
             gone: vec![target(0, 2)],
         });

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use whimbrel_protocol::cluster::PushTarget;
+use whimbrel_protocol::cluster::{PushResponse, PushTarget};
 
-use super::message::{PushPart, PushTally};
+use super::message::PushPart;
 use super::reactor::Reactor;
 use super::slots::Place;
 use crate::session::PushOutcome;
@@ -30,7 +30,7 @@ const BULKS_MAX: usize = 64;
 struct Bulk {
     part: PushPart,
     next: usize,
-    tally: PushTally,
+    tally: PushResponse,
 }
 
 impl Bulk {
@@ -38,7 +38,7 @@ impl Bulk {
         Self {
             part,
             next: 0,
-            tally: PushTally::default(),
+            tally: PushResponse::default(),
         }
     }
 }
