@@ -1,7 +1,7 @@
 //! A small cluster that suffers.
 
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,18 +69,7 @@ impl Deployed {
     }
 
     fn token(&self, uid: &str, flags: &[&str]) -> String {
-        let made = Command::new(env!("CARGO_BIN_EXE_whimbrel"))
-            .args(["token", "--uid", uid])
-            .args(flags)
-            .arg("--ready-file")
-            .arg(self.cluster.ready_file())
-            .output()
-            .expect("the binary starts");
-        assert!(made.status.success(), "no token: {made:?}");
-        String::from_utf8(made.stdout)
-            .expect("a token is ASCII")
-            .trim()
-            .to_owned()
+        crate::token::token(&self.cluster.ready_file(), uid, flags)
     }
 
     fn any(&self, role: Role, rng: &mut StdRng) -> Member {

@@ -19,6 +19,8 @@ mod ledger;
 mod load;
 #[path = "../crash/run.rs"]
 mod run;
+#[path = "../support/token.rs"]
+mod token;
 
 use std::process::ExitCode;
 use std::time::Duration;

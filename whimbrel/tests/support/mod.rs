@@ -1,6 +1,8 @@
 //! A deployment as its operator runs it: the real binary, started in a folder, known by its ready file.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+mod token;
+
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -103,18 +105,7 @@ impl Standalone {
 
     /// A token for a user, or for a customer's server, as the `token` command makes it.
     pub(crate) fn token(&self, uid: &str, flags: &[&str]) -> String {
-        let made = Command::new(env!("CARGO_BIN_EXE_whimbrel"))
-            .args(["token", "--uid", uid])
-            .args(flags)
-            .arg("--ready-file")
-            .arg(ready_file(&self.folder))
-            .output()
-            .expect("the binary starts");
-        assert!(made.status.success(), "no token: {made:?}");
-        String::from_utf8(made.stdout)
-            .expect("a token is ASCII")
-            .trim()
-            .to_owned()
+        token::token(&ready_file(&self.folder), uid, flags)
     }
 
     /// What a client of `uid` is started with, everything kept in memory.
