@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use rustix::process::Signal;
-use whimbrel_cluster::{Cluster, Member, Role, Setup, Shape};
+use whimbrel_cluster::{Cluster, Line, Member, Role, Setup, Shape};
 use whimbrel_sdk::{ClientConfig, FixedToken};
 use whimbrel_tikv_cluster::Binaries;
 
@@ -25,6 +25,8 @@ const SHAPE: Shape = Shape {
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A node is started again after a fraction of a second.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// It asks PD for the time every second, and says so after four of silence.
+const UNREADY_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -35,6 +37,8 @@ pub(crate) enum Fault {
     Kill(Role),
     /// SIGSTOP, and SIGCONT after so long.
     Stop(Role, Duration),
+    /// One service node cannot reach the store until it says that it is not ready.
+    CutFromStore,
 }
 
 /// See the module.
@@ -51,7 +55,7 @@ impl Deployed {
             ready_file: None,
             shape: SHAPE,
             port_base: 0,
-            proxies: false,
+            proxies: true,
             restart: true,
             log: "warn".to_owned(),
         });
@@ -118,6 +122,24 @@ impl Deployment for Deployed {
                 assert!(self.cluster.signal(member, Signal::STOP), "{member} runs");
                 tokio::time::sleep(length).await;
                 assert!(self.cluster.signal(member, Signal::CONT), "{member} stood still");
+            }
+            Fault::CutFromStore => {
+                let member = self.any(Role::AppService, rng);
+                let lines = self.cluster.routes().expect("it has proxies");
+                lines.store(member, Line::Cut);
+                let started = Instant::now();
+                let name = format!("{member}:");
+                while !self.cluster.unready().iter().any(|who| who.starts_with(&name)) {
+                    assert!(
+                        started.elapsed() < UNREADY_WITHIN,
+                        "{member} says that it is ready {UNREADY_WITHIN:?} after it was cut off from the store"
+                    );
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                lines.store(member, Line::Whole);
+                self.cluster
+                    .wait_until_ready(READY_WITHIN, &|| false)
+                    .expect("it is ready again");
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Several nodes of each role as processes of their own, over a Redis and over what speaks TiKV's protocol: SDK clients chat
-//! through them while one after the other is killed, or stands still for longer than its lease, and in the end everything
+//! through them while one after the other is killed, cut off from the store, or stands still for longer than its lease, and in the end everything
 //! they were told must be true.
 //!
 //! Where there is no `redis-server`, or nothing in `target/tikv`, the tests are shown as ignored; with `CI=true` they fail, so that
@@ -45,11 +45,11 @@ fn main() -> ExitCode {
     }
     let is_ignored = ground.is_err() && !must;
     let test = move || -> Result<(), Failed> {
-        any_node_may_be_killed_or_stand_still(ground?);
+        any_node_may_be_killed_cut_off_or_stand_still(ground?);
         Ok(())
     };
     let tests =
-        vec![Trial::test("any_node_may_be_killed_or_stand_still", test).with_ignored_flag(is_ignored)];
+        vec![Trial::test("any_node_may_be_killed_cut_off_or_stand_still", test).with_ignored_flag(is_ignored)];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
 
@@ -61,7 +61,7 @@ fn ground() -> Result<Binaries, &'static str> {
     Binaries::beside_this_program().ok_or("nothing in target/tikv: run `cargo xtask tikv` where Go is")
 }
 
-fn any_node_may_be_killed_or_stand_still(binaries: Binaries) {
+fn any_node_may_be_killed_cut_off_or_stand_still(binaries: Binaries) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -71,6 +71,7 @@ fn any_node_may_be_killed_or_stand_still(binaries: Binaries) {
         Fault::Kill(Role::AppService),
         Fault::Kill(Role::Gateway),
         Fault::Kill(Role::Router),
+        Fault::CutFromStore,
         // The last: it owes pushes and rows of what it committed, to those who took it for dead.
         Fault::Stop(Role::AppService, LONG),
     ];

@@ -94,7 +94,12 @@ impl Cluster {
             ..Options::default()
         };
         let tikv = Tikv::start(setup.tikv, options).context("the placement driver and the store")?;
-        let routes = setup.proxies.then(|| Routes::new(shape, ports)).transpose()?;
+        let beneath = [tikv.pd_address(), tikv.store_address()];
+        let routes = setup.proxies.then(|| Routes::new(shape, ports, beneath));
+        let routes = routes.transpose()?;
+        if let Some(routes) = &routes {
+            tikv.ways(&routes.ways()).context("the ways to the store")?;
+        }
         let around = Around {
             folder: &folder,
             ports,
@@ -112,7 +117,7 @@ impl Cluster {
             std::fs::write(&files.config, around.text(member)?)?;
             nodes.insert(member, files);
         }
-        let ready = Ready::new(&folder, ports, shape)?;
+        let ready = Ready::new(&folder, ports, shape, routes.as_ref())?;
         let ready_files: Vec<_> = setup
             .ready_file
             .into_iter()

@@ -70,7 +70,8 @@ impl Around<'_> {
                 });
             }
             Role::AppService => {
-                config["store"] = json!({ "tikv": [self.pd.to_string()] });
+                let reached = routes.and_then(|routes| routes.pd_of(member));
+                config["store"] = json!({ "tikv": [reached.unwrap_or(self.pd).to_string()] });
                 config["app-service"] = json!({
                     "apps": [{ "key": APP_KEY, "secret_files": [self.folder.app_secret()] }],
                     "http": { "listen": self.ports.api(nth) },

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::folder::{APP_KEY, Folder};
 use crate::ports::Ports;
-use crate::{Member, Role, Shape, Standing};
+use crate::{Member, Role, Routes, Shape, Standing};
 
 /// What of it stays the same from start to end.
 #[derive(Debug, Clone)]
@@ -19,14 +19,21 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn new(folder: &Folder, ports: Ports, shape: Shape) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        folder: &Folder,
+        ports: Ports,
+        shape: Shape,
+        routes: Option<&Routes>,
+    ) -> anyhow::Result<Self> {
         let url = |address| format!("http://{address}");
         let of_each = |role| -> Vec<Member> { shape.members_of(role).collect() };
         let routers = of_each(Role::Router).into_iter();
         let gateways = of_each(Role::Gateway).into_iter();
+        let lbs = Member { role: Role::Lbs, nth: 0 };
+        let lbs = routes.and_then(|routes| routes.clients_of(lbs)).unwrap_or(ports.lbs(0));
         let fixed = json!({
             "pid": std::process::id(),
-            "lbs": url(ports.lbs(0)),
+            "lbs": url(lbs),
             "api": url(ports.api(0)),
             "metrics": url(ports.page(Member { role: Role::Router, nth: 0 })),
             "gateway_tcp": one_or_more(gateways.map(|gateway| json!(ports.clients(gateway.nth))).collect()),

@@ -16,7 +16,9 @@ pub struct Routes {
     links: BTreeMap<(Member, Member), Proxy>,
     /// From each node to Redis.
     redis: BTreeMap<Member, Proxy>,
-    /// From clients to each gateway.
+    /// From each service node to the placement driver and to the store.
+    stores: BTreeMap<Member, [Proxy; 2]>,
+    /// From clients to each gateway and each LBS.
     clients: BTreeMap<Member, Proxy>,
     /// What routers say of where they are: nobody is there, for whoever found a router by itself would go past the proxies.
     nowhere: Proxy,
@@ -25,7 +27,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    pub(crate) fn new(shape: Shape, ports: Ports) -> anyhow::Result<Self> {
+    /// `beneath`: the placement driver and the store.
+    pub(crate) fn new(shape: Shape, ports: Ports, beneath: [SocketAddr; 2]) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("proxies")
@@ -36,10 +39,17 @@ impl Routes {
         let mut links = BTreeMap::new();
         let mut redis = BTreeMap::new();
         let mut clients = BTreeMap::new();
+        let mut stores = BTreeMap::new();
         for member in shape.members() {
             redis.insert(member, listen(ports.redis())?);
-            if member.role == Role::Gateway {
-                clients.insert(member, listen(ports.clients(member.nth))?);
+            match member.role {
+                Role::Gateway => drop(clients.insert(member, listen(ports.clients(member.nth))?)),
+                Role::Lbs => drop(clients.insert(member, listen(ports.lbs(member.nth))?)),
+                Role::AppService => {
+                    let [pd, store] = beneath;
+                    stores.insert(member, [listen(pd)?, listen(store)?]);
+                }
+                Role::Router => {}
             }
             for router in shape.members_of(Role::Router) {
                 if member.role != Role::Router {
@@ -52,6 +62,7 @@ impl Routes {
         Ok(Self {
             links,
             redis,
+            stores,
             clients,
             nowhere,
             runtime: Some(runtime),
@@ -72,8 +83,20 @@ impl Routes {
         self.redis.get(&member).map(Proxy::address)
     }
 
-    pub(crate) fn clients_of(&self, gateway: Member) -> Option<SocketAddr> {
-        self.clients.get(&gateway).map(Proxy::address)
+    /// Where a service node reaches the placement driver.
+    pub(crate) fn pd_of(&self, service_node: Member) -> Option<SocketAddr> {
+        self.stores.get(&service_node).map(|[pd, _]| pd.address())
+    }
+
+    /// Where whoever reaches the placement driver at the first address is to reach the store.
+    pub(crate) fn ways(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let pairs = self.stores.values();
+        pairs.map(|[pd, store]| (pd.address(), store.address())).collect()
+    }
+
+    /// Where clients reach a gateway or an LBS.
+    pub(crate) fn clients_of(&self, member: Member) -> Option<SocketAddr> {
+        self.clients.get(&member).map(Proxy::address)
     }
 
     /// The line between these two, one of which is a router.
@@ -90,19 +113,27 @@ impl Routes {
         self.redis.values().for_each(|proxy| proxy.set(line));
     }
 
-    /// The lines between a gateway and its clients.
-    pub fn clients(&self, gateway: Member, line: Line) {
-        if let Some(proxy) = self.clients.get(&gateway) {
+    /// The lines between a gateway or an LBS and its clients.
+    pub fn clients(&self, member: Member, line: Line) {
+        if let Some(proxy) = self.clients.get(&member) {
             proxy.set(line);
         }
     }
 
-    /// All lines of a node: its links, that to Redis, those of its clients.
+    /// The lines between a service node and the placement driver and store.
+    pub fn store(&self, service_node: Member, line: Line) {
+        for proxy in self.stores.get(&service_node).into_iter().flatten() {
+            proxy.set(line);
+        }
+    }
+
+    /// All lines of a node: its links, those to Redis and to the store, those of its clients.
     pub fn all_of(&self, member: Member, line: Line) {
         let links = self.links.iter();
         let own = links.filter(|((from, to), _)| *from == member || *to == member);
         own.for_each(|(_, proxy)| proxy.set(line));
         self.clients(member, line);
+        self.store(member, line);
         if let Some(proxy) = self.redis.get(&member) {
             proxy.set(line);
         }
@@ -112,6 +143,7 @@ impl Routes {
     pub fn heal(&self) {
         let all = self.links.values().chain(self.redis.values());
         let all = all.chain(self.clients.values());
+        let all = all.chain(self.stores.values().flatten());
         all.for_each(|proxy| proxy.set(Line::Whole));
     }
 }

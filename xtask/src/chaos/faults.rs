@@ -18,6 +18,7 @@ pub(super) fn strike(fault: &Fault, cluster: &mut Cluster) -> anyhow::Result<()>
         }
         Kind::CutZone | Kind::CutNode => lines(fault, cluster, Line::Cut),
         Kind::CutLink => link(fault, cluster, Line::Cut),
+        Kind::CutNodeFromStore => store(fault, cluster, Line::Cut),
         Kind::SlowNode => lines(fault, cluster, Line::Slow(fault.delay)),
         Kind::WipeRedis => cluster.redis().wipe(),
         Kind::RestartRedis => cluster.redis_mut().restart(),
@@ -54,6 +55,7 @@ pub(super) fn heal(fault: &Fault, cluster: &Cluster) -> anyhow::Result<()> {
         }
         Kind::CutZone | Kind::CutNode | Kind::SlowNode => lines(fault, cluster, Line::Whole),
         Kind::CutLink => link(fault, cluster, Line::Whole),
+        Kind::CutNodeFromStore => store(fault, cluster, Line::Whole),
         Kind::PauseRedis => cluster.redis().resume(),
         Kind::CutRedis => {
             routes(cluster)?.redis(Line::Whole);
@@ -113,6 +115,14 @@ fn lines(fault: &Fault, cluster: &Cluster, line: Line) -> anyhow::Result<()> {
 fn link(fault: &Fault, cluster: &Cluster, line: Line) -> anyhow::Result<()> {
     if let [node, router] = fault.members[..] {
         routes(cluster)?.link(node, router, line);
+    }
+    Ok(())
+}
+
+fn store(fault: &Fault, cluster: &Cluster, line: Line) -> anyhow::Result<()> {
+    let routes = routes(cluster)?;
+    for member in &fault.members {
+        routes.store(*member, line);
     }
     Ok(())
 }

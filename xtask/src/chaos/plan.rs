@@ -40,6 +40,8 @@ pub(super) enum Kind {
     CutNode,
     /// The line between a router and a node.
     CutLink,
+    /// The lines between a service node and the placement driver and store.
+    CutNodeFromStore,
     /// All lines of a node hold up what they carry.
     SlowNode,
     /// It forgets everything.
@@ -109,7 +111,7 @@ impl Class {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::KillServiceNode,
         Self::KillGateway,
         Self::KillRouter,
@@ -122,6 +124,7 @@ impl Kind {
         Self::CutZone,
         Self::CutNode,
         Self::CutLink,
+        Self::CutNodeFromStore,
         Self::SlowNode,
         Self::WipeRedis,
         Self::RestartRedis,
@@ -147,6 +150,7 @@ impl Kind {
             Self::CutZone => "cut zone off",
             Self::CutNode => "cut node off",
             Self::CutLink => "cut link",
+            Self::CutNodeFromStore => "cut node off from store",
             Self::SlowNode => "slow node",
             Self::WipeRedis => "wipe Redis",
             Self::RestartRedis => "restart Redis",
@@ -269,12 +273,11 @@ fn members(kind: Kind, shape: Shape, rng: &mut StdRng) -> Vec<Member> {
     };
     let mut of_role = |role| Vec::from_iter(one_of(&|member: &Member| member.role == role));
     match kind {
-        Kind::KillServiceNode | Kind::StopServiceNode => of_role(Role::AppService),
+        Kind::KillServiceNode | Kind::StopServiceNode | Kind::CutNodeFromStore => of_role(Role::AppService),
         Kind::KillGateway | Kind::StopGateway => of_role(Role::Gateway),
         Kind::KillRouter | Kind::StopRouter => of_role(Role::Router),
         Kind::KillLbs | Kind::StopLbs => of_role(Role::Lbs),
-        // Clients reach an LBS past the proxies.
-        Kind::CutNode | Kind::SlowNode => Vec::from_iter(one_of(&|member| member.role != Role::Lbs)),
+        Kind::CutNode | Kind::SlowNode => Vec::from_iter(one_of(&|_| true)),
         Kind::CutLink => {
             let node = one_of(&|member| !matches!(member.role, Role::Lbs | Role::Router));
             let router = one_of(&|member| member.role == Role::Router);
@@ -367,6 +370,10 @@ mod tests {
                 Kind::PauseRedis | Kind::CutStore => {
                     assert!(members.is_empty() && !fault.lasting.is_zero(), "{what}");
                     assert_eq!(fault.class(), Class::Beneath);
+                }
+                Kind::CutNodeFromStore => {
+                    assert!(matches!(members[..], [node] if node.role == Role::AppService), "{what}");
+                    assert_eq!(fault.class(), Class::ServiceNode);
                 }
                 Kind::SlowNode => assert!(!fault.delay.is_zero(), "{what}"),
                 _ => {}

@@ -17,6 +17,7 @@ type driver struct {
 	pdpb.UnimplementedPDServer
 	state *state
 	url   string
+	ways  ways
 }
 
 const memberID = 1
@@ -47,8 +48,16 @@ func internal(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-func (d *driver) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.GetMembersResponse, error) {
-	member := &pdpb.Member{Name: "pd", MemberId: memberID, PeerUrls: []string{d.url}, ClientUrls: []string{d.url}}
+func (d *driver) GetMembers(ctx context.Context, _ *pdpb.GetMembersRequest) (*pdpb.GetMembersResponse, error) {
+	dialled, _, err := d.ways.of(ctx)
+	if err != nil {
+		return nil, internal(err)
+	}
+	url := d.url
+	if dialled != "" {
+		url = "http://" + dialled
+	}
+	member := &pdpb.Member{Name: "pd", MemberId: memberID, PeerUrls: []string{d.url}, ClientUrls: []string{url}}
 	return &pdpb.GetMembersResponse{
 		Header:     d.header(),
 		Members:    []*pdpb.Member{member},
@@ -125,7 +134,7 @@ func (d *driver) AllocID(_ context.Context, r *pdpb.AllocIDRequest) (*pdpb.Alloc
 	return &pdpb.AllocIDResponse{Header: d.header(), Id: id}, internal(err)
 }
 
-func (d *driver) GetStore(_ context.Context, r *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
+func (d *driver) GetStore(ctx context.Context, r *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
 	if err := d.check(r.GetHeader()); err != nil {
 		return nil, err
 	}
@@ -135,7 +144,8 @@ func (d *driver) GetStore(_ context.Context, r *pdpb.GetStoreRequest) (*pdpb.Get
 	if store == nil {
 		return &pdpb.GetStoreResponse{Header: d.failed(pdpb.ErrorType_UNKNOWN, "invalid store ID")}, nil
 	}
-	return &pdpb.GetStoreResponse{Header: d.header(), Store: store, Stats: &pdpb.StoreStats{}}, nil
+	store, err := d.ways.reaching(ctx, store)
+	return &pdpb.GetStoreResponse{Header: d.header(), Store: store, Stats: &pdpb.StoreStats{}}, internal(err)
 }
 
 func (d *driver) PutStore(_ context.Context, r *pdpb.PutStoreRequest) (*pdpb.PutStoreResponse, error) {
@@ -148,7 +158,7 @@ func (d *driver) PutStore(_ context.Context, r *pdpb.PutStoreRequest) (*pdpb.Put
 	return &pdpb.PutStoreResponse{Header: d.header()}, internal(d.state.save())
 }
 
-func (d *driver) GetAllStores(_ context.Context, r *pdpb.GetAllStoresRequest) (*pdpb.GetAllStoresResponse, error) {
+func (d *driver) GetAllStores(ctx context.Context, r *pdpb.GetAllStoresRequest) (*pdpb.GetAllStoresResponse, error) {
 	if err := d.check(r.GetHeader()); err != nil {
 		return nil, err
 	}
@@ -156,6 +166,10 @@ func (d *driver) GetAllStores(_ context.Context, r *pdpb.GetAllStoresRequest) (*
 	defer d.state.mu.Unlock()
 	answer := &pdpb.GetAllStoresResponse{Header: d.header()}
 	for _, store := range d.state.kept.Stores {
+		store, err := d.ways.reaching(ctx, store)
+		if err != nil {
+			return nil, internal(err)
+		}
 		answer.Stores = append(answer.Stores, store)
 	}
 	slices.SortFunc(answer.Stores, func(a, b *metapb.Store) int { return int(a.Id) - int(b.Id) })

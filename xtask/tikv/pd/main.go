@@ -21,11 +21,12 @@ const drainTime = 200 * time.Millisecond
 
 func main() {
 	options := serving.Flags("127.0.0.1:2379")
+	waysFile := flag.String("ways", "", "a file of ways to the store: see ways.go; it may be written later")
 	flag.Parse()
-	serving.Exit("pd", run(options))
+	serving.Exit("pd", run(options, ways{file: *waysFile}))
 }
 
-func run(options *serving.Options) error {
+func run(options *serving.Options, ways ways) error {
 	place, err := options.Listen()
 	if err != nil {
 		return err
@@ -35,7 +36,7 @@ func run(options *serving.Options) error {
 		return err
 	}
 	server := grpc.NewServer()
-	pdpb.RegisterPDServer(server, &driver{state: state, url: "http://" + place.Advertised})
+	pdpb.RegisterPDServer(server, &driver{state: state, url: "http://" + place.Advertised, ways: ways})
 	ready := fmt.Sprintf("pd listening on %s cluster %d", place.Address, state.kept.ClusterID)
 	return place.Serve(server, ready, drainTime)
 }

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use crate::FaultProxy;
 
+/// Ways to the store, in the cluster's folder.
+const WAYS_FILE: &str = "ways";
+
 /// The programs.
 #[derive(Debug, Clone)]
 pub struct Binaries {
@@ -143,6 +146,16 @@ impl Cluster {
             .map_or(self.store.address, FaultProxy::address)
     }
 
+    /// Whoever reaches the placement driver at these addresses is told, from now on, to reach the store at the other of each
+    /// pair. So single clients can have proxies of their own.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn ways(&self, ways: &[(SocketAddr, SocketAddr)]) -> io::Result<()> {
+        let lines: String = ways.iter().map(|(pd, store)| format!("{pd} {store}\n")).collect();
+        std::fs::write(self.folder.path().join(WAYS_FILE), lines)
+    }
+
     /// The process ids: the placement driver's, the store's.
     #[must_use]
     pub fn process_ids(&self) -> [u32; 2] {
@@ -214,6 +227,8 @@ fn start_pd(
 ) -> io::Result<Running> {
     let mut command = launched(options, &binaries.pd);
     command
+        .arg("--ways")
+        .arg(folder.path().join(WAYS_FILE))
         .args(["--listen", listen, "--data"])
         .arg(folder.path().join("pd"));
     start(command, proxy)
