@@ -307,6 +307,7 @@ impl Upstream for Upward {
         let envelope = Envelope {
             priority: priority_of(request.method).into(),
             affinity: request.affinity,
+            asker: from.user_id,
             ..self
                 .0
                 .to_app_service(Kind::ClientRequest, from.app(), body.encode_to_vec().into())

@@ -203,7 +203,7 @@ impl Service {
             // Bounded by the lanes' queues; waits for no one here.
             return self.take_user_work(&request.body, answer);
         }
-        let Some(place) = self.0.admission.enter(request.priority()) else {
+        let Some(place) = self.0.admission.enter(request.priority(), request.asker) else {
             metrics::counter!("whimbrel_requests_overloaded_total").increment(1);
             return answer(Answer::Refused {
                 status: Status::Overloaded,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use whimbrel_host::fair;
 use whimbrel_protocol::answer::{Answer as HelloAnswer, Reject, RejectReason};
 use whimbrel_protocol::cluster::{OpenSessionResponse, SessionRecord};
 use whimbrel_protocol::code::Code;
@@ -33,6 +34,7 @@ const MOVES_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
 const RETRY_AFTER_MS: u32 = 2_000;
 
 /// Questions of one reactor that clients' requests may take: the rest is for logins, however many requests nobody answers.
+/// Clients share them by [`fair`]: whoever has no request unanswered gets one through, whatever others ask.
 const REQUESTS_MAX: usize = REPLIES_MAX / 4 * 3;
 
 /// What passing a request on costs, in frames.
@@ -244,7 +246,12 @@ impl Reactor {
             self.with(place, |session, cx| session.handle_response(cx, id, answer));
             return;
         }
-        let has_room = self.questions < REQUESTS_MAX;
+        // All that it has unanswered, but for this one.
+        let own = self
+            .slots
+            .at(place)
+            .map_or(0, |connection| connection.session.unanswered().saturating_sub(1));
+        let has_room = fair::may_take(own, self.questions, REQUESTS_MAX);
         let asked = has_room
             .then(|| self.ask(place, Reply::Answered(id, Answer::Refused(lost()))))
             .flatten();

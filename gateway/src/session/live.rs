@@ -83,7 +83,8 @@ pub(crate) struct Talk {
     pub(super) reauth: Reauth,
     acks: Acks,
     request_ids: RequestIdCheck,
-    unanswered: u16,
+    /// Requests without an answer yet.
+    pub(super) unanswered: u16,
     frame_payload_max: u32,
 }
 

@@ -368,6 +368,11 @@ impl Session {
             .then_some(Fault::SlowConsumer { owed })
     }
 
+    /// Requests that are passed on or wait to be.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.live().map_or(0, |live| usize::from(live.talk.unanswered))
+    }
+
     /// Bytes of unfinished hellos, records and frames, and of requests that wait for READY.
     pub(crate) fn held(&self) -> usize {
         match self {

@@ -42,6 +42,9 @@ pub struct Envelope {
     /// Times a router passed it on; bounded, so that a loop ends.
     #[prost(uint32, tag = "16")]
     pub hops: u32,
+    /// The user whose request this is, so that nobody's many requests keep out another's few; 0: nobody's.
+    #[prost(fixed64, tag = "17")]
+    pub asker: u64,
 }
 /// First on every link, both ways.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

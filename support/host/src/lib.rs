@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 mod exposure;
+pub mod fair;
 pub mod health;
 pub mod http;
 pub mod limits;
