@@ -125,7 +125,9 @@ mod tests {
             .filter_map(|_| admission.enter(Priority::History, 0))
             .collect();
         assert_eq!(history.len(), 5);
-        let direct: Vec<_> = (0..7).filter_map(|_| admission.enter(Priority::Direct, 0)).collect();
+        let direct: Vec<_> = (0..7)
+            .filter_map(|_| admission.enter(Priority::Direct, 0))
+            .collect();
         assert_eq!(direct.len(), 4);
         assert!(
             admission
@@ -153,6 +155,9 @@ mod tests {
         assert!(modest.is_some());
         drop(greedy);
         drop(modest);
-        assert_eq!((admission.load_permille(), admission.places().of_user.len()), (0, 0));
+        assert_eq!(
+            (admission.load_permille(), admission.places().of_user.len()),
+            (0, 0)
+        );
     }
 }

@@ -145,6 +145,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         once: |index, shared| {
             Box::pin(async move {
                 let mut rogue = shared.session(index).await?;
+                shared.gathered().await;
                 loop {
                     let pings = rogue.seal(&vec![Frame::Ping { token: 1 }; 3_000])?;
                     rogue.stream.write_all(&pings).await?;

@@ -25,6 +25,9 @@ use crate::door::Door;
 const CONNECTIONS_PER_ADDRESS: usize = 200;
 /// Between the end of a connection and its next attempt.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How long a crowd gathers before those who are in begin, and between two looks.
+const GATHERED_WITHIN: Duration = Duration::from_secs(20);
+const GATHERED_EVERY: Duration = Duration::from_millis(100);
 /// A gateway that does not take or give anything for this long is given up by its attacker.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -169,6 +172,18 @@ impl Shared {
 
     fn attackers(&self) -> usize {
         self.reached.iter().filter(|one| one.load(Relaxed)).count()
+    }
+
+    /// Waits until half of the crowd has got as far as the attack begins, or for as long as an attack takes to get there. An
+    /// attack that takes all the time its own attackers have would else keep the rest of them out.
+    pub(crate) async fn gathered(&self) {
+        let half = async {
+            while 2 * self.attackers() < self.reached.len() {
+                tokio::time::sleep(GATHERED_EVERY).await;
+            }
+        };
+        // Whoever is in by then begins.
+        let _all = tokio::time::timeout(GATHERED_WITHIN, half).await;
     }
 
     /// An attacker has got so far.

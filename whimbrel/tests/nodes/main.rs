@@ -48,8 +48,9 @@ fn main() -> ExitCode {
         any_node_may_be_killed_cut_off_or_stand_still(ground?);
         Ok(())
     };
-    let tests =
-        vec![Trial::test("any_node_may_be_killed_cut_off_or_stand_still", test).with_ignored_flag(is_ignored)];
+    let tests = vec![
+        Trial::test("any_node_may_be_killed_cut_off_or_stand_still", test).with_ignored_flag(is_ignored),
+    ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
 

@@ -29,8 +29,13 @@ impl Ready {
         let of_each = |role| -> Vec<Member> { shape.members_of(role).collect() };
         let routers = of_each(Role::Router).into_iter();
         let gateways = of_each(Role::Gateway).into_iter();
-        let lbs = Member { role: Role::Lbs, nth: 0 };
-        let lbs = routes.and_then(|routes| routes.clients_of(lbs)).unwrap_or(ports.lbs(0));
+        let lbs = Member {
+            role: Role::Lbs,
+            nth: 0,
+        };
+        let lbs = routes
+            .and_then(|routes| routes.clients_of(lbs))
+            .unwrap_or(ports.lbs(0));
         let fixed = json!({
             "pid": std::process::id(),
             "lbs": url(lbs),

@@ -372,7 +372,10 @@ mod tests {
                     assert_eq!(fault.class(), Class::Beneath);
                 }
                 Kind::CutNodeFromStore => {
-                    assert!(matches!(members[..], [node] if node.role == Role::AppService), "{what}");
+                    assert!(
+                        matches!(members[..], [node] if node.role == Role::AppService),
+                        "{what}"
+                    );
                     assert_eq!(fault.class(), Class::ServiceNode);
                 }
                 Kind::SlowNode => assert!(!fault.delay.is_zero(), "{what}"),
