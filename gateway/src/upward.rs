@@ -240,6 +240,7 @@ impl Cluster {
 }
 
 /// What is known of a request while it is out.
+#[derive(Clone, Copy)]
 struct Traced {
     trace: TraceId,
     method: u32,

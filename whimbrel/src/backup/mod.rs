@@ -27,6 +27,9 @@ pub(crate) use door::open as open_door;
 /// Between two lines that say how far a restore is.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
+/// Of a file, at a time.
+const READ_LEN: usize = 1 << 20;
+
 /// What of a store is saved.
 fn contents() -> Contents {
     Contents {
@@ -109,13 +112,10 @@ pub(crate) async fn backup(args: BackupArgs) -> anyhow::Result<()> {
         None => save(&place, file.writer()?).await?,
     }
     // What was written is read again before it is called a backup.
-    let reader = Reader::open(BufReader::new(file.reader()?));
-    let checked = reader.and_then(|reader| Ok((reader.header().clone(), reader)));
-    let (header, reader) =
-        checked.with_context(|| format!("the backup is not good, and {} is not made", args.to.display()))?;
-    let totals = reader
-        .check(&contents())
-        .with_context(|| format!("the backup is not good, and {} is not made", args.to.display()))?;
+    let bad = || format!("the backup is not good, and {} is not made", args.to.display());
+    let reader = Reader::open(BufReader::with_capacity(READ_LEN, file.reader()?)).with_context(bad)?;
+    let header = reader.header().clone();
+    let totals = reader.check(&contents()).with_context(bad)?;
     file.keep()?;
     terminal::answer(&format!(
         "{}: {}, in {:.1} s",
@@ -157,7 +157,7 @@ pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let of_file = || format!("the backup {}", args.from.display());
     let open = || -> anyhow::Result<_> {
         let file = std::fs::File::open(&args.from)?;
-        Ok(Reader::open(BufReader::with_capacity(1 << 20, file))?)
+        Ok(Reader::open(BufReader::with_capacity(READ_LEN, file))?)
     };
     // All of it, before anything is touched.
     let reader = open().with_context(of_file)?;
