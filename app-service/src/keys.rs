@@ -47,6 +47,10 @@ mod row {
 
     pub(super) const MARKER: u8 = b'm';
     pub(super) const NODE_LIFE: u8 = b'n';
+    /// A restore under way.
+    pub(super) const RESTORE: u8 = b'r';
+    /// A store over TiKV keeps its own here.
+    pub(super) const OF_THE_STORE: u8 = b's';
 }
 
 /// Room for the longest suffix without growing.
@@ -300,6 +304,22 @@ pub fn node_lives() -> KeyRange {
     prefix_range(BytesMut::from(&[OWNER, CLUSTER, row::NODE_LIFE][..]))
 }
 
+/// Where a restore says that it is under way. While anything is there nobody may serve from the store.
+#[must_use]
+pub fn restore_mark() -> Bytes {
+    Bytes::from_static(&[OWNER, CLUSTER, row::RESTORE])
+}
+
+/// Everything that is Whimbrel's in a store but for what the store keeps for itself: what a backup holds.
+#[must_use]
+pub fn everything() -> Vec<KeyRange> {
+    let range = |from: &'static [u8], to: &'static [u8]| KeyRange::new(from, to).expect("bounds in order");
+    vec![
+        range(&[OWNER, CLUSTER], &[OWNER, CLUSTER, row::OF_THE_STORE]),
+        range(&[OWNER, CLUSTER, row::OF_THE_STORE + 1], &[OWNER + 1]),
+    ]
+}
+
 /// Who works markers off; each has its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -450,6 +470,23 @@ mod tests {
         expected.extend(conversation().as_bytes());
         expected.push(b'h');
         assert_eq!(&keys().head()[..], &expected[..]);
+    }
+
+    #[test]
+    fn everything_is_backed_up_but_what_the_store_keeps_for_itself() {
+        let covered = |key: &[u8]| everything().iter().any(|range| range.contains(key));
+        let name = name(&app(), &Uid::new("alice").unwrap());
+        for key in [
+            keys().head(),
+            node_life(Incarnation(u64::MAX)),
+            restore_mark(),
+            name,
+        ] {
+            assert!(covered(&key), "{key:?}");
+        }
+        let long = ConversationKeys::new(&AppKey::new(&"z".repeat(32)).unwrap(), conversation());
+        assert!(covered(&long.entry(Seq(u64::MAX))));
+        assert!(!covered(b"w\0sidentity") && !covered(b"v") && !covered(b"x"));
     }
 
     #[test]

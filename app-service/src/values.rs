@@ -13,6 +13,11 @@ use prost::Message;
 /// The schema version that is written.
 const WRITTEN_VERSION: u8 = 1;
 
+/// The schema of a whole store, keys and values: what backups are marked with, and the newest that can be restored. It grows with
+/// the version of any value and with any change of where keys lie. One line per bump:
+/// 1: the first.
+pub const SCHEMA: u32 = 1;
+
 /// The stored messages, generated from `proto/storage.proto`.
 #[expect(missing_docs, reason = "generated")]
 pub mod storage {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use whimbrel_host::{Drain, HostParts, Tasks};
+use whimbrel_host::{Drain, HostParts, Sparing, Tasks};
 use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Uplink};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::descriptor::DescribeError;
@@ -128,6 +128,9 @@ impl Gateway {
             random: choices.random,
             node: identity.node.as_str().to_owned(),
             desk: desk.clone(),
+            clock: Arc::clone(&host.clock),
+            unanswered_lines: Sparing::default(),
+            slow_lines: Sparing::default(),
         });
         let now_ms = host.clock.now_ms();
         let endpoints = endpoints(&config, listeners.address());

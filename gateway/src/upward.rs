@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::runtime::Handle;
-use whimbrel_host::Spawner;
+use whimbrel_host::{Clock, Sparing, Spawner};
 use whimbrel_link::{CallError, Caller as _, Uplink};
 use whimbrel_protocol::close::CloseReason;
 use whimbrel_protocol::cluster::{
@@ -17,6 +17,7 @@ use whimbrel_protocol::cluster::{
     OpenSessionRequest, OpenSessionResponse, Priority, PushTarget, Role, SessionHandle, SessionRecord,
 };
 use whimbrel_protocol::code::Code;
+use whimbrel_protocol::ids::TraceId;
 use whimbrel_protocol::method::Method;
 use whimbrel_registry::{Registry, RegistryError};
 
@@ -26,6 +27,9 @@ use crate::session::{Answer, Identity, Unanswered, UpRequest};
 
 /// How long opening a session may take: well under the 20 s after which a client without READY tries elsewhere.
 const OPEN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// A request that took longer is told in the log: a person waits for it.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How long the order to close displaced sessions may take; the registry has forgotten them already.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,6 +55,12 @@ pub(crate) struct Cluster {
     pub(crate) random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Where changes of rooms go.
     pub(crate) desk: Desk,
+    /// How long requests take.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Lines of requests that got no answer,
+    pub(crate) unanswered_lines: Sparing,
+    /// and of those that took long.
+    pub(crate) slow_lines: Sparing,
 }
 
 impl Cluster {
@@ -73,6 +83,28 @@ impl Cluster {
             app_key: app_key.to_owned(),
             body,
             ..Envelope::default()
+        }
+    }
+
+    /// Tells the log how a request ended: each at debug, those a person may have noticed at info.
+    fn tell(&self, traced: Traced, unanswered: Option<&Unanswered>) {
+        let Traced { trace, method, begun } = traced;
+        let Some(begun) = begun else { return };
+        let now = self.clock.monotonic();
+        let took = now.saturating_sub(begun);
+        match unanswered {
+            Some(unanswered) => {
+                if let Some(left_out) = self.unanswered_lines.allows(now) {
+                    let Unanswered { code, message, .. } = unanswered;
+                    tracing::info!(%trace, method, code, message, ?took, left_out, "a request got no answer");
+                }
+            }
+            None if took >= SLOW => {
+                if let Some(left_out) = self.slow_lines.allows(now) {
+                    tracing::info!(%trace, method, ?took, left_out, "a request took long");
+                }
+            }
+            None => tracing::debug!(%trace, method, ?took, "a request is answered"),
         }
     }
 
@@ -207,6 +239,15 @@ impl Cluster {
     }
 }
 
+/// What is known of a request while it is out.
+#[derive(Clone, Copy)]
+struct Traced {
+    trace: TraceId,
+    method: u32,
+    /// Since when, on the monotonic clock; `None` when nobody wants to know.
+    begun: Option<Duration>,
+}
+
 /// Why `displaced` lost its place when `newer` sessions were registered.
 fn reason_of(newer: &[SessionRecord], displaced: &SessionRecord) -> CloseReason {
     // One that was announced itself was refused because a newer login of its device is there.
@@ -312,8 +353,24 @@ impl Upstream for Upward {
                 .0
                 .to_app_service(Kind::ClientRequest, from.app(), body.encode_to_vec().into())
         };
+        let traced = Traced {
+            trace: TraceId(envelope.trace_id),
+            method: request.method,
+            begun: tracing::enabled!(tracing::Level::INFO).then(|| self.0.clock.monotonic()),
+        };
+        tracing::debug!(
+            trace = %traced.trace,
+            method = traced.method,
+            app = from.app(),
+            uid = from.uid(),
+            device = from.device(),
+            request = id.0,
+            "a request goes up"
+        );
+        let cluster = Arc::clone(&self.0);
         self.0
             .ask::<ClientResponse>(envelope, millis(deadline_ms), move |answered| {
+                cluster.tell(traced, answered.as_ref().err());
                 let answer = match answered {
                     Ok(response) => Answer::Passed(response.payload),
                     Err(unanswered) => Answer::Refused(unanswered),

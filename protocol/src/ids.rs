@@ -164,6 +164,31 @@ impl fmt::Debug for Incarnation {
     }
 }
 
+/// Follows one client request through the logs of every tier: chosen at random by the gateway that takes the request in; 0 names
+/// none. It is shown as 16 hexadecimal digits everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TraceId(pub u64);
+
+impl TraceId {
+    /// Whether there is one.
+    #[must_use]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Position of an entry in its conversation; dense from 1. 0 stands before the first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
 pub struct Seq(pub u64);

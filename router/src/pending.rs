@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use whimbrel_link::LinkId;
 use whimbrel_protocol::cluster::{Envelope, Priority};
+use whimbrel_protocol::ids::TraceId;
 
 /// Permille of the table each priority may fill: refusing starts with what matters least.
 const SHARES_PERMILLE: [usize; 5] = [1_000, 900, 800, 600, 500];
@@ -24,6 +25,8 @@ pub(crate) struct Pending {
     pub(crate) deadline_at: Duration,
     /// How long the target was given.
     pub(crate) given: Duration,
+    /// For the log.
+    pub(crate) trace: TraceId,
     /// The request as it came, while it may be sent to another node; `None` for the addressed and the retried.
     pub(crate) kept: Option<Box<Envelope>>,
 }
@@ -138,6 +141,7 @@ mod tests {
             target: LinkId(target),
             deadline_at: Duration::from_secs(deadline_s),
             given: Duration::from_secs(deadline_s),
+            trace: TraceId::default(),
             kept: None,
         }
     }

@@ -46,6 +46,42 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Watch the cluster as its routers see it.
     Top(TopArgs),
+    /// Save everything that a store holds at one moment in a file, while nodes run or not.
+    Backup(BackupArgs),
+    /// Make a store from a backup; it must be empty. Clients sync anew.
+    Restore(RestoreArgs),
+}
+
+/// A store by whoever uses it.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct WhichStore {
+    /// The configuration of a service node.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) config: Option<PathBuf>,
+    /// The folder of a standalone deployment.
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) of: WhichStore,
+    /// The file to make. It is as secret as the messages in it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) into: WhichStore,
+    /// The backup.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+    /// Only read the backup and say whether it is whole.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -367,6 +367,40 @@ mod tests {
         assert_example_complete::<LbsFile>(include_str!("../../deploy/config/lbs.toml"));
     }
 
+    /// What deploy/compose mounts, with what it gives by the environment.
+    #[test]
+    fn the_examples_of_a_cluster_are_whole_and_name_no_key_that_is_none() {
+        fn load<T: Checked + serde::de::DeserializeOwned>(role: &str, text: &str, keys: &Path) -> T {
+            let text = text.replace("/etc/whimbrel/keys", keys.to_str().unwrap());
+            let env = [("WHIMBREL__NODE__NAME".to_owned(), format!("{role}-1"))];
+            let loaded = parse::<T>(&text, role, Path::new("."), env).unwrap();
+            check(&loaded).unwrap();
+            assert!(loaded.warnings.is_empty(), "{role}: {:?}", loaded.warnings);
+            loaded.value
+        }
+        let keys = tempfile::tempdir().unwrap();
+        std::fs::create_dir(keys.path().join("gateway-1")).unwrap();
+        for name in ["cluster.secret", "gateway-1/identity.key", "demo.secret"] {
+            std::fs::write(keys.path().join(name), "secret").unwrap();
+        }
+        let at = keys.path();
+        load::<GatewayFile>(
+            "gateway",
+            include_str!("../../deploy/config/cluster/gateway.toml"),
+            at,
+        );
+        load::<RouterFile>(
+            "router",
+            include_str!("../../deploy/config/cluster/router.toml"),
+            at,
+        );
+        load::<LbsFile>("lbs", include_str!("../../deploy/config/cluster/lbs.toml"), at);
+        let text = include_str!("../../deploy/config/cluster/app-service.toml");
+        let app_service: AppServiceFile = load("app-service", text, at);
+        assert_eq!(app_service.store.tikv, ["pd:2379"]);
+        assert_eq!(app_service.registry.redis(), Some("redis://redis:6379"));
+    }
+
     fn refused<T: Checked + serde::de::DeserializeOwned>(text: &str) -> String {
         let loaded = match parse::<T>(text, "role.toml", Path::new("."), []) {
             Ok(loaded) => loaded,

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod chat;
 mod cli;
 mod config;
@@ -61,6 +62,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Keygen(command) => keygen::run(&command, token::now_ms()),
         Command::Token(args) => token::run(&args),
         Command::Top(args) => on_one_thread(top::run(args)),
+        Command::Backup(args) => on_all_cores(backup::backup(args)),
+        Command::Restore(args) => on_all_cores(backup::restore(args)),
     }
 }
 

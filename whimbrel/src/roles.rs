@@ -35,6 +35,7 @@ use whimbrel_store::{Epoch, FjallConfig, FjallStore, MemoryStore, OpenError, Sto
 use whimbrel_store_tikv::{TikvConfig, TikvStore};
 
 use crate::{
+    backup,
     cli::RoleArgs,
     config::{
         AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection,
@@ -139,6 +140,7 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
+    offer_backups(&file.store, &file.node.cluster, &store, &process.host);
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
@@ -484,6 +486,13 @@ pub(crate) async fn open_store(
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Lets `whimbrel backup` ask this process for what only it can read.
+pub(crate) fn offer_backups(section: &StoreSection, cluster: &str, store: &Arc<dyn Store>, host: &HostParts) {
+    if section.tikv.is_empty() && section.folder != Path::new("") {
+        backup::open_door(&section.folder, Arc::clone(store), cluster, host.drain.clone());
     }
 }
 

@@ -103,7 +103,9 @@ async fn run_in_one_process(
         host.drain.clone(),
         topology.routes(),
     ));
-    let store = roles::open_store(&store_section(args, data), &NodeSection::default().cluster, false).await?;
+    let (section, cluster) = (store_section(args, data), NodeSection::default().cluster);
+    let store = roles::open_store(&section, &cluster, false).await?;
+    roles::offer_backups(&section, &cluster, &store, &host);
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(

@@ -261,3 +261,64 @@ async fn a_broadcast_to_a_room_is_one_frame_to_its_gateway_however_many_are_in_i
     };
     tokio::time::timeout(SETTLED_WITHIN, counted).await.unwrap();
 }
+
+/// One message under one trace id in the logs of every process that had it, down to its commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_followed_through_the_logs_by_its_trace_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let logged = "info,whimbrel_gateway=debug,whimbrel_router=debug,whimbrel_app_service=debug";
+    let mode = Mode::Processes {
+        gateways: 1,
+        routers: 1,
+    };
+    let server = Standalone::start(folder.path(), mode, 0, &[("RUST_LOG", logged.into())]).await;
+    let (config, token) = server.client("alice");
+    let alice = Client::start(config, token).unwrap();
+    let conversation = alice.open_direct("bob").await.unwrap();
+    let sent = alice
+        .send_and_wait(conversation, "where does this go?")
+        .await
+        .unwrap();
+    assert_eq!(sent.seq, 1);
+
+    // The answer has come; what the gateway says of it may be a moment behind.
+    let started = Instant::now();
+    loop {
+        let printed = server.printed();
+        assert!(!printed.contains("where does this go?"), "no content is logged");
+        let committed = printed.lines().find(|line| {
+            line.contains("whimbrel_app_service::committer: committed") && line.contains("seq=Some(Seq(1))")
+        });
+        let missing = match committed.and_then(trace_of) {
+            None => vec!["the commit"],
+            Some(trace) => {
+                let of_trace: Vec<&str> = printed.lines().filter(|line| line.contains(&trace)).collect();
+                let wanted = [
+                    "whimbrel_gateway::upward: a request goes up",
+                    "whimbrel_router::core: a request is passed on",
+                    "whimbrel_app_service::service::client: a request is begun",
+                    "whimbrel_app_service::service::told: a request is answered",
+                    "whimbrel_router::core::told: a request is answered",
+                    "whimbrel_gateway::upward: a request is answered",
+                ];
+                let said = |wanted: &str| of_trace.iter().filter(|line| line.contains(wanted)).count() == 1;
+                wanted.into_iter().filter(|wanted| !said(wanted)).collect()
+            }
+        };
+        if missing.is_empty() {
+            break;
+        }
+        assert!(
+            started.elapsed() < SETTLED_WITHIN,
+            "not once in the logs: {missing:?}\n{printed}"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    alice.close().await.unwrap();
+}
+
+/// The trace id that a line of a log carries.
+fn trace_of(line: &str) -> Option<String> {
+    let (_, behind) = line.split_once("trace=")?;
+    behind.get(..16).map(str::to_owned)
+}

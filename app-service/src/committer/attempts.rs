@@ -125,6 +125,9 @@ impl<'a> Attempts<'a> {
         let batch = std::mem::replace(&mut plan.batch, Batch::blind());
         let commit = self.shared.store.commit(batch).await;
         count(&commit, &work);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            tell(&commit, self.attempt, &work);
+        }
         match commit {
             Commit::Committed => {
                 self.shared.finish(plan, work);
@@ -222,6 +225,24 @@ impl<'a> Attempts<'a> {
             job.answer(Outcome::Failure(failure.clone()));
         }
         Next::Done
+    }
+}
+
+/// Under the trace id of each mutation: how an attempt at a commit ended that did not commit.
+fn tell(commit: &Commit, attempt: u32, work: &[LaneWork]) {
+    let jobs = work.iter().flat_map(|lane| &lane.jobs);
+    match commit {
+        // Told with what became of each.
+        Commit::Committed => {}
+        Commit::Conflict(keys) => jobs.for_each(|job| {
+            tracing::debug!(parent: &job.span, attempt, keys = keys.len(), "the commit conflicted");
+        }),
+        Commit::Unknown(error) => jobs.for_each(|job| {
+            tracing::debug!(parent: &job.span, attempt, %error, "the commit ended unknown");
+        }),
+        Commit::Refused(error) => jobs.for_each(|job| {
+            tracing::debug!(parent: &job.span, attempt, %error, "the store refused the commit");
+        }),
     }
 }
 

@@ -75,9 +75,17 @@ impl Life {
         };
         let mut last = None;
         for _ in 0..ATTEMPTS_MAX {
-            // Blind and always the same: doing it twice is doing it once.
-            let mut batch = Batch::blind();
+            // Always the same: doing it twice is doing it once. Nothing is served while half of a backup is in the store.
+            let snapshot = store.snapshot().await?;
+            if snapshot.get(&keys::restore_mark()).await?.is_some() {
+                return Err(Failure::new(
+                    Code::Internal,
+                    "the store holds a restore that is under way, or was never finished: let it end, or begin it again",
+                ));
+            }
+            let mut batch = Batch::at(&*snapshot);
             batch.put(keys::node_life(self.incarnation), encode(&life));
+            batch.guard(keys::restore_mark());
             match store.commit(batch).await {
                 Commit::Committed => return Ok(()),
                 Commit::Conflict(_) => {}

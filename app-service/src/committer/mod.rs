@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
+use tracing::{Level, Span};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{Incarnation, NodeId, Seq};
 use whimbrel_store::Store;
@@ -63,6 +64,8 @@ pub(super) struct Job {
     pub(super) read_point: Option<ReadPoint>,
     deadline: Deadline,
     reply: oneshot::Sender<Outcome>,
+    /// The request it is of: lines of the log about it stand under its trace id.
+    span: Span,
 }
 
 impl Job {
@@ -148,6 +151,11 @@ impl Committer {
             read_point,
             deadline,
             reply,
+            span: if tracing::enabled!(Level::DEBUG) {
+                Span::current()
+            } else {
+                Span::none()
+            },
         };
         let shared = &self.shared;
         let now = shared.env.clock.monotonic();
@@ -241,6 +249,9 @@ impl Shared {
 impl Shared {
     /// The plan is durable: the world first, then the askers.
     fn finish(&self, plan: Plan, work: Vec<LaneWork>) {
+        if tracing::enabled!(Level::DEBUG) {
+            tell(&plan, &work);
+        }
         {
             let mut known = lock(&self.members);
             for (keys, info_version, members) in plan.rosters {
@@ -253,6 +264,30 @@ impl Shared {
         for (lane, outcomes) in work.into_iter().zip(plan.outcomes) {
             for (job, outcome) in lane.jobs.into_iter().zip(outcomes) {
                 job.answer(outcome);
+            }
+        }
+    }
+}
+
+/// Each mutation of a commit, under its request's trace id.
+fn tell(plan: &Plan, work: &[LaneWork]) {
+    for (lane, outcomes) in work.iter().zip(&plan.outcomes) {
+        let conversation = lane.keys.conversation();
+        for (job, outcome) in lane.jobs.iter().zip(outcomes) {
+            let operation = job.mutation.operation();
+            let span = &job.span;
+            match outcome {
+                Outcome::Answer(answer) => {
+                    let seq = answer.seq();
+                    tracing::debug!(parent: span, %conversation, ?operation, ?seq, "committed");
+                }
+                Outcome::Failure(failure) => {
+                    let code = failure.code.number();
+                    tracing::debug!(parent: span, %conversation, ?operation, code, "decided: refused");
+                }
+                Outcome::NeedsReadPoint(seq) => {
+                    tracing::debug!(parent: span, %conversation, ?operation, ?seq, "decided: to be read first");
+                }
             }
         }
     }

@@ -25,7 +25,7 @@ pub struct Actor {
 /// One kind of mutation. `reads` names what `decide` looks at; `decide` neither waits nor changes anything.
 pub(crate) trait Decide: Send + Sync {
     /// The ids it is known by, each with what it is used for; none for what may be done any number of times. Asked for only
-    /// when it is refused.
+    /// when it is refused, and for the log.
     fn operations(&self) -> Vec<(OperationId, Digest)>;
     /// Adds what must be loaded, besides the head.
     fn reads(&self, actor: &Actor, reads: &mut ReadSet);
@@ -86,6 +86,17 @@ pub(crate) enum Answer {
     Recalled { rev: Rev },
     GroupChanged { seq: Seq },
     Opened(client::Conversation),
+}
+
+impl Answer {
+    /// The first seq that it gave away, if it says one.
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        match self {
+            Self::Sent(accepted) => accepted.first().map(|accepted| Seq(accepted.seq)),
+            Self::GroupChanged { seq } => Some(*seq),
+            Self::Read { .. } | Self::Recalled { .. } | Self::Opened(_) => None,
+        }
+    }
 }
 
 impl<'a> Ask<'a> {

@@ -1,6 +1,7 @@
 //! Everything that changes a conversation: one enum, so that all of it takes the same way through lanes and group commits.
 
 use prost::Message as _;
+use whimbrel_protocol::ids::OperationId;
 
 use super::create_group::CreateGroup;
 use super::decision::{Actor, Answer, Ask, Decide, Refusal};
@@ -65,6 +66,11 @@ impl Mutation {
             }
             Err(refusal) => (Err(refusal), Changes::default()),
         }
+    }
+
+    /// The operation it is known by, the first where there are several.
+    pub(crate) fn operation(&self) -> Option<OperationId> {
+        self.kind().operations().first().map(|(id, _)| *id)
     }
 
     /// About how many keys it writes, for the bounds of a group commit.

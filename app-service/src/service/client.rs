@@ -5,7 +5,7 @@ use prost::Message;
 use whimbrel_protocol::client::{Response, SyncRequest};
 use whimbrel_protocol::cluster::{ClientRequest, ClientResponse};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::{AppKey, IdError, Uid, UserId};
+use whimbrel_protocol::ids::{AppKey, IdError, TraceId, Uid, UserId};
 use whimbrel_protocol::method::Method;
 
 use super::{Answer, Service};
@@ -27,18 +27,23 @@ impl Service {
             // Gateways name users they authenticated: this is theirs, not the client's.
             Err(error) => return Answer::bad_request(format!("ClientRequest: {error}")),
         };
-        let method = request.method;
+        let (method, begun) = (request.method, self.0.parts.env.clock.monotonic());
+        tracing::debug!(method, app = %actor.app, uid = %actor.uid, "a request is begun");
         let asker = Asker {
             session: request.session.as_ref(),
             request_id: request.request_id,
         };
         let result = Box::pin(self.call(&actor, asker, method, request.payload, deadline)).await;
+        let ended = self.0.parts.env.clock.monotonic();
+        self.0
+            .told
+            .ended(TraceId(trace_id), method, (begun, ended), result.as_ref().err());
         let response = match result {
             Ok(body) => Response {
                 body,
                 ..Response::default()
             },
-            Err(failure) => refusal(failure, request.method, trace_id),
+            Err(failure) => refusal(failure, TraceId(trace_id)),
         };
         Answer::of(&ClientResponse {
             payload: response.encode_to_vec().into(),
@@ -125,7 +130,7 @@ fn body<M: Message>(result: Result<M, Failure>) -> Result<Bytes, Failure> {
 }
 
 /// The refusal a client sees. A fault of ours is told in the log, under the trace id, and not to the client.
-fn refusal(failure: Failure, method: u32, trace_id: u64) -> Response {
+fn refusal(failure: Failure, trace: TraceId) -> Response {
     let Failure {
         code,
         mut message,
@@ -133,13 +138,7 @@ fn refusal(failure: Failure, method: u32, trace_id: u64) -> Response {
     } = failure;
     metrics::counter!("whimbrel_client_refusals_total", "code" => code.number().to_string()).increment(1);
     if code == Code::Internal {
-        tracing::error!(
-            method,
-            trace_id,
-            error = message,
-            "a request failed by a fault of this server"
-        );
-        message = format!("a fault of the server; its log has it under trace id {trace_id:016x}");
+        message = format!("a fault of the server; its log has it under trace id {trace}");
     }
     Response {
         code: code.number(),

@@ -7,6 +7,7 @@
 mod admission;
 mod client;
 mod session;
+mod told;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use prost::Message;
+use tracing::Instrument as _;
 use whimbrel_link::{Handler, Reply};
 use whimbrel_protocol::cluster::{self, Envelope, Kind, Status};
+use whimbrel_protocol::ids::TraceId;
 use whimbrel_store::{Epoch, Readiness, Store};
 
 use crate::auth::Apps;
@@ -27,6 +30,7 @@ use crate::rooms::Rooms;
 use crate::ticket::{Outcome, Ticket};
 use crate::user_lane::{self, Lanes, Tell};
 use admission::Admission;
+use told::Told;
 
 /// When to come back to a node that is full: a few requests' time.
 const OVERLOADED_RETRY_AFTER_MS: u32 = 200;
@@ -65,6 +69,8 @@ struct Inner {
     parts: ServiceParts,
     admission: Arc<Admission>,
     draining: AtomicBool,
+    /// What the log is told of requests.
+    told: Told,
 }
 
 /// How a request is answered.
@@ -143,6 +149,7 @@ impl Service {
             parts,
             admission,
             draining: AtomicBool::new(false),
+            told: Told::default(),
         }))
     }
 
@@ -215,6 +222,8 @@ impl Service {
             });
         };
         let service = self.clone();
+        // Everything that is logged on behalf of the request carries its trace id. Disabled, it is nothing.
+        let span = tracing::debug_span!("request", trace = %TraceId(request.trace_id));
         let task = async move {
             // One request's fault is not the others'. What it was about to change is either committed or not.
             let answered = AssertUnwindSafe(service.answer(request)).catch_unwind().await;
@@ -226,7 +235,11 @@ impl Service {
             });
             answer(answered);
         };
-        self.0.parts.env.spawner.spawn("request", Box::pin(task));
+        self.0
+            .parts
+            .env
+            .spawner
+            .spawn("request", Box::pin(task.instrument(span)));
     }
 
     async fn answer(&self, request: Envelope) -> Answer {

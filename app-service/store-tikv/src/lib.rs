@@ -15,7 +15,8 @@
 //! - **Whose data it is** (`identity`, `opening`): schema, PD cluster, deployment and epoch are kept in the store; what does
 //!   not fit is refused by name.
 //! - **Garbage** (`collector`): one node of all, by a lease kept in the store, respecting the safe points of other services
-//!   in PD. A snapshot serves [`limits::SNAPSHOT_AGE_MAX`], less than the history that is always kept.
+//!   in PD. A snapshot serves [`limits::SNAPSHOT_AGE_MAX`], less than the history that is always kept; a long one (`hold`) for as
+//!   long as PD is told that it is needed.
 //!
 //! Reads ask for at most [`limits::ENTRIES_PER_CALL`] entries at a time. A scan asks every region of its range at once, the
 //! client knows no other way: ranges are to be tight.
@@ -30,6 +31,7 @@ extern crate prost_tikv as prost;
 mod collector;
 mod commit;
 mod config;
+mod hold;
 mod identity;
 mod keeper;
 pub mod limits;

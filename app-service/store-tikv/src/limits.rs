@@ -78,6 +78,13 @@ pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(120);
 /// What garbage collection keeps at least, whatever is configured: twice the oldest snapshot and the longest commit.
 pub const HISTORY_MIN: Duration = Duration::from_secs(300);
 
+/// How long PD keeps what a long snapshot needs after it was last told so: no longer than [`HISTORY_MIN`], within which nobody has
+/// collected when the first word is said.
+pub const HOLD_TIME: Duration = Duration::from_secs(300);
+
+/// Between two such words.
+pub const HOLD_RENEWAL: Duration = Duration::from_secs(30);
+
 /// Between two rounds of garbage collection: TiKV looks for a new safe point about as often.
 pub const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost_tikv::Message;
 use tokio::time::timeout;
 use tonic_tikv::client::Grpc;
@@ -91,6 +92,28 @@ struct GetGcSafePointResponse {
     header: Option<ResponseHeader>,
     #[prost(uint64, tag = "2")]
     safe_point: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Region {
+    #[prost(bytes = "vec", tag = "3")]
+    end_key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetRegionRequest {
+    #[prost(message, optional, tag = "1")]
+    header: Option<RequestHeader>,
+    #[prost(bytes = "vec", tag = "2")]
+    region_key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetRegionResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<ResponseHeader>,
+    #[prost(message, optional, tag = "2")]
+    region: Option<Region>,
 }
 
 /// Why PD could not be asked.
@@ -242,6 +265,67 @@ impl Pd {
     }
 }
 
+impl Pd {
+    /// Where the region that holds `key` ends: the first key behind it, or `None` when nothing is behind it, or the end is no key of a
+    /// transaction's.
+    ///
+    /// # Errors
+    /// [`PdCallError::Refused`], also when PD knows no such region.
+    pub async fn region_end(&mut self, key: &[u8]) -> Result<Option<Bytes>, PdCallError> {
+        const CALL: &str = "GetRegion";
+        let request = GetRegionRequest {
+            header: self.header(),
+            region_key: memory_comparable(key),
+        };
+        let answer: GetRegionResponse = call(&mut self.grpc, CALL, request, CONNECT_TIME_MAX)
+            .await
+            .map_err(|status| refused(CALL, &status))?;
+        fine(CALL, answer.header)?;
+        let region = answer.region.ok_or_else(|| PdCallError::Refused {
+            call: CALL,
+            message: "no region holds the key".to_owned(),
+        })?;
+        Ok(from_memory_comparable(&region.end_key).map(Bytes::from))
+    }
+}
+
+/// Bytes that a group holds where keys are cut into groups so that they compare as they are.
+const GROUP_LEN: usize = 8;
+
+/// A key as regions know it: groups of eight bytes, the last filled up with zeros, each behind it 255 less what was filled up.
+fn memory_comparable(key: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity((key.len() / GROUP_LEN + 1) * (GROUP_LEN + 1));
+    let mut rest = key;
+    loop {
+        let (group, behind) = rest.split_at(rest.len().min(GROUP_LEN));
+        let filled = GROUP_LEN - group.len();
+        bytes.extend(group);
+        bytes.extend(std::iter::repeat_n(0, filled));
+        bytes.push(u8::MAX - u8::try_from(filled).expect("at most eight"));
+        if filled > 0 {
+            return bytes;
+        }
+        rest = behind;
+    }
+}
+
+/// The key that [`memory_comparable`] made this of; `None` when it made it of none. A region may end inside of such a key: what
+/// follows the last whole group is then passed over, which gives a key a little before that end.
+fn from_memory_comparable(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(bytes.len());
+    for group in bytes.chunks(GROUP_LEN + 1) {
+        let Some((marker, group)) = group.split_last().filter(|(_, group)| group.len() == GROUP_LEN) else {
+            break;
+        };
+        let filled = usize::from(u8::MAX - marker);
+        key.extend(group.get(..GROUP_LEN.checked_sub(filled)?)?);
+        if filled > 0 {
+            break;
+        }
+    }
+    (!key.is_empty()).then_some(key)
+}
+
 fn refused(call: &'static str, status: &Status) -> PdCallError {
     PdCallError::Refused {
         call,
@@ -305,4 +389,31 @@ where
         .await
         .map_err(|_| Status::deadline_exceeded(format!("no answer within {within:?}")))?
         .map(tonic_tikv::Response::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_to_pd_as_regions_know_them() {
+        // The examples of TiKV's own documentation of the encoding.
+        assert_eq!(memory_comparable(&[]), [0, 0, 0, 0, 0, 0, 0, 0, 247]);
+        assert_eq!(memory_comparable(&[1, 2, 3]), [1, 2, 3, 0, 0, 0, 0, 0, 250]);
+        assert_eq!(
+            memory_comparable(&[1, 2, 3, 4, 5, 6, 7, 8]),
+            [1, 2, 3, 4, 5, 6, 7, 8, 255, 0, 0, 0, 0, 0, 0, 0, 0, 247]
+        );
+    }
+
+    #[test]
+    fn a_regions_end_is_read_as_a_key() {
+        for len in 1..40u8 {
+            let key: Vec<u8> = (0..len).collect();
+            assert_eq!(from_memory_comparable(&memory_comparable(&key)), Some(key));
+        }
+        for none in [&[][..], &[1, 2, 3], &[1, 2, 3, 4, 5, 6, 7, 8, 9]] {
+            assert_eq!(from_memory_comparable(none), None, "{none:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use whimbrel_store::limits::{SCAN_BYTES_MAX, check_key, check_multi_get, check_scan_limit};
 use whimbrel_store::{Direction, KeyRange, ScanPage, Snapshot, StoreError, Version};
 
+use crate::hold::Hold;
 use crate::limits::{
     COMMITS_PER_SNAPSHOT, ENTRIES_PER_CALL, READ_TIME_MAX, RETRY_PAUSE, SNAPSHOT_AGE_MAX, TIMESTAMP_TIME_MAX,
 };
@@ -28,6 +29,8 @@ pub(crate) struct TikvSnapshot {
     shared: Arc<Shared>,
     version: Version,
     taken: Instant,
+    /// What keeps it readable beyond its time, if anything does.
+    hold: Option<Hold>,
 }
 
 impl TikvSnapshot {
@@ -52,6 +55,7 @@ impl TikvSnapshot {
                         shared: Arc::clone(shared),
                         version,
                         taken: Instant::now(),
+                        hold: None,
                     });
                 }
                 Ok(Err(error)) => last = Some(shared.backend("taking a timestamp", error)),
@@ -66,8 +70,19 @@ impl TikvSnapshot {
         Err(last.expect("at least one client was asked"))
     }
 
+    /// The same, to be read for as long as it is held. No batch can rely on it.
+    pub(crate) async fn take_and_hold(shared: &Arc<Shared>) -> Result<Self, StoreError> {
+        let mut snapshot = Self::take(shared).await?;
+        shared.snapshots.remove(snapshot.version);
+        snapshot.hold = Some(Hold::take(shared, snapshot.version).await?);
+        Ok(snapshot)
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         self.shared.check_open()?;
+        if let Some(hold) = &self.hold {
+            return hold.check(self.version);
+        }
         let age = self.taken.elapsed();
         if age > SNAPSHOT_AGE_MAX {
             return Err(StoreError::SnapshotGone {
@@ -209,6 +224,27 @@ impl Snapshot for TikvSnapshot {
     ) -> Result<ScanPage, StoreError> {
         check_scan_limit(limit)?;
         self.check()?;
+        if let (Some(hold), Direction::Forward, false) = (&self.hold, direction, range.is_empty()) {
+            let first = hold.first_region_of(&range).await;
+            let behind = KeyRange::new(first.end().clone(), range.end().clone())?;
+            let mut page = self.page(first, limit, direction).await?;
+            page.next = match page.next {
+                Some(next) => Some(KeyRange::new(next.start().clone(), range.end().clone())?),
+                None => Some(behind).filter(|behind| !behind.is_empty()),
+            };
+            return Ok(page);
+        }
+        self.page(range, limit, direction).await
+    }
+}
+
+impl TikvSnapshot {
+    async fn page(
+        &self,
+        range: KeyRange,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<ScanPage, StoreError> {
         let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
         let mut bytes = 0;
         let mut rest = range.clone();

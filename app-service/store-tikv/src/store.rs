@@ -92,6 +92,11 @@ impl Store for TikvStore {
         Ok(Arc::new(TikvSnapshot::take(&self.shared).await?))
     }
 
+    async fn long_snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        self.shared.check_ready()?;
+        Ok(Arc::new(TikvSnapshot::take_and_hold(&self.shared).await?))
+    }
+
     async fn commit(&self, batch: Batch) -> Commit {
         if let Err(error) = batch.check() {
             return Commit::Refused(error);

@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 mod batch;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -35,6 +35,17 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::NotReady`], [`StoreError::Closed`], [`StoreError::Backend`].
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError>;
 
+    /// A snapshot to read everything at: it serves for as long as it is held, hours if need be. It costs the backend more than
+    /// [`snapshot`](Self::snapshot) does, and old versions are kept meanwhile: for backups. Batches cannot rely on it.
+    ///
+    /// A page of its forward scans may be empty and still have a next.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    async fn long_snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        self.snapshot().await
+    }
+
     /// Applies `batch` atomically and durably, or says why not. An empty batch is committed.
     async fn commit(&self, batch: Batch) -> Commit;
 

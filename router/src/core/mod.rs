@@ -12,6 +12,7 @@ mod nodes;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod told;
 mod view;
 
 use std::time::Duration;
@@ -20,11 +21,13 @@ use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_link::{Identity, LinkId};
 use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Probe, ProbeResponse, Role, Status};
+use whimbrel_protocol::ids::TraceId;
 use whimbrel_registry::rendezvous::mix;
 
 use self::clock::clock_ms;
 use self::nodes::{NoPlace, Nodes, Wanted};
 use self::refusal::Refusal;
+use self::told::Told;
 use crate::config::RouterConfig;
 use crate::health::Due;
 use crate::pending::{Pending, PendingTable};
@@ -89,6 +92,8 @@ pub(crate) struct Core {
     /// How far this machine's clock is ahead of most, ms, if that is too much; else 0.
     own_ahead_ms: i64,
     counts: Counts,
+    /// What the log is told of requests.
+    told: Told,
 }
 
 impl Core {
@@ -105,6 +110,7 @@ impl Core {
             serves: false,
             own_ahead_ms: 0,
             counts,
+            told: Told::default(),
         }
     }
 
@@ -206,7 +212,13 @@ impl Core {
                 // No other node's link carries it either.
                 let detail = "the request is over the bound of a link";
                 let refusal = Refusal::of(Status::BadRequest, detail);
-                self.refuse(pending.asker, pending.asker_id, refusal, out);
+                self.refuse(
+                    (now, pending.trace),
+                    pending.asker,
+                    pending.asker_id,
+                    refusal,
+                    out,
+                );
                 return;
             }
         };
@@ -250,10 +262,12 @@ impl Core {
             if self.had_time(&pending) {
                 self.judge(now, pending.target, false);
             }
+            let refusal = Refusal::of(Status::Deadline, "no answer in time");
             self.refuse(
+                (now, pending.trace),
                 pending.asker,
                 pending.asker_id,
-                Refusal::of(Status::Deadline, "no answer in time"),
+                refusal,
                 out,
             );
         }
@@ -283,19 +297,15 @@ impl Core {
 
     /// Finds a node for a request and passes it on, or says why not.
     fn switch(&mut self, now: Duration, asker: LinkId, envelope: Envelope, out: &mut Vec<Action>) {
-        let asker_id = envelope.id;
+        let (asker_id, trace) = (envelope.id, TraceId(envelope.trace_id));
         if envelope.hops >= HOPS_MAX {
-            let detail = "the request went in circles between routers";
-            self.refuse(asker, asker_id, Refusal::of(Status::BadRequest, detail), out);
+            let refusal = Refusal::of(Status::BadRequest, "the request went in circles between routers");
+            self.refuse((now, trace), asker, asker_id, refusal, out);
             return;
         }
         if !self.pending.has_room(envelope.priority) {
-            self.refuse(
-                asker,
-                asker_id,
-                Refusal::overloaded("too many requests are waiting at the router"),
-                out,
-            );
+            let refusal = Refusal::overloaded("too many requests are waiting at the router");
+            self.refuse((now, trace), asker, asker_id, refusal, out);
             return;
         }
         let wait = match envelope.deadline_ms {
@@ -305,7 +315,7 @@ impl Core {
         let target = match self.target(now, asker, None, &envelope) {
             Ok(target) => target,
             Err(refusal) => {
-                self.refuse(asker, asker_id, refusal, out);
+                self.refuse((now, trace), asker, asker_id, refusal, out);
                 return;
             }
         };
@@ -316,6 +326,7 @@ impl Core {
             target,
             deadline_at: now + wait,
             given: wait,
+            trace,
             kept: None,
         };
         let mut passed_on = envelope;
@@ -386,6 +397,12 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         let target = pending.target;
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && pending.trace.is_some()
+            && let Some(node) = self.nodes.get(target)
+        {
+            tracing::debug!(trace = %pending.trace, to = %node.identity.node, hops = envelope.hops, "a request is passed on");
+        }
         pending.given = pending.deadline_at.saturating_sub(now);
         let left_ms = pending.given.as_millis();
         envelope.deadline_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
@@ -439,6 +456,7 @@ impl Core {
             return;
         }
         self.counts.answered += 1;
+        self.told.answered(now, &pending);
         let answer = Envelope {
             id: pending.asker_id,
             response: true,
@@ -467,13 +485,28 @@ impl Core {
             && let Ok(target) = self.target(now, pending.asker, Some(pending.target), &kept)
         {
             self.counts.retried += 1;
+            self.told.goes_elsewhere(now, pending.trace, &refusal);
             self.pass_on(now, Pending { target, ..pending }, *kept, out);
             return;
         }
-        self.refuse(pending.asker, pending.asker_id, refusal, out);
+        self.refuse(
+            (now, pending.trace),
+            pending.asker,
+            pending.asker_id,
+            refusal,
+            out,
+        );
     }
 
-    fn refuse(&mut self, asker: LinkId, id: u64, refusal: Refusal, out: &mut Vec<Action>) {
+    fn refuse(
+        &mut self,
+        (now, trace): (Duration, TraceId),
+        asker: LinkId,
+        id: u64,
+        refusal: Refusal,
+        out: &mut Vec<Action>,
+    ) {
+        self.told.refused(now, trace, &refusal);
         let counts = &mut self.counts;
         match refusal.status {
             Status::Overloaded => counts.refused_overloaded += 1,

@@ -14,6 +14,7 @@ pub mod health;
 pub mod http;
 pub mod limits;
 mod shares;
+mod sparing;
 pub mod tasks;
 pub mod telemetry;
 
@@ -25,6 +26,7 @@ pub use drain::Drain;
 pub use exposure::warn_if_exposed;
 pub use health::{Health, Readiness, fold_metrics, serve_health, serve_pages};
 pub use limits::RawFdLimit;
+pub use sparing::Sparing;
 pub use tasks::{ShutDownReport, Spawner, Tasks};
 pub use telemetry::{TelemetryConfig, TelemetryError, TelemetryGuard, init_telemetry};
 

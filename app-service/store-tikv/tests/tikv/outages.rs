@@ -197,13 +197,19 @@ async fn regions_split_under_writes_and_scans_join_them(on: Site) {
     };
     tokio::time::timeout(PATIENCE, writing).await.unwrap();
 
-    let snapshot = on.store.snapshot().await.unwrap();
+    let [short, long] = [on.store.snapshot().await, on.store.long_snapshot().await].map(Result::unwrap);
     let mut expected: Vec<_> = (0..ENTRIES)
         .flat_map(|number| (0..batches).map(move |batch| (number, batch)))
         .map(|(number, batch)| on.key(&format!("{number:02}-{batch:04}")))
         .collect();
     expected.sort();
-    for direction in [Direction::Forward, Direction::Reverse] {
+    // A long one reads region by region.
+    let ways = [
+        (&short, Direction::Forward),
+        (&short, Direction::Reverse),
+        (&long, Direction::Forward),
+    ];
+    for (snapshot, direction) in ways {
         let mut keys = Vec::new();
         let mut next = Some(KeyRange::prefix(on.prefix.clone()).unwrap());
         while let Some(range) = next {
@@ -229,6 +235,7 @@ async fn garbage_is_collected_by_one_and_held_back_by_others(on: Site) {
     assert_eq!(pd.cluster(), on.store.cluster());
     let client = TransactionClient::new(endpoints.clone()).await.unwrap();
     let minutes_ago = |now: u64, minutes: u64| now - ((minutes * 60_000) << 18);
+
     let now = client.current_timestamp().await.unwrap().version();
     let backup = minutes_ago(now, 30);
     pd.set_service_safe_point(b"backup", 600, backup).await.unwrap();
@@ -260,4 +267,18 @@ async fn garbage_is_collected_by_one_and_held_back_by_others(on: Site) {
     assert!(point >= minutes_ago(now, 5) && point < now, "{point}");
     assert_eq!(pd.collected_up_to().await.unwrap(), point);
     assert!(on.put("after").await.is_committed());
+
+    // A long snapshot holds its moment back from every collector for as long as it is there.
+    let long = on.store.long_snapshot().await.unwrap();
+    let later = client.current_timestamp().await.unwrap().version();
+    let least = pd.propose_collection(later).await.unwrap();
+    assert!(least.service.starts_with("whimbrel-"), "{least:?}");
+    assert_eq!(least.point, long.version().as_raw());
+    drop(long);
+    let let_go = async {
+        while pd.propose_collection(later).await.unwrap().point < later {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, let_go).await.unwrap();
 }

@@ -174,6 +174,7 @@ macro_rules! conformance_tests {
                 a_page_says_exactly_whether_more_follows,
                 a_page_of_large_values_is_bounded_by_bytes,
                 reads_over_a_limit_are_refused,
+                a_long_snapshot_reads_everything_of_one_moment,
             ]
             random: [
                 random_histories_match_the_model,

@@ -196,3 +196,31 @@ pub async fn reads_over_a_limit_are_refused(on: &Subject) {
         assert!(matches!(scan, Err(StoreError::ScanLimit { .. })), "{limit}");
     }
 }
+
+/// What backups are made of: every entry once, in order, and nothing that came later.
+pub async fn a_long_snapshot_reads_everything_of_one_moment(on: &Subject) {
+    const ENTRIES: u32 = 90;
+    for some in (0..ENTRIES).collect::<Vec<_>>().chunks(30) {
+        let wrote = on.commit(|batch| {
+            for number in some {
+                batch.put(on.key(&format!("long-{number:05}")), vec![7; 10]);
+            }
+        });
+        assert!(wrote.await.is_committed());
+    }
+    let snapshot = on.store.long_snapshot().await.unwrap();
+    on.put("long-00000", "later").await;
+    on.put("long-late", "later").await;
+    let (mut keys, mut next) = (Vec::new(), Some(on.range("long-")));
+    while let Some(range) = next {
+        let page = snapshot.scan(range, 20, Direction::Forward).await.unwrap();
+        assert!(page.entries.iter().all(|(_, value)| value[..] == [7; 10]));
+        keys.extend(page.entries.into_iter().map(|(key, _)| key));
+        next = page.next;
+    }
+    let expected: Vec<_> = (0..ENTRIES)
+        .map(|number| on.key(&format!("long-{number:05}")))
+        .collect();
+    assert!(keys == expected, "{} of {}", keys.len(), expected.len());
+    assert_eq!(snapshot.get(&on.key("long-late")).await.unwrap(), None);
+}

@@ -137,6 +137,11 @@ pub(super) struct Folder {
     lock: File,
 }
 
+/// Whether a store was ever made in this folder.
+pub(super) fn exists(root: &Path) -> bool {
+    root.join("current/format").exists()
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         // A child that another thread has forked and that has not begun its program yet holds the same lock: closed here, it would

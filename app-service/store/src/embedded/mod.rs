@@ -143,6 +143,12 @@ enum State {
 }
 
 impl FjallStore {
+    /// Whether there is a store in `folder`: opening it would make none.
+    #[must_use]
+    pub fn exists(folder: &std::path::Path) -> bool {
+        folder::exists(folder)
+    }
+
     /// Opens the store in `config.folder`, or makes a new one with the epoch `fresh_epoch` (random bytes; unused
     /// when there is a store already). Blocks on the disk, for longer the more journal there is to replay.
     ///

@@ -1,0 +1,210 @@
+//! `whimbrel backup` and `whimbrel restore`: a store as one file, and a store made of one.
+//!
+//! The embedded store has one owner. While a node runs, the node itself is asked, by a socket in the store's folder ([`door`]); while none
+//! does, the folder is opened. TiKV is read beside all nodes.
+
+mod door;
+mod file;
+
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rand::RngExt as _;
+use whimbrel_app_service::{keys, values};
+use whimbrel_host::config;
+use whimbrel_store::backup::{Contents, Header, Reader, Saving, Totals, restore as restore_into};
+use whimbrel_store::{FjallStore, Store};
+
+use crate::cli::{BackupArgs, RestoreArgs, WhichStore};
+use crate::config::{AppServiceFile, NodeSection, StoreSection};
+use crate::data_dir::DataDir;
+use crate::{roles, terminal, token::now_ms};
+
+pub(crate) use door::open as open_door;
+
+/// Between two lines that say how far a restore is.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// Of a file, at a time.
+const READ_LEN: usize = 1 << 20;
+
+/// What of a store is saved.
+fn contents() -> Contents {
+    Contents {
+        schema: values::SCHEMA,
+        ranges: keys::everything(),
+        mark: keys::restore_mark(),
+    }
+}
+
+/// A store, and the cluster whose it is.
+struct Place {
+    section: StoreSection,
+    cluster: String,
+    /// Held while a data folder is used.
+    _data: Option<DataDir>,
+}
+
+impl Place {
+    /// The embedded store's folder.
+    fn folder(&self) -> Option<&Path> {
+        self.section.tikv.is_empty().then_some(&self.section.folder)
+    }
+
+    fn of_config(path: &Path) -> anyhow::Result<Self> {
+        let file: AppServiceFile = config::load(path)?.warned();
+        let mut section = file.store;
+        if section.tikv.is_empty() && section.folder == Path::new("") {
+            bail!(
+                "`store.folder` is empty in {}: that node keeps nothing",
+                path.display()
+            );
+        }
+        section.folder = path.parent().unwrap_or(Path::new(".")).join(&section.folder);
+        Ok(Self {
+            section,
+            cluster: file.node.cluster,
+            _data: None,
+        })
+    }
+
+    fn of_standalone(store: PathBuf, data: Option<DataDir>) -> Self {
+        let section = StoreSection {
+            folder: store,
+            ..StoreSection::default()
+        };
+        Self {
+            section,
+            cluster: NodeSection::default().cluster,
+            _data: data,
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<std::sync::Arc<dyn Store>> {
+        roles::open_store(&self.section, &self.cluster, false).await
+    }
+}
+
+/// `whimbrel backup`.
+pub(crate) async fn backup(args: BackupArgs) -> anyhow::Result<()> {
+    let place = match &args.of {
+        WhichStore {
+            config: Some(path), ..
+        } => Place::of_config(path)?,
+        // Not locked: standalone may run on it.
+        WhichStore { data, .. } => Place::of_standalone(data.join("store"), None),
+    };
+    let begun = Instant::now();
+    let file = file::New::beside(&args.to)?;
+    match place.folder() {
+        Some(folder) if !FjallStore::exists(folder) => {
+            bail!(
+                "there is no store in {}: nothing can be backed up",
+                folder.display()
+            )
+        }
+        Some(folder) => match door::ask(folder, file.writer()?).await? {
+            door::Asked::Answered => {}
+            door::Asked::NobodyThere => save(&place, file.writer()?).await?,
+        },
+        None => save(&place, file.writer()?).await?,
+    }
+    // What was written is read again before it is called a backup.
+    let bad = || format!("the backup is not good, and {} is not made", args.to.display());
+    let reader = Reader::open(BufReader::with_capacity(READ_LEN, file.reader()?)).with_context(bad)?;
+    let header = reader.header().clone();
+    let totals = reader.check(&contents()).with_context(bad)?;
+    file.keep()?;
+    terminal::answer(&format!(
+        "{}: {}, in {:.1} s",
+        args.to.display(),
+        described(&header, totals),
+        begun.elapsed().as_secs_f64()
+    ))
+}
+
+/// Reads the store and writes the file.
+async fn save(place: &Place, mut to: std::fs::File) -> anyhow::Result<()> {
+    let store = place.open().await?;
+    let saved = save_from(&*store, &place.cluster, &mut to).await;
+    store.close().await;
+    saved
+}
+
+async fn save_from(store: &dyn Store, cluster: &str, to: &mut std::fs::File) -> anyhow::Result<()> {
+    use std::io::Write as _;
+
+    let mut saving = begin(store, cluster).await?;
+    while let Some(bytes) = saving
+        .next()
+        .await
+        .context("the store cannot be read to its end")?
+    {
+        to.write_all(&bytes).context("the backup cannot be written")?;
+    }
+    Ok(())
+}
+
+async fn begin(store: &dyn Store, cluster: &str) -> anyhow::Result<Saving> {
+    let id = rand::rng().random();
+    Ok(Saving::begin(store, &contents(), (id, now_ms()), cluster).await?)
+}
+
+/// `whimbrel restore`.
+pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
+    let of_file = || format!("the backup {}", args.from.display());
+    let open = || -> anyhow::Result<_> {
+        let file = std::fs::File::open(&args.from)?;
+        Ok(Reader::open(BufReader::with_capacity(READ_LEN, file))?)
+    };
+    // All of it, before anything is touched.
+    let reader = open().with_context(of_file)?;
+    let header = reader.header().clone();
+    let totals = reader.check(&contents()).with_context(of_file)?;
+    if args.check {
+        return terminal::answer(&format!(
+            "{}: whole; {}",
+            args.from.display(),
+            described(&header, totals)
+        ));
+    }
+    let place = match (&args.into.config, &args.into.data) {
+        (Some(path), _) => Place::of_config(path)?,
+        (None, data) => {
+            // Made if it is new; locked, so that standalone does not start meanwhile.
+            let data = DataDir::open(data, 1, now_ms())?;
+            Place::of_standalone(data.store(), Some(data))
+        }
+    };
+    let begun = Instant::now();
+    let mut told_at = begun;
+    let store = place.open().await?;
+    let restored = restore_into(&*store, &contents(), open().with_context(of_file)?, |sofar| {
+        if told_at.elapsed() >= TOLD_EVERY {
+            told_at = Instant::now();
+            terminal::say(&format!("{} of {} entries", sofar.entries, totals.entries));
+        }
+    })
+    .await;
+    store.close().await;
+    let totals = restored.with_context(of_file)?;
+    terminal::answer(&format!(
+        "restored and read back in {:.1} s: {}. The store has a new epoch: every client syncs anew",
+        begun.elapsed().as_secs_f64(),
+        described(&header, totals)
+    ))
+}
+
+fn described(header: &Header, totals: Totals) -> String {
+    format!(
+        "{} entries, {} bytes of cluster {:?}, as of {} ms (unix), schema {}, id {:032x}",
+        totals.entries,
+        totals.bytes,
+        header.cluster,
+        header.taken_ms,
+        header.schema,
+        u128::from_be_bytes(header.id),
+    )
+}
