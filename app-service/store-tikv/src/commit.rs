@@ -37,9 +37,14 @@ pub(crate) async fn run(shared: &Arc<Shared>, batch: Batch) -> Commit {
         return Commit::Refused(shared.backend("building a commit", error));
     }
     let started = transaction.start_timestamp().version();
-    Watch::of_a_commit(shared, keys.clone(), started)
-        .over(drive(shared, transaction, keys, attempt_max))
-        .await
+    let mut watch = Watch::of_a_commit(shared, keys.clone(), started);
+    match watch.over(drive(shared, transaction, keys, attempt_max)).await {
+        Driven::Ended(commit) => commit,
+        Driven::Locked(named) => {
+            watch.once().await;
+            Commit::Conflict(named)
+        }
+    }
 }
 
 /// The transaction that `batch` commits with, or the answer when there is none.
@@ -80,6 +85,13 @@ async fn fill(transaction: &mut Transaction, batch: Batch) -> Result<(), tikv_cl
     transaction.lock_keys(guarded).await
 }
 
+/// What an attempt came to.
+enum Driven {
+    Ended(Commit),
+    /// It was rolled back because of others' locks, on these keys.
+    Locked(Vec<Bytes>),
+}
+
 /// Tries once. Whoever is in the way for longer than TiKV's client waits makes a conflict: nothing has been committed, for locks
 /// are met while locks are taken, and it is better waited by a read, which holds none.
 async fn drive(
@@ -87,30 +99,35 @@ async fn drive(
     mut transaction: Transaction,
     keys: Vec<Bytes>,
     attempt_max: Duration,
-) -> Commit {
+) -> Driven {
     let begins = Instant::now();
     let within = attempt_max.min(COMMIT_TIME_MAX);
     let error = match timeout(within, transaction.commit()).await {
         Ok(Ok(_)) => {
             shared.note_commit(begins.elapsed());
-            return Commit::Committed;
+            return Driven::Ended(Commit::Committed);
         }
         Ok(Err(error)) => error,
         Err(_) => {
             shared.note_commit(begins.elapsed());
-            return Commit::Unknown(shared.backend(ACTION, format!("no outcome within {within:?}")));
+            let late = shared.backend(ACTION, format!("no outcome within {within:?}"));
+            return Driven::Ended(Commit::Unknown(late));
         }
     };
     match judge(&error) {
-        Verdict::Conflict(named) | Verdict::Locked(named) => {
+        Verdict::Conflict(named) => {
             roll_back(&mut transaction).await;
-            Commit::Conflict(known(named, &keys))
+            Driven::Ended(Commit::Conflict(known(named, &keys)))
+        }
+        Verdict::Locked(named) => {
+            roll_back(&mut transaction).await;
+            Driven::Locked(known(named, &keys))
         }
         // Also when it was pushed out, and the store no longer knows its lock: that may as well be a commit whose answer was lost.
         Verdict::Unknown => {
             shared.note_commit(begins.elapsed());
             tracing::warn!(%error, "the outcome of a commit is unknown");
-            Commit::Unknown(shared.backend(ACTION, error))
+            Driven::Ended(Commit::Unknown(shared.backend(ACTION, error)))
         }
     }
 }

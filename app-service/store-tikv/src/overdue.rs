@@ -39,11 +39,11 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
 use tikv_client::transaction::ResolveLocksOptions;
 use tikv_client::{Error, ProtoLockInfo, Timestamp, TimestampExt as _, TransactionClient};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::limits::{
-    LOCK_LIFE, LOCKS_PER_CALL, LOOK_AFTER_PART, LOOK_INTERVAL_MAX, LOOK_INTERVAL_MIN, PATIENCE_IN_LOOKS,
-    PATIENCE_MAX, PATIENCE_MIN, SPANS_AT_ONCE, SPANS_SEARCHED,
+    CALL_TIME_MAX, LOCK_LIFE, LOCKS_PER_CALL, LOOK_AFTER_PART, LOOK_INTERVAL_MAX, LOOK_INTERVAL_MIN,
+    PATIENCE_IN_LOOKS, PATIENCE_MAX, PATIENCE_MIN, SPANS_AT_ONCE, SPANS_SEARCHED,
 };
 use crate::shared::Shared;
 
@@ -136,7 +136,7 @@ impl<'a> Watch<'a> {
     }
 
     /// `work`, and beside it everything is pushed out of its way that is overdue.
-    pub(crate) async fn over<T>(mut self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn over<T>(&mut self, work: impl Future<Output = T>) -> T {
         let pushing = async {
             loop {
                 self.pushed_out().await;
@@ -146,6 +146,16 @@ impl<'a> Watch<'a> {
             biased;
             done = work => done,
             () = pushing => unreachable!("it never ends"),
+        }
+    }
+
+    /// Looks once, to the end: for whoever gave up because something was in the way. Else one who tries again and again, where calls
+    /// are slower than tries, would never see a look through.
+    pub(crate) async fn once(&self) {
+        match timeout(CALL_TIME_MAX, self.look()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "what stands in the way could not be looked at"),
+            Err(_) => tracing::debug!("what stands in the way could not be looked at in time"),
         }
     }
 
