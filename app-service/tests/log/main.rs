@@ -5,7 +5,6 @@
 
 mod faults;
 mod groups;
-mod in_flight;
 mod membership;
 mod pages;
 mod refusals;

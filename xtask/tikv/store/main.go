@@ -6,7 +6,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -115,25 +114,6 @@ func (s *corrected) KvScan(ctx context.Context, request *kvrpcpb.ScanRequest) (*
 	slices.Reverse(answer.Pairs)
 	if limit := int(request.Limit); len(answer.Pairs) > limit {
 		answer.Pairs = answer.Pairs[:limit]
-	}
-	return answer, nil
-}
-
-// Finds locks in the span that was asked for; the store alone finds those of the whole region.
-func (s *corrected) KvScanLock(ctx context.Context, request *kvrpcpb.ScanLockRequest) (*kvrpcpb.ScanLockResponse, error) {
-	all := *request
-	all.Limit = math.MaxInt32
-	answer, err := s.Server.KvScanLock(ctx, &all)
-	if err != nil {
-		return answer, err
-	}
-	answer.Locks = slices.DeleteFunc(answer.Locks, func(lock *kvrpcpb.LockInfo) bool {
-		before := bytes.Compare(lock.Key, request.StartKey) < 0
-		behind := len(request.EndKey) > 0 && bytes.Compare(lock.Key, request.EndKey) >= 0
-		return before || behind
-	})
-	if limit := int(request.Limit); limit > 0 && len(answer.Locks) > limit {
-		answer.Locks = answer.Locks[:limit]
 	}
 	return answer, nil
 }
