@@ -140,7 +140,6 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
-    offer_backups(&file.store, &file.node.cluster, &store, &process.host);
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
@@ -151,6 +150,7 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         process.host.clone(),
     )
     .await?;
+    offer_backups(&file.store, &file.node.cluster, &store, &process.host);
     process.ready("app-service", json!({ "api": app_service.http_address() }))?;
     let report = app_service.join().await;
     tracing::info!(?report, "the service node has left");

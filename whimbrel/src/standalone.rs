@@ -105,7 +105,6 @@ async fn run_in_one_process(
     ));
     let (section, cluster) = (store_section(args, data), NodeSection::default().cluster);
     let store = roles::open_store(&section, &cluster, false).await?;
-    roles::offer_backups(&section, &cluster, &store, &host);
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(
@@ -149,6 +148,7 @@ async fn run_in_one_process(
         gateway_host.clone(),
     )?;
     let lbs = Lbs::start(lbs_config(ports), registry, lbs_host.clone()).await?;
+    roles::offer_backups(&section, &cluster, &store, &host);
 
     let pid = std::process::id();
     let pids = processes::ROLES

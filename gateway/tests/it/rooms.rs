@@ -256,22 +256,24 @@ fn a_member_who_does_not_read_delays_nobody_and_takes_no_memory_beyond_its_bound
 fn a_message_to_one_overtakes_a_broadcast_under_way() {
     /// To as many members on two reactors: more than a second of slices in a build without optimisations.
     const BROADCASTS: usize = 250;
+    const ATTEMPTS: usize = 4;
     let world = World::new();
     let uid = |index: usize| format!("user-{index}");
     let mut sockets: Vec<_> = (0..250).map(|index| world.log_in(&uid(index), 1)).collect();
     (0..sockets.len()).for_each(|index| world.join("hall", &uid(index)));
     let target = world.target(&uid(0));
-    for _ in 0..BROADCASTS {
-        world.broadcast("hall", b"to all");
-    }
-    assert_eq!(world.push(vec![target], b"to one", LIFE).accepted, 1);
-    assert_eq!(sockets[0].ask(ECHO, b"and back").body, &b"and back"[..]);
-    // Of each room message either the socket or the answer's waiting has seen it; what comes now came behind the answer.
-    assert_eq!(
-        next_of_room(&mut sockets[0]),
-        b"to all",
-        "the whole broadcast stood before a message to one"
-    );
+    // On a busy machine it may take longer to ask for them all than to bring them.
+    let overtakes = (0..ATTEMPTS).any(|_| {
+        for _ in 0..BROADCASTS {
+            world.broadcast("hall", b"to all");
+        }
+        assert_eq!(world.push(vec![target], b"to one", LIFE).accepted, 1);
+        assert_eq!(sockets[0].ask(ECHO, b"and back").body, &b"and back"[..]);
+        // Of each room message either the socket or the answer's waiting has seen it; what comes now came behind the answer.
+        std::iter::from_fn(|| sockets[0].next())
+            .any(|frame| matches!(frame, Frame::Push(push) if push.method == ROOM))
+    });
+    assert!(overtakes, "the whole broadcast stood before a message to one");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -457,7 +458,12 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>, DiskEr
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
-        let is_folder = entry.file_type().map_err(io)?.is_dir();
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_socket() {
+            // A name for connecting, with nothing behind it once its process is gone.
+            continue;
+        }
+        let is_folder = kind.is_dir();
         let name = entry.file_name().to_string_lossy().into_owned();
         entries.push((name, entry.path(), is_folder));
     }
