@@ -108,14 +108,14 @@ impl Cleaner {
 async fn run(waiting: Arc<Waiting>, store: Arc<dyn Store>, env: Env) {
     let mut lingering = Lingering::default();
     loop {
+        let now = env.clock.monotonic();
         let closed = {
             let mut keys = waiting.keys();
-            lingering.add(std::mem::take(&mut keys.done), env.clock.monotonic());
+            lingering.add(std::mem::take(&mut keys.done), now);
             keys.lingering = lingering.len();
             keys.closed
         };
-        let now = env.clock.monotonic();
-        while let Some((since, keys)) = lingering.take(if closed { None } else { Some(now) }) {
+        while let Some((since, keys)) = lingering.take((!closed).then_some(now)) {
             let mut batch = Batch::blind();
             for key in &keys {
                 batch.delete(key.clone());

@@ -1,7 +1,7 @@
 //! Markers: what must still follow a commit, kept in the Store until it has.
 //!
-//! A marker is written in the transaction it speaks of. Once all rows that follow are durable, the living owner
-//! deletes it without looking ([`Cleaner`]). Work that was lost is taken up again from its marker ([`Redo`]): by the owner
+//! A marker is written in the transaction it speaks of. A second after all rows that follow are durable, the
+//! living owner deletes it without looking ([`Cleaner`]). Work that was lost is taken up again from its marker ([`Redo`]): by the owner
 //! after a pause, and by one of the living for a node that died ([`Sweeper`]). Everything here is idempotent, and
 //! safe to do for a node that only seemed dead.
 

@@ -212,13 +212,7 @@ impl Core {
                 // No other node's link carries it either.
                 let detail = "the request is over the bound of a link";
                 let refusal = Refusal::of(Status::BadRequest, detail);
-                self.refuse(
-                    (now, pending.trace),
-                    pending.asker,
-                    pending.asker_id,
-                    refusal,
-                    out,
-                );
+                self.refuse_pending(now, &pending, refusal, out);
                 return;
             }
         };
@@ -263,13 +257,7 @@ impl Core {
                 self.judge(now, pending.target, false);
             }
             let refusal = Refusal::of(Status::Deadline, "no answer in time");
-            self.refuse(
-                (now, pending.trace),
-                pending.asker,
-                pending.asker_id,
-                refusal,
-                out,
-            );
+            self.refuse_pending(now, &pending, refusal, out);
         }
         let mut due = Vec::new();
         for (link, node) in self.nodes.iter_mut() {
@@ -489,6 +477,11 @@ impl Core {
             self.pass_on(now, Pending { target, ..pending }, *kept, out);
             return;
         }
+        self.refuse_pending(now, &pending, refusal, out);
+    }
+
+    /// Refuses what was passed on, or was to be.
+    fn refuse_pending(&mut self, now: Duration, pending: &Pending, refusal: Refusal, out: &mut Vec<Action>) {
         self.refuse(
             (now, pending.trace),
             pending.asker,
