@@ -23,6 +23,7 @@ mod pushes;
 mod reactor;
 mod reading;
 mod rooms;
+mod rounds;
 mod serve;
 #[cfg(feature = "simulation")]
 pub(crate) mod simulated;

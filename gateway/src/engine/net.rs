@@ -5,8 +5,11 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
-use mio::{Interest, Token};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Token};
 
 #[cfg(feature = "simulation")]
 use super::simulated;
@@ -75,9 +78,37 @@ impl Listener {
     /// What waits for this listener's connections, and for those of its reactor.
     pub(super) fn poller(&self) -> io::Result<Poller> {
         match self {
-            Self::Kernel(_) => Ok(Poller::Kernel(mio::Poll::new()?)),
+            Self::Kernel(_) => Ok(Poller::Kernel(Kernel::new()?)),
             #[cfg(feature = "simulation")]
             Self::Simulated(listener) => Ok(Poller::Simulated(listener.poller())),
+        }
+    }
+}
+
+/// The kernel's events. Those of the listener and of strangers, until they have confirmed, are kept apart from those of
+/// sessions: a reactor can sleep through them until their next round.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    sessions: mio::Poll,
+    strangers: mio::Poll,
+    /// Strangers wake the reactor.
+    is_watching: bool,
+}
+
+impl Kernel {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            sessions: mio::Poll::new()?,
+            strangers: mio::Poll::new()?,
+            is_watching: false,
+        })
+    }
+
+    /// Waits for events of sessions, and for `Poller::watch`'s token.
+    pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.sessions.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
         }
     }
 }
@@ -85,17 +116,18 @@ impl Listener {
 /// What a reactor waits with.
 #[derive(Debug)]
 pub(super) enum Poller {
-    Kernel(mio::Poll),
+    Kernel(Kernel),
     #[cfg(feature = "simulation")]
     Simulated(simulated::Poller),
 }
 
 impl Poller {
-    /// From now on a waiting connection is an event.
+    /// From now on a waiting connection is an event, among those of strangers.
     pub(super) fn listen(&self, listener: &mut Listener, token: Token) -> io::Result<()> {
         match (self, listener) {
             (Self::Kernel(poll), Listener::Kernel(listener)) => {
-                poll.registry().register(listener, token, Interest::READABLE)
+                let registry = poll.strangers.registry();
+                registry.register(listener, token, Interest::READABLE)
             }
             #[cfg(feature = "simulation")]
             (Self::Simulated(poller), Listener::Simulated(_)) => {
@@ -107,12 +139,12 @@ impl Poller {
         }
     }
 
-    /// From now on what happens to a connection is an event.
+    /// From now on what happens to a stranger's connection is an event among those of strangers.
     pub(super) fn register(&self, stream: &mut Stream, token: Token) -> io::Result<()> {
         match (self, stream) {
             (Self::Kernel(poll), Stream::Kernel(stream)) => {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(stream, token, interest)
+                let registry = poll.strangers.registry();
+                registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
             }
             #[cfg(feature = "simulation")]
             (Self::Simulated(poller), Stream::Simulated(stream)) => {
@@ -124,10 +156,26 @@ impl Poller {
         }
     }
 
-    /// No events of a connection any more: it moves to another reactor.
+    /// Who was a stranger is none any more: what happens to the connection wakes the reactor. What happened before may be told
+    /// once more.
+    pub(super) fn promote(&self, stream: &mut Stream, token: Token) -> io::Result<()> {
+        match (self, stream) {
+            (Self::Kernel(poll), Stream::Kernel(stream)) => {
+                poll.strangers.registry().deregister(stream)?;
+                let registry = poll.sessions.registry();
+                registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
+            }
+            #[cfg(feature = "simulation")]
+            (Self::Simulated(_), Stream::Simulated(_)) => Ok(()),
+            #[cfg(feature = "simulation")]
+            _ => Err(two_networks()),
+        }
+    }
+
+    /// No events of a stranger's connection any more: it moves to another reactor.
     pub(super) fn deregister(&self, stream: &mut Stream) -> io::Result<()> {
         match (self, stream) {
-            (Self::Kernel(poll), Stream::Kernel(stream)) => poll.registry().deregister(stream),
+            (Self::Kernel(poll), Stream::Kernel(stream)) => poll.strangers.registry().deregister(stream),
             #[cfg(feature = "simulation")]
             (Self::Simulated(_), Stream::Simulated(stream)) => {
                 stream.deregister();
@@ -138,9 +186,53 @@ impl Poller {
         }
     }
 
+    /// From now on strangers' events wake the reactor, as `token`, or do not. In a simulation they always do.
+    pub(super) fn watch(&mut self, token: Token, is_watching: bool) -> io::Result<()> {
+        match self {
+            Self::Kernel(poll) => {
+                if std::mem::replace(&mut poll.is_watching, is_watching) == is_watching {
+                    return Ok(());
+                }
+                let strangers = poll.strangers.as_raw_fd();
+                let registry = poll.sessions.registry();
+                if is_watching {
+                    registry.register(&mut SourceFd(&strangers), token, Interest::READABLE)
+                } else {
+                    registry.deregister(&mut SourceFd(&strangers))
+                }
+            }
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// Whether strangers' events wake the reactor.
+    pub(super) fn is_watching(&self) -> bool {
+        match self {
+            Self::Kernel(poll) => poll.is_watching,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => true,
+        }
+    }
+
+    /// What has happened to strangers; waits for nothing. A simulation tells it with all the rest.
+    pub(super) fn look_at_strangers(&mut self, events: &mut Events) -> io::Result<()> {
+        match self {
+            Self::Kernel(poll) => match poll.strangers.poll(events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                result => result,
+            },
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => {
+                events.clear();
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn waker(&self, token: Token) -> io::Result<Waker> {
         match self {
-            Self::Kernel(poll) => Ok(Waker::Kernel(mio::Waker::new(poll.registry(), token)?)),
+            Self::Kernel(poll) => Ok(Waker::Kernel(mio::Waker::new(poll.sessions.registry(), token)?)),
             #[cfg(feature = "simulation")]
             Self::Simulated(poller) => Ok(Waker::Simulated(poller.clone())),
         }

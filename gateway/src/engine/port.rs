@@ -82,6 +82,8 @@ pub(crate) struct Port {
     waker: Waker,
     /// A wake is on its way, or the reactor has not looked since the last.
     woken: AtomicBool,
+    /// Strangers are looked after in rounds, and nothing that is for them wakes the reactor before the next.
+    rests: AtomicBool,
 }
 
 /// The reactor's ends of its queues.
@@ -115,6 +117,7 @@ impl Inbox {
             missed: Missed::new(slots_max),
             waker: poller.waker(token)?,
             woken: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
         });
         Ok(Self {
             port,
@@ -129,6 +132,12 @@ impl Inbox {
     /// From now on a new arrival wakes again. To be called before the queues are emptied, so that none is overlooked.
     pub(super) fn rearm(&self) {
         self.port.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// From now on what is for strangers does not wake the reactor, or does again. To be called before the queues are
+    /// emptied when it does, so that nothing is overlooked.
+    pub(super) fn rest(&self, rests: bool) {
+        self.port.rests.swap(rests, Ordering::AcqRel);
     }
 
     /// A queue had more than a turn's worth: the next turn comes at once.
@@ -156,9 +165,20 @@ impl Port {
         }
     }
 
+    /// Something for strangers has come.
+    fn wake_for_strangers(&self) {
+        // A read that writes: either it is told that the reactor does not rest any more, or the reactor, which says so first, finds
+        // what has come.
+        if !self.rests.fetch_or(false, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
     /// Hands in the answer to a question of the connection at `place`.
     pub(crate) fn reply(&self, place: Place, reply: Reply) {
+        let for_a_stranger = matches!(reply, Reply::Authenticated(_) | Reply::Opened(_));
         match self.replies.try_send((place, reply)) {
+            Ok(()) if for_a_stranger => self.wake_for_strangers(),
             Ok(()) => self.wake(),
             Err(TrySendError::Full(_)) => {
                 tracing::error!("a reactor's replies overflow: more answers than questions")
@@ -209,7 +229,7 @@ impl Port {
         self.moves.try_send(migrant).map_err(|error| match error {
             TrySendError::Full(migrant) | TrySendError::Disconnected(migrant) => migrant,
         })?;
-        self.wake();
+        self.wake_for_strangers();
         Ok(())
     }
 
@@ -226,7 +246,8 @@ impl Port {
 mod tests {
     use whimbrel_protocol::cluster::{PushResponse, PushTarget};
 
-    use super::super::message::Brought;
+    use super::super::message::{Brought, lost};
+    use super::super::net::Kernel;
     use super::*;
 
     fn push(port: &Port, slots: &[u32], settle: impl FnOnce(PushResponse) + Send + Sync + 'static) {
@@ -242,7 +263,7 @@ mod tests {
 
     #[test]
     fn pushes_without_room_mark_their_sessions_and_count_as_accepted() {
-        let poller = Poller::Kernel(mio::Poll::new().unwrap());
+        let poller = Poller::Kernel(Kernel::new().unwrap());
         let inbox = Inbox::new(&poller, mio::Token(0), 1_000).unwrap();
         (0..PUSHES_MAX).for_each(|_| push(&inbox.port, &[1], |_| {}));
         let (tell, told) = mpsc::channel();
@@ -257,7 +278,7 @@ mod tests {
 
     #[test]
     fn many_arrivals_make_one_wake_and_none_is_overlooked() {
-        let mut poller = Poller::Kernel(mio::Poll::new().unwrap());
+        let mut poller = Poller::Kernel(Kernel::new().unwrap());
         let inbox = Inbox::new(&poller, mio::Token(9), 10).unwrap();
         let mut events = mio::Events::with_capacity(8);
         let mut wakes = |poller: &mut Poller| {
@@ -266,7 +287,7 @@ mod tests {
                 expect(irrefutable_let_patterns, reason = "one variant")
             )]
             let Poller::Kernel(poll) = poller else { return 0 };
-            poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+            poll.wait(&mut events, Some(std::time::Duration::ZERO)).unwrap();
             events.iter().count()
         };
         (0..5).for_each(|_| assert!(inbox.port.order(Order::Announce)));
@@ -280,8 +301,41 @@ mod tests {
     }
 
     #[test]
+    fn a_reactor_that_rests_is_woken_for_sessions_only_and_finds_what_strangers_wait_for() {
+        let mut poller = Poller::Kernel(Kernel::new().unwrap());
+        let inbox = Inbox::new(&poller, mio::Token(9), 10).unwrap();
+        let place = Place {
+            slot: 1,
+            generation: 1,
+        };
+        let mut events = mio::Events::with_capacity(8);
+        let mut is_woken = |inbox: &Inbox, poller: &mut Poller| {
+            #[cfg_attr(
+                not(feature = "simulation"),
+                expect(irrefutable_let_patterns, reason = "one variant")
+            )]
+            let Poller::Kernel(poll) = poller else {
+                return false;
+            };
+            inbox.rearm();
+            poll.wait(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+            !events.is_empty()
+        };
+        inbox.rest(true);
+        inbox.port.reply(place, Reply::Opened(Err(lost())));
+        inbox.port.reply(place, Reply::Authenticated(Err(lost())));
+        assert!(!is_woken(&inbox, &mut poller));
+        inbox.port.reply(place, Reply::Reauthenticated(Err(lost())));
+        assert!(is_woken(&inbox, &mut poller));
+        inbox.rest(false);
+        inbox.port.reply(place, Reply::Opened(Err(lost())));
+        assert!(is_woken(&inbox, &mut poller));
+        assert_eq!(inbox.replies.try_iter().count(), 4);
+    }
+
+    #[test]
     fn an_order_without_room_is_refused_and_one_to_a_reactor_that_has_ended_is_not_given_for_ever() {
-        let poller = Poller::Kernel(mio::Poll::new().unwrap());
+        let poller = Poller::Kernel(Kernel::new().unwrap());
         let inbox = Inbox::new(&poller, mio::Token(0), 10).unwrap();
         let port = Arc::clone(&inbox.port);
         (0..ORDERS_MAX).for_each(|_| assert!(port.order(Order::Announce)));

@@ -2,7 +2,8 @@
 //!
 //! Readiness is edge-triggered: what an event announces is remembered until it is used up, and lists, not events, decide
 //! whose turn it is. Each turn is budgeted: answers and one-to-one pushes first, then a slice of bulk pushes, then a few
-//! handshakes, so that neither a broadcast nor a reconnect storm stands before anybody's message.
+//! handshakes, so that neither a broadcast nor a reconnect storm stands before anybody's message. Whoever is still a
+//! stranger wakes nobody while strangers are looked after in [`rounds`](super::rounds).
 //!
 //! PERFORMANCE: nothing here waits, locks, or allocates per message beyond what the session's queue needs.
 
@@ -26,6 +27,7 @@ use super::port::{Inbox, Port};
 use super::pushes::Bulks;
 use super::reading::{PARTIAL_BYTES, READ_BYTES, READS_PER_TURN};
 use super::rooms::RoomFrame;
+use super::rounds::Rounds;
 use super::slots::{Place, Slots};
 use super::thaw::Thaw;
 use super::users::Users;
@@ -38,9 +40,13 @@ use crate::session::{Budget, Context, Event, Now, Session, SessionLimits, SpareQ
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 pub(super) const LISTENER: Token = Token(usize::MAX - 1);
+const STRANGERS: Token = Token(usize::MAX - 2);
 
 /// Events fetched at once; more wait in the kernel.
 const EVENTS_MAX: usize = 1024;
+
+/// Events of strangers fetched at once.
+const STRANGERS_EVENTS_MAX: usize = 256;
 
 /// Turns after a standstill besides those that reading from everybody takes: one poll may not report all at once.
 const TURNS_AFTER_THAW: usize = 2;
@@ -117,6 +123,10 @@ pub(super) struct Reactor {
     pub(super) users: Users,
     pub(super) wheel: Wheel,
     thaw: Thaw,
+    pub(super) rounds: Rounds,
+    /// Word has come from strangers that was not looked at.
+    strangers_call: bool,
+    strangers_events: Events,
     pub(super) tools: Tools,
     pub(super) metrics: ReactorMetrics,
     /// Questions without an answer yet.
@@ -194,6 +204,9 @@ impl Reactor {
             users: Users::default(),
             wheel: Wheel::new(now.monotonic_ms),
             thaw: Thaw::new(now.monotonic_ms),
+            rounds: Rounds::new(now.monotonic_ms),
+            strangers_call: true,
+            strangers_events: Events::with_capacity(STRANGERS_EVENTS_MAX),
             tools,
             questions: 0,
             asked: false,
@@ -243,13 +256,7 @@ impl Reactor {
         patience: Option<Duration>,
     ) -> io::Result<()> {
         match &mut self.poll {
-            Poller::Kernel(poll) => {
-                if let Err(error) = poll.poll(events, patience)
-                    && error.kind() != io::ErrorKind::Interrupted
-                {
-                    return Err(error);
-                }
-            }
+            Poller::Kernel(poll) => poll.wait(events, patience)?,
             #[cfg(feature = "simulation")]
             Poller::Simulated(_) => return Err(io::Error::other("a simulated reactor is a task")),
         }
@@ -257,8 +264,7 @@ impl Reactor {
         for event in &*events {
             self.note(Change::of(event));
         }
-        self.turn();
-        Ok(())
+        self.turn()
     }
 
     /// What time it is after waiting for `timeout` at most, and whether that is about when it should be.
@@ -268,9 +274,16 @@ impl Reactor {
         self.thaw.handle_wake(self.tools.now.monotonic_ms, timeout, turns);
     }
 
-    pub(super) fn turn(&mut self) {
+    /// # Errors
+    /// When the system's poll fails.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
         self.tools.work = 0;
         self.inbox.rearm();
+        let is_round = self.rounds.is_open(self.tools.now.monotonic_ms);
+        if is_round {
+            self.inbox.rest(false);
+            self.look_at_strangers()?;
+        }
         self.take_orders();
         self.take_replies();
         self.take_pushes();
@@ -283,15 +296,22 @@ impl Reactor {
         self.serve_bulk();
         self.serve_rooms();
         self.flush();
-        self.take_moves();
-        self.accept_some();
-        self.shake_hands();
-        self.flush();
+        if is_round {
+            self.take_moves();
+            if self.accept_some() > 0 {
+                // Most who have come have said something already.
+                self.strangers_call = true;
+                self.look_at_strangers()?;
+            }
+            self.shake_hands();
+            self.flush();
+        }
         self.fire_timers();
         self.walk();
         self.flush();
         self.tell_rooms();
         self.send_questions();
+        self.end_round(is_round)?;
         let state = ReactorState {
             connections: self.slots.len(),
             held_bytes: self.tools.held.used(),
@@ -301,26 +321,58 @@ impl Reactor {
         let holdings = &self.shared.holdings[usize::from(self.index)];
         holdings.held.store(state.held_bytes, Relaxed);
         holdings.owed.store(state.owed_bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Takes notice of what strangers have done, if they have called or could not.
+    fn look_at_strangers(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.strangers_call) && self.poll.is_watching() {
+            return Ok(());
+        }
+        let mut events = std::mem::replace(&mut self.strangers_events, Events::with_capacity(0));
+        let looked = self.poll.look_at_strangers(&mut events);
+        let mut count = 0;
+        for event in &events {
+            self.note(Change::of(event));
+            count += 1;
+        }
+        self.strangers_events = events;
+        self.strangers_call = count == STRANGERS_EVENTS_MAX;
+        looked
+    }
+
+    /// Decides whether strangers wake this reactor from now on.
+    fn end_round(&mut self, was_round: bool) -> io::Result<()> {
+        let now_ms = self.tools.now.monotonic_ms;
+        self.rounds.end_turn(now_ms, was_round && self.strangers_wait());
+        let is_open = self.rounds.is_open(now_ms);
+        self.inbox.rest(!is_open);
+        self.poll.watch(STRANGERS, is_open)
+    }
+
+    /// Whether there is something to be done for strangers that needs no event.
+    fn strangers_wait(&self) -> bool {
+        !self.hellos.is_empty() || !self.judged.is_empty() || self.accept_ready || self.strangers_call
     }
 
     /// How long to wait for events: not at all while there is work.
     pub(super) fn patience(&self) -> Option<Duration> {
+        let now_ms = self.tools.now.monotonic_ms;
+        let is_open = self.rounds.is_open(now_ms);
         let busy = !self.ready.is_empty()
             || !self.greedy.is_empty()
             || self.thaw.holds_timers()
-            || !self.hellos.is_empty()
-            || !self.judged.is_empty()
             || !self.bulks.is_empty()
             || !self.dirty.is_empty()
-            || self.accept_ready
+            || (is_open && self.strangers_wait())
             || self.inbox.is_woken()
             || self.drain_next.is_some()
             || self.may_announce();
         if busy {
             return Some(Duration::ZERO);
         }
-        let now_ms = self.tools.now.monotonic_ms;
         let alarms = [
+            (!is_open).then_some(self.rounds.opens_at_ms()),
             self.accept_again_at_ms,
             self.stop_at_ms,
             self.announcement.due_at_ms(),
@@ -339,6 +391,7 @@ impl Reactor {
     pub(super) fn note(&mut self, change: Change) {
         match change.token {
             WAKER => {}
+            STRANGERS => self.strangers_call = true,
             // Word of a listener that is closed already would have it wait for nothing, without pause.
             LISTENER => {
                 self.accept_ready = self.listener.is_some() && self.accept_again_at_ms.is_none();

@@ -97,6 +97,7 @@ impl Reactor {
             if !any {
                 return;
             }
+            self.rounds.note_step();
         }
     }
 

@@ -208,6 +208,7 @@ impl Reactor {
             let Ok(migrant) = self.inbox.moves.try_recv() else {
                 return;
             };
+            self.rounds.note_step();
             if let Some(place) = self.adopt(migrant) {
                 self.authenticate(place);
             }
@@ -223,6 +224,10 @@ impl Reactor {
             return;
         };
         connection.ticket = None;
+        if let Err(error) = self.poll.promote(&mut connection.stream, place.token()) {
+            tracing::warn!(%error, "a session cannot be registered for events");
+            return self.end(place, "not_registered");
+        }
         let Some(identity) = connection.session.identity() else {
             return;
         };
@@ -280,7 +285,10 @@ impl Reactor {
     pub(super) fn handle_reply(&mut self, place: Place, reply: Reply) {
         match reply {
             Reply::Authenticated(result) => self.queue_judged(place, result),
-            Reply::Opened(result) => self.handle_opened(place, result),
+            Reply::Opened(result) => {
+                self.rounds.note_step();
+                self.handle_opened(place, result);
+            }
             Reply::Reauthenticated(result) => {
                 self.with(place, |session, cx| session.handle_reauthenticated(cx, result));
             }
@@ -331,21 +339,27 @@ impl Reactor {
         }
     }
 
-    pub(super) fn accept_some(&mut self) {
+    /// Takes in some of those who wait to be; how many.
+    pub(super) fn accept_some(&mut self) -> usize {
         if !self.accept_ready || self.handshakes_waiting() >= HANDSHAKES_WAITING_MAX {
-            return;
+            return 0;
         }
+        let mut accepted = 0;
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = &self.listener else { break };
             match listener.accept() {
-                Ok((stream, peer)) => self.receive(stream, peer),
+                Ok((stream, peer)) => {
+                    accepted += 1;
+                    self.rounds.note_step();
+                    self.receive(stream, peer);
+                }
                 Err(error) => match error.kind() {
                     std::io::ErrorKind::WouldBlock => {
                         self.accept_ready = false;
                         if let Some(failed) = self.accept_trouble.is_over() {
                             tracing::info!(failed, reactor = self.index, "accepting connections again");
                         }
-                        return;
+                        break;
                     }
                     std::io::ErrorKind::Interrupted | std::io::ErrorKind::ConnectionAborted => {}
                     // Out of descriptors or memory: the waiting connections will bring no second event.
@@ -363,11 +377,12 @@ impl Reactor {
                         let retry_ms = u64::try_from(ACCEPT_RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);
                         self.accept_again_at_ms = Some(self.tools.now.monotonic_ms.saturating_add(retry_ms));
                         self.accept_ready = false;
-                        return;
+                        break;
                     }
                 },
             }
         }
+        accepted
     }
 
     fn receive(&mut self, mut stream: Stream, peer: std::net::SocketAddr) {

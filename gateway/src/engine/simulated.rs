@@ -337,7 +337,10 @@ impl Reactor {
             for change in changes {
                 self.note(change);
             }
-            self.turn();
+            if let Err(error) = self.turn() {
+                tracing::error!(%error, "a reactor failed");
+                return;
+            }
             if self.is_done() {
                 return;
             }

@@ -123,6 +123,7 @@ fn keys() -> Arc<KeyRing> {
 
 struct Stage {
     reactor: Reactor,
+    clock: Arc<ManualClock>,
     events: Events,
     address: SocketAddr,
     keys: Arc<KeyRing>,
@@ -145,9 +146,9 @@ impl Stage {
             node,
             incarnation,
             limits,
-            clock,
             ..
         } = parts(&keys);
+        let clock = Arc::new(ManualClock::new(1_800_000_000_000));
         let listener = listeners.pop().unwrap();
         let poll = listener.poller().unwrap();
         let inbox = Inbox::new(&poll, reactor::WAKER, limits.connections_max).unwrap();
@@ -155,7 +156,7 @@ impl Stage {
         let shared = Arc::new(Shared {
             node,
             incarnation,
-            clock,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
             addresses: Addresses::new(limits.handshakes),
             limits,
             connections: AtomicUsize::new(0),
@@ -176,14 +177,21 @@ impl Stage {
         .unwrap();
         Self {
             reactor,
+            clock,
             events: Events::with_capacity(1_024),
             address,
             keys,
         }
     }
 
-    /// One turn; how much work its inputs were.
+    /// One turn, a millisecond after the last; how much work its inputs were.
     fn turn(&mut self) -> u32 {
+        self.clock.advance(Duration::from_millis(1));
+        self.turn_at_once()
+    }
+
+    /// The same while time stands still.
+    fn turn_at_once(&mut self) -> u32 {
         let patience = Some(Duration::from_millis(1));
         self.reactor.wait_and_turn(&mut self.events, patience).unwrap();
         self.reactor.tools.work
@@ -276,6 +284,37 @@ fn a_turn_is_bounded_by_the_work_in_what_is_read_and_who_chats_is_read_before_wh
         most <= WORK_PER_TURN / 2 + one_turn,
         "those who flood were read again all at once: {most} frames in a turn"
     );
+}
+
+#[test]
+fn when_their_allowance_is_used_up_strangers_wait_for_the_next_round_and_sessions_do_not() {
+    let mut stage = Stage::new();
+    let mut bob = stage.log_in("bob");
+    let mut strangers = Vec::new();
+    while stage.reactor.rounds.is_open(stage.reactor.tools.now.monotonic_ms) {
+        assert!(strangers.len() < 100, "the allowance has no end");
+        strangers.push(TcpStream::connect(stage.address).unwrap());
+        stage.turn_at_once();
+    }
+    let inside = stage.reactor.slots.len();
+    strangers.push(TcpStream::connect(stage.address).unwrap());
+    let ping = bob.client.seal(&[Frame::Ping { token: 9 }]);
+    bob.stream.write_all(&ping).unwrap();
+    let pong = (0..10).find_map(|_| {
+        stage.turn_at_once();
+        bob.next()
+    });
+    assert_eq!(pong, Some(Frame::Pong { token: 9 }));
+    assert_eq!(
+        stage.reactor.slots.len(),
+        inside,
+        "a stranger was let in between two rounds"
+    );
+    let patience = stage.reactor.patience().unwrap();
+    assert!(!patience.is_zero() && patience <= Duration::from_millis(super::rounds::ROUND_MS));
+    stage.clock.advance(patience);
+    stage.turn_at_once();
+    assert_eq!(stage.reactor.slots.len(), inside + 1);
 }
 
 const CHILD: &str = "WHIMBREL_TEST_REACTOR_PANICS";
