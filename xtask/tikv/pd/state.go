@@ -154,8 +154,13 @@ func (s *state) ids(count uint64) (uint64, error) {
 func (s *state) takeRegion(meta *metapb.Region, leader *metapb.Peer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.kept.Regions[meta.Id]; known != nil && newer(known.Meta, meta) {
-		return fmt.Errorf("region %d is known at a newer epoch", meta.Id)
+	if known := s.kept.Regions[meta.Id]; known != nil {
+		if newer(known.Meta, meta) {
+			return fmt.Errorf("region %d is known at a newer epoch", meta.Id)
+		}
+		if !newer(meta, known.Meta) {
+			return nil
+		}
 	}
 	var replaced []uint64
 	for id, other := range s.kept.Regions {

@@ -65,10 +65,11 @@ func run(options *serving.Options, driver string, regionBytes int64, syncWrites 
 	settings.Engine.DBPath = options.Data
 	settings.Engine.SyncWrite = syncWrites
 
-	client, err := pd.NewClient([]string{driver}, "")
+	alone, err := pd.NewClient([]string{driver}, "")
 	if err != nil {
 		return fmt.Errorf("asking the placement driver at %s: %w", driver, err)
 	}
+	client := repeating(alone)
 	store, err := server.New(&settings, client)
 	if err != nil {
 		return fmt.Errorf("opening the store in %s: %w", options.Data, err)
