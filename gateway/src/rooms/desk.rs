@@ -148,16 +148,18 @@ impl DeskTask {
         let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut ledger = Ledger::new(reach.reactors());
         let mut telling: Option<Telling> = None;
+        let mut told = 0;
         loop {
             if telling.is_none()
                 && let Some(counts) = ledger.poll(now_ms(), ROOM_COUNTS_LEN_MAX)
             {
-                telling = Some(self.tell(&counts));
+                told += 1;
+                telling = Some(self.tell(&counts, told));
             }
             let due_at = ledger
                 .due_at_ms()
                 .map(|at_ms| started + Duration::from_millis(at_ms));
-            let told = async {
+            let ended = async {
                 match &mut telling {
                     Some(telling) => telling.await,
                     None => std::future::pending().await,
@@ -173,12 +175,12 @@ impl DeskTask {
                 // A fixed order, so that a simulation replays.
                 biased;
                 () = stop.cancelled() => return,
-                told = told => {
+                ended = ended => {
                     telling = None;
-                    if let Err(error) = &told {
+                    if let Err(error) = &ended {
                         tracing::debug!(%error, "the registry was not told of rooms; trying again");
                     }
-                    let released = ledger.handle_told(now_ms(), told.is_ok());
+                    let released = ledger.handle_told(now_ms(), ended.is_ok());
                     released.known.into_iter().for_each(done);
                     for reply in released.unknown {
                         let detail = "the registry cannot be told of the room now";
@@ -194,7 +196,8 @@ impl DeskTask {
         }
     }
 
-    fn tell(&self, counts: &[(Arc<RoomName>, u32)]) -> Telling {
+    /// Tells the registry. A request that was given up for lost may come behind a later one, which `order` shows.
+    fn tell(&self, counts: &[(Arc<RoomName>, u32)], order: u64) -> Telling {
         let count = |(name, members): &(Arc<RoomName>, u32)| RoomCount {
             room: Some(RoomKey {
                 app_key: name.app.to_string(),
@@ -206,6 +209,7 @@ impl DeskTask {
             gateway: self.node.as_str().to_owned(),
             incarnation: self.incarnation.0,
             counts: counts.iter().map(count).collect(),
+            order,
         };
         let registry = Arc::clone(&self.registry);
         Box::pin(async move { registry.put_rooms(counts).await })

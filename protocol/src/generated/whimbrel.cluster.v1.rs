@@ -484,6 +484,9 @@ pub struct RoomCounts {
     pub incarnation: u64,
     #[prost(message, repeated, tag = "3")]
     pub counts: ::prost::alloc::vec::Vec<RoomCount>,
+    /// Rises with each of this life: what comes behind a later one is left out. 0, of nodes of before: not known.
+    #[prost(uint64, tag = "4")]
+    pub order: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoomCount {

@@ -16,6 +16,9 @@ use crate::value;
 /// How long it is remembered in which order a gateway has counted: far longer than a call that was cut off can come late.
 const ORDERS_KEPT_MS: u64 = 3_600_000;
 
+/// Who counts when a gateway itself says in which order; no teller of calls has that name.
+const THE_GATEWAY: &str = "gateway";
+
 impl Inner {
     pub(crate) async fn put_rooms(&self, counts: RoomCounts) -> Result<(), RegistryError> {
         let life = validity::room_counts(&counts)?;
@@ -28,11 +31,15 @@ impl Inner {
             parts.entry(room.place()).or_default().insert(room, count.members);
         }
         let term = self.term_of(&life).await?;
-        let order = self.orders.fetch_add(1, Ordering::Relaxed);
+        // A gateway of before does not say in which order it counts: then it is the order of the calls here.
+        let (teller, order) = match counts.order {
+            0 => (self.teller.clone(), self.orders.fetch_add(1, Ordering::Relaxed)),
+            order => (THE_GATEWAY.to_owned(), order),
+        };
         let parts = parts.into_iter().map(|(place, rooms)| {
             let mut keys = vec![self.keys.index(place, &life), self.keys.order(place, &life)];
             let mut arguments = vec![
-                self.teller.clone().into_bytes(),
+                teller.clone().into_bytes(),
                 format!("{order:020}").into_bytes(),
                 ORDERS_KEPT_MS.to_string().into_bytes(),
                 life_text(&life).into_bytes(),

@@ -77,6 +77,7 @@ pub async fn run(harness: &mut dyn Harness) {
     nonsense_is_refused(harness).await;
     counts_of_rooms_are_absolute(harness).await;
     counts_of_rooms_end_with_their_gateways_lease(harness).await;
+    counts_of_rooms_that_were_overtaken_are_left_out(harness).await;
     rooms_of_apps_and_of_other_names_are_kept_apart(harness).await;
     nonsense_about_rooms_is_refused(harness).await;
 }
@@ -131,6 +132,7 @@ pub fn room_counts(gateway: (&str, u64), counts: &[(&str, u32)]) -> RoomCounts {
         gateway: gateway.0.to_owned(),
         incarnation: gateway.1,
         counts: counts.iter().map(count).collect(),
+        order: 0,
     }
 }
 
@@ -423,6 +425,31 @@ async fn counts_of_rooms_are_absolute(harness: &mut dyn Harness) {
     done(registry.put_rooms(room_counts(G1, &[("hall", 0)])).await);
     done(registry.put_rooms(room_counts(G1, &[("hall", 0)])).await);
     assert!(members(&*registry, "demo", "hall").await.is_empty());
+}
+
+async fn counts_of_rooms_that_were_overtaken_are_left_out(harness: &mut dyn Harness) {
+    let registry = with_gateways(harness).await;
+    let in_order = |gateway, order, members| RoomCounts {
+        order,
+        ..room_counts(gateway, &[("hall", members)])
+    };
+    done(registry.put_rooms(in_order(G1, 2, 5)).await);
+    // It stood still on the way; that it is too late is no fault of whoever still waits for its answer.
+    done(registry.put_rooms(in_order(G1, 1, 3)).await);
+    let expected = [("g1".to_owned(), 1, 5)];
+    assert_eq!(members(&*registry, "demo", "hall").await, expected);
+    // Another gateway counts for itself.
+    done(registry.put_rooms(in_order(G2, 1, 4)).await);
+    let expected = [("g1".to_owned(), 1, 5), ("g2".to_owned(), 2, 4)];
+    assert_eq!(members(&*registry, "demo", "hall").await, expected);
+    done(registry.put_rooms(in_order(G2, 2, 0)).await);
+    done(registry.put_rooms(in_order(G2, 1, 4)).await);
+    assert_eq!(members(&*registry, "demo", "hall").await, expected[..1]);
+    done(registry.put_rooms(in_order(G1, 3, 6)).await);
+    assert_eq!(
+        members(&*registry, "demo", "hall").await,
+        [("g1".to_owned(), 1, 6)]
+    );
 }
 
 async fn counts_of_rooms_end_with_their_gateways_lease(harness: &mut dyn Harness) {

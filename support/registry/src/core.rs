@@ -43,6 +43,8 @@ struct LifeState {
     sessions: BTreeSet<(User, String)>,
     /// The rooms that have members there.
     rooms: BTreeSet<Room>,
+    /// The `order` of the last counts of rooms.
+    rooms_order: u64,
 }
 
 impl Core {
@@ -239,6 +241,11 @@ impl Core {
             self.renew(life.clone(), now.saturating_add(LEASELESS_GRACE));
         }
         let state = self.lives.entry(life.clone()).or_default();
+        if counts.order != 0 && counts.order < state.rooms_order {
+            // It was overtaken by a later one, as when a line stood still: what that said holds.
+            return Ok(());
+        }
+        state.rooms_order = state.rooms_order.max(counts.order);
         for (room, members) in rooms {
             if members == 0 {
                 state.rooms.remove(&room);
