@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     sync::mpsc,
     time::{Duration, Instant},
@@ -320,8 +320,7 @@ fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &Dat
             });
         }
         "app-service" => {
-            let store: PathBuf = standalone::store_section(args, data).folder;
-            config["store"] = json!({ "folder": store });
+            config["store"] = json!({ "folder": standalone::store_section(args, data).folder });
             config["app-service"] = json!({
                 "apps": [{ "key": data_dir::APP_KEY, "secret_files": [data.app_secret()] }],
                 "http": { "listen": ports.http() },

@@ -38,7 +38,7 @@ use crate::{
     backup,
     cli::RoleArgs,
     config::{
-        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection,
+        AppServiceFile, Checked, GatewayFile, HealthSection, Kept, LbsFile, LinksSection, NodeSection,
         RegistrySection, RouterFile, StoreSection,
     },
     gateway_identity,
@@ -47,6 +47,7 @@ use crate::{
     token::now_ms,
     topology_page::TopologyPage,
 };
+    whose_config,
 
 /// How long an LBS may take to finish the answers it is at.
 const LBS_GRACE: Duration = Duration::from_secs(5);
@@ -126,9 +127,8 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
 /// `whimbrel app-service`.
 pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let mut file: AppServiceFile = read(&args, |file: &AppServiceFile| &file.telemetry)?;
-    if file.store.folder != Path::new("") {
-        file.store.folder = beside_config(&args, &file.store.folder);
-    }
+    file.store
+        .based_at(args.config.parent().unwrap_or(Path::new(".")));
     for secret_file in file
         .app_service
         .apps
@@ -144,6 +144,9 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
         file.app_service,
+    if let Some(kept) = file.store.kept() {
+        tracing::info!(store = %kept, "the store is open");
+    }
         Arc::clone(&store),
         links,
         registry,
@@ -343,7 +346,12 @@ fn read<T: DeserializeOwned + Checked>(
     args: &RoleArgs,
     telemetry: fn(&T) -> &TelemetryConfig,
 ) -> anyhow::Result<T> {
-    let loaded = config::load::<T>(&args.config)?;
+    let mut loaded = config::load::<T>(&args.config)?;
+    if args.end_with_stdin {
+        // Its supervisor has warned of them.
+        loaded.secret_files.clear();
+    }
+    whose_config::check(T::COMMAND, &loaded.sections, &args.config)?;
     init_telemetry(telemetry(&loaded.value))?;
     let checked =
         crate::config::check(&loaded).with_context(|| format!("configuration {}", args.config.display()));
@@ -459,22 +467,24 @@ pub(crate) async fn open_store(
     let mut epoch = [0; 16];
     SystemEntropy.fill(&mut epoch);
     let epoch = Epoch(epoch);
-    if !section.tikv.is_empty() {
-        let store = TikvStore::open(tikv_config(section, deployment)?, epoch).await;
-        return Ok(Arc::new(store.context("`store.tikv`")?));
-    }
-    if section.folder == Path::new("") {
-        return Ok(Arc::new(MemoryStore::new(epoch)));
-    }
+    let folder = match section.kept() {
+        Some(Kept::Folder(folder)) => folder,
+        Some(Kept::Tikv(_)) => {
+            let store = TikvStore::open(tikv_config(section, deployment)?, epoch).await;
+            return Ok(Arc::new(store.context("`store.tikv`")?));
+        }
+        Some(Kept::Memory) => return Ok(Arc::new(MemoryStore::new(epoch))),
+        None => bail!("neither `store.folder` nor `store.tikv` is set"),
+    };
     let config = FjallConfig {
         cache_bytes: section.cache_bytes,
         min_free_bytes: section.min_free_bytes,
         #[cfg(feature = "planted-faults")]
         planted: crate::planted::of_the_store(),
-        ..FjallConfig::new(&section.folder)
+        ..FjallConfig::new(folder)
     };
     // Messages are their owner's business; what goes wrong here the store says better.
-    let _ = secret_file::create_folder(&section.folder);
+    let _ = secret_file::create_folder(folder);
     let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
     loop {
         let config = config.clone();
@@ -491,8 +501,8 @@ pub(crate) async fn open_store(
 
 /// Lets `whimbrel backup` ask this process for what only it can read.
 pub(crate) fn offer_backups(section: &StoreSection, cluster: &str, store: &Arc<dyn Store>, host: &HostParts) {
-    if section.tikv.is_empty() && section.folder != Path::new("") {
-        backup::open_door(&section.folder, Arc::clone(store), cluster, host.drain.clone());
+    if let Some(folder) = section.embedded() {
+        backup::open_door(folder, Arc::clone(store), cluster, host.drain.clone());
     }
 }
 

@@ -207,7 +207,7 @@ pub(crate) fn store_section(args: &StandaloneArgs, data: &DataDir) -> StoreSecti
         data.store()
     };
     StoreSection {
-        folder,
+        folder: Some(folder),
         ..StoreSection::default()
     }
 }

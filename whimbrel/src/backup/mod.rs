@@ -18,7 +18,7 @@ use whimbrel_store::backup::{Contents, Header, Reader, Saving, Totals, restore a
 use whimbrel_store::{FjallStore, Store};
 
 use crate::cli::{BackupArgs, RestoreArgs, WhichStore};
-use crate::config::{AppServiceFile, NodeSection, StoreSection};
+use crate::config::{AppServiceFile, Kept, NodeSection, StoreSection};
 use crate::data_dir::DataDir;
 use crate::{roles, terminal, token::now_ms};
 
@@ -50,19 +50,22 @@ struct Place {
 impl Place {
     /// The embedded store's folder.
     fn folder(&self) -> Option<&Path> {
-        self.section.tikv.is_empty().then_some(&self.section.folder)
+        self.section.embedded()
     }
 
     fn of_config(path: &Path) -> anyhow::Result<Self> {
-        let file: AppServiceFile = config::load(path)?.warned();
+        let loaded = config::load::<AppServiceFile>(path)?;
+        let named = loaded.value.store.needed().in_what_is(&loaded);
+        let file = loaded.warned();
+        named.with_context(|| format!("configuration {}", path.display()))?;
         let mut section = file.store;
-        if section.tikv.is_empty() && section.folder == Path::new("") {
+        if section.kept() == Some(Kept::Memory) {
             bail!(
                 "`store.folder` is empty in {}: that node keeps nothing",
                 path.display()
             );
         }
-        section.folder = path.parent().unwrap_or(Path::new(".")).join(&section.folder);
+        section.based_at(path.parent().unwrap_or(Path::new(".")));
         Ok(Self {
             section,
             cluster: file.node.cluster,
@@ -72,7 +75,7 @@ impl Place {
 
     fn of_standalone(store: PathBuf, data: Option<DataDir>) -> Self {
         let section = StoreSection {
-            folder: store,
+            folder: Some(store),
             ..StoreSection::default()
         };
         Self {
