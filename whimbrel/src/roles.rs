@@ -19,7 +19,8 @@ use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::Lbs;
 use whimbrel_link::{
-    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink,
+    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Readiness, Reply,
+    Uplink,
 };
 use whimbrel_protocol::{
     SystemEntropy,
@@ -51,6 +52,8 @@ use crate::{
 
 /// How long an LBS may take to finish the answers it is at.
 const LBS_GRACE: Duration = Duration::from_secs(5);
+/// Between two looks at an LBS's health for its links; service nodes look as often.
+const HEALTH_LOOK: Duration = Duration::from_millis(500);
 /// A role that is started again at once may find its predecessor's port or lock still held for a moment.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
 const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
@@ -169,7 +172,9 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links, &registry)?;
     process.leave_when_taken_over(&endpoint);
-    let uplink: Arc<dyn Caller> = Arc::new(Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing)));
+    let links = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
+    tokio::spawn(tell_health(links.clone(), process.host.clone()));
+    let uplink: Arc<dyn Caller> = Arc::new(links);
     let lbs = Lbs::start(file.lbs, registry.reached_through(&uplink), process.host.clone()).await?;
     process.ready("lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
@@ -234,6 +239,25 @@ impl Handler for ServesNothing {
 }
 
 /// What every role's process has: health pages, a ready file, a drain on signals, a supervisor to end with.
+/// Has probes told what `/readyz` says, until the process ends: what routers show of an LBS is what it says of itself.
+async fn tell_health(links: Uplink, host: HostParts) {
+    let mut looks = tokio::time::interval(HEALTH_LOOK);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = host.drain.finished() => return,
+        }
+        let why = host.health.why_not_ready();
+        links.set_readiness(Readiness {
+            ready: why.is_none(),
+            reason: why.unwrap_or_default(),
+            load_permille: 0,
+            draining: host.drain.is_started(),
+            utc_ms: host.clock.now_ms(),
+        });
+    }
+}
+
 struct Process {
     host: HostParts,
     health: Option<tokio::task::JoinHandle<()>>,
@@ -534,6 +558,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use prost::Message as _;
+    use whimbrel_protocol::cluster::ProbeResponse;
+
 
     fn tikv_section(endpoint: &str) -> StoreSection {
         StoreSection {
@@ -576,6 +603,40 @@ mod tests {
     }
 
     #[test]
+    #[tokio::test]
+    async fn an_lbs_says_over_its_links_what_its_health_page_says() {
+        let endpoint = |name: &str, role| {
+            let node = NodeSection {
+                name: name.to_owned(),
+                ..NodeSection::default()
+            };
+            Endpoint::new(identity(&node, role).unwrap(), ClusterSecret::from_bytes([1; 32]))
+        };
+        let ((router, mut told), (lbs, events)) = (endpoint("r", Role::Router), endpoint("l", Role::Lbs));
+        Endpoint::connect_in_memory(&lbs, &router);
+        let host = HostParts::on_system_clock();
+        let links = Uplink::start(lbs, events, Arc::new(ServesNothing));
+        let telling = tokio::spawn(tell_health(links, host.clone()));
+        let mut next = async || {
+            loop {
+                if let LinkEvent::Frame(_, envelope) = told.recv().await.unwrap() {
+                    return ProbeResponse::decode(envelope.body).unwrap();
+                }
+            }
+        };
+        host.health.set_ready("lbs", whimbrel_host::Readiness::Ready);
+        assert!(next().await.ready);
+        let lost = whimbrel_host::Readiness::NotReady("nobody is there".to_owned());
+        host.health.set_ready("lbs", lost);
+        let said = next().await;
+        assert_eq!((said.ready, said.reason.as_str()), (false, "nobody is there"));
+        host.drain.start();
+        assert!(next().await.draining);
+        host.drain.finish();
+        telling.await.unwrap();
+        router.shut_down().await;
+    }
+
     fn a_router_is_named_by_host_and_port() {
         for good in ["127.0.0.1:7200", "[::1]:7200", "router-1.example.com:7200"] {
             assert!(config::is_host_and_port(good), "{good}");
