@@ -47,8 +47,8 @@ use crate::{
     secret_file, supervisor,
     token::now_ms,
     topology_page::TopologyPage,
-};
     whose_config,
+};
 
 /// How long an LBS may take to finish the answers it is at.
 const LBS_GRACE: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
         path => Some(read_root_key(&beside_config(&args, path))?),
     };
     let keys = gateway_identity::read(
-        file.identity.key.expose_secret(),
+        (file.identity.key.expose_secret(), &"`identity.key`"),
         &certificate,
         &links.0.identity().node,
         root.as_ref(),
@@ -101,6 +101,7 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     };
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
+    tracing::info!(%address, "the router takes links");
     process.leave_when_taken_over(&endpoint);
     let router = Router::start(
         file.router,
@@ -143,13 +144,13 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
+    if let Some(kept) = file.store.kept() {
+        tracing::info!(store = %kept, "the store is open");
+    }
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
         file.app_service,
-    if let Some(kept) = file.store.kept() {
-        tracing::info!(store = %kept, "the store is open");
-    }
         Arc::clone(&store),
         links,
         registry,
@@ -238,7 +239,6 @@ impl Handler for ServesNothing {
     }
 }
 
-/// What every role's process has: health pages, a ready file, a drain on signals, a supervisor to end with.
 /// Has probes told what `/readyz` says, until the process ends: what routers show of an LBS is what it says of itself.
 async fn tell_health(links: Uplink, host: HostParts) {
     let mut looks = tokio::time::interval(HEALTH_LOOK);
@@ -258,6 +258,7 @@ async fn tell_health(links: Uplink, host: HostParts) {
     }
 }
 
+/// What every role's process has: health pages, a ready file, a drain on signals, a supervisor to end with.
 struct Process {
     host: HostParts,
     health: Option<tokio::task::JoinHandle<()>>,
@@ -557,10 +558,10 @@ fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvC
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::*;
     use prost::Message as _;
     use whimbrel_protocol::cluster::ProbeResponse;
 
+    use super::*;
 
     fn tikv_section(endpoint: &str) -> StoreSection {
         StoreSection {
@@ -602,7 +603,6 @@ mod tests {
         }
     }
 
-    #[test]
     #[tokio::test]
     async fn an_lbs_says_over_its_links_what_its_health_page_says() {
         let endpoint = |name: &str, role| {
@@ -637,6 +637,7 @@ mod tests {
         router.shut_down().await;
     }
 
+    #[test]
     fn a_router_is_named_by_host_and_port() {
         for good in ["127.0.0.1:7200", "[::1]:7200", "router-1.example.com:7200"] {
             assert!(config::is_host_and_port(good), "{good}");
