@@ -291,7 +291,7 @@ mod tests {
             ),
             (&["chat", "--uid", "alice", "--room", ""], ["--room", "empty"]),
             (&["chat", "--uid", ""], ["--uid", "empty"]),
-            (&["chat", "--uid", "alice", "--to", &long], ["--to", "64 bytes"]),
+            (&["chat", "--uid", "alice", "--to", &long], ["--to", "at most 64"]),
             (
                 &["chat", "--uid", "alice", "--wait", "banana"],
                 ["--wait", "such as 500ms, 60s"],

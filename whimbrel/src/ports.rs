@@ -177,7 +177,7 @@ mod tests {
         for (what, address) in ports.all(spread) {
             let _taken = TcpListener::bind(address).unwrap();
             let said = ports
-                .are_free(2, 1, Duration::ZERO)
+                .are_free(spread, Duration::ZERO)
                 .await
                 .unwrap_err()
                 .to_string();
