@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::http::{Api, ApiError, ApiParts};
 use crate::lease::Lease;
 use crate::node::{Node, NodeParts};
+use crate::one_store::hex;
 use crate::placement::Peer;
 use crate::service::Service;
 
@@ -93,7 +94,7 @@ impl AppService {
         #[cfg(feature = "planted-faults")]
         crate::planted::say_so();
         let listener = match config.http.listen {
-            Some(address) => Some(bind_tcp("the HTTP API", "http.listen", address).await?),
+            Some(address) => Some(bind_tcp("the HTTP API", "app-service.http.listen", address).await?),
             None => None,
         };
         let tasks = Tasks::new();
@@ -121,6 +122,7 @@ impl AppService {
             caller,
             env: env.clone(),
         };
+        let epoch = store.epoch().await.map_err(Failure::from)?;
         let node = Node::start(&config, parts).await?;
         handler.serve(node.service().clone());
 
@@ -135,6 +137,7 @@ impl AppService {
             drain: host.drain.clone(),
             renewal: Duration::from_secs(config.service.lease_renewal_s.max(1)),
             env: env.clone(),
+            store: epoch,
         };
         let lease_stop = CancellationToken::new();
         tasks.spawn("lease", lease.run(lease_stop.clone()));
@@ -145,6 +148,7 @@ impl AppService {
             http_address = listener.local_addr().ok();
             let routes = Api::routes(ApiParts {
                 log: node.log().clone(),
+                service: node.service().clone(),
                 store,
                 registry: Arc::clone(&registry),
                 apps,
@@ -164,7 +168,12 @@ impl AppService {
                 whimbrel_host::http::serve(listener, routes, limits, until),
             );
         }
-        tracing::info!(node = %identity.node, life = ?identity.incarnation, "app-service started");
+        tracing::info!(
+            node = %identity.node,
+            life = ?identity.incarnation,
+            store = hex(&epoch.0),
+            "app-service started"
+        );
         Ok(AppServiceHandle {
             http_address,
             host,

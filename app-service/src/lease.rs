@@ -1,23 +1,30 @@
-//! Being known: this node's lease in the registry, its readiness for probes, and the other service nodes it learns of.
+//! Being known: this node's lease in the registry, its readiness for probes, and the other service nodes it learns of, who must
+//! serve from the same store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use whimbrel_host::{Drain, Health};
 use whimbrel_link::{Capacity, Identity, Readiness, Uplink};
 use whimbrel_protocol::cluster::{NodeLease, Role};
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId};
 use whimbrel_registry::{Registry, RegistryError, lease_of};
+use whimbrel_store::Epoch;
 
 use crate::env::Env;
+use crate::one_store::OneStore;
 use crate::placement::{Peer, Placement};
 use crate::rooms::Rooms;
 use crate::service::Service;
 
 /// Between looks at whether this node can serve: a store that turns unready is out of the pool within a second.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a node that starts waits to hear who serves before it says that it is ready: the registry may be slow to answer, and a
+/// node can serve without it.
+const FIRST_LOOK_WAIT: Duration = Duration::from_secs(1);
 /// Renewals that a lease outlives.
 const RENEWALS_PER_LEASE: u32 = 3;
 /// This role in the process's health.
@@ -46,16 +53,22 @@ pub(crate) struct Lease {
     pub(crate) drain: Drain,
     pub(crate) renewal: Duration,
     pub(crate) env: Env,
+    /// The epoch of the store it serves from.
+    pub(crate) store: Epoch,
 }
 
 impl Lease {
-    /// Runs until it is stopped. Readiness does not wait for the registry, which may be slow to answer.
+    /// Runs until it is stopped. Readiness waits for the registry at the start only, and not for long.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let superseded = AtomicBool::new(false);
+        let first_look = Notify::new();
         let renewals = async {
             let mut silences = 0;
+            let mut one_store =
+                OneStore::new(self.identity.node.clone(), self.identity.incarnation, self.store);
             while !stop.is_cancelled() {
-                let renewed = self.renew().await;
+                let renewed = self.renew(&mut one_store).await;
+                first_look.notify_one();
                 superseded.store(renewed == Renewed::Superseded, Ordering::Relaxed);
                 silences = if renewed == Renewed::Heard {
                     0
@@ -69,6 +82,11 @@ impl Lease {
             }
         };
         let looks = async {
+            tokio::select! {
+                biased;
+                () = first_look.notified() => {}
+                () = self.pause(FIRST_LOOK_WAIT, &stop) => {}
+            }
             while !stop.is_cancelled() {
                 self.tell_readiness(superseded.load(Ordering::Relaxed));
                 self.pause(LOOK, &stop).await;
@@ -87,14 +105,8 @@ impl Lease {
     }
 
     /// Renews the lease and learns of the other nodes.
-    async fn renew(&self) -> Renewed {
-        let ttl = self.renewal * RENEWALS_PER_LEASE;
-        let lease = NodeLease {
-            load_permille: self.service.load_permille(),
-            draining: self.drain.is_started(),
-            ..lease_of(&self.identity, ttl)
-        };
-        match self.registry.put_node(lease).await {
+    async fn renew(&self, one_store: &mut OneStore) -> Renewed {
+        match self.registry.put_node(self.lease(one_store)).await {
             Ok(()) => {}
             Err(error @ RegistryError::Superseded { .. }) => {
                 if !self.drain.is_started() {
@@ -109,12 +121,42 @@ impl Lease {
             Ok(leases) => {
                 self.placement.update(leases.iter().filter_map(peer));
                 self.rooms.learn_gateways(&leases);
+                self.keep_to_one_store(one_store, &leases).await;
                 Renewed::Heard
             }
             Err(error) => {
                 tracing::debug!(%error, "the other nodes are not known; going on with those of before");
                 Renewed::Unheard
             }
+        }
+    }
+
+    fn lease(&self, one_store: &OneStore) -> NodeLease {
+        NodeLease {
+            load_permille: self.service.load_permille(),
+            // One that stands aside gets no users' rows to write.
+            draining: self.drain.is_started() || one_store.aside().is_some(),
+            store: one_store.told(),
+            ..lease_of(&self.identity, self.renewal * RENEWALS_PER_LEASE)
+        }
+    }
+
+    /// Stands aside, or begins, by who else serves; and has the registry say so at once, for others who begin now.
+    async fn keep_to_one_store(&self, one_store: &mut OneStore, leases: &[NodeLease]) {
+        let (told, stood_aside) = (one_store.told(), one_store.aside().is_some());
+        one_store.look(leases);
+        match one_store.aside() {
+            Some(why) if !stood_aside => tracing::error!("this node takes no requests: {why}"),
+            None if stood_aside => {
+                tracing::info!("no node serves from another store any more: this one begins")
+            }
+            _ => {}
+        }
+        self.service.stand_aside(one_store.aside().map(str::to_owned));
+        if (told, stood_aside) != (one_store.told(), one_store.aside().is_some())
+            && let Err(error) = self.registry.put_node(self.lease(one_store)).await
+        {
+            tracing::debug!(%error, "the lease says it at its next renewal");
         }
     }
 

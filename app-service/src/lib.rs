@@ -59,6 +59,7 @@ pub mod http;
 mod lease;
 pub mod markers;
 pub mod node;
+mod one_store;
 pub mod placement;
 #[cfg(feature = "planted-faults")]
 pub mod planted;

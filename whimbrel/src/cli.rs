@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use humantime_serde::re::humantime;
+use whimbrel_protocol::ids::{RoomId, Uid};
 
 /// Where standalone keeps everything, unless told otherwise.
 pub(crate) const DATA_DIR_DEFAULT: &str = "whimbrel-data";
@@ -209,11 +211,11 @@ pub(crate) struct DeploymentArgs {
 #[derive(Args, Debug)]
 pub(crate) struct TokenArgs {
     /// Whom the token is for.
-    #[arg(long)]
+    #[arg(long, value_parser = uid)]
     pub(crate) uid: String,
     /// How long it holds, such as 12h or 30days.
-    #[arg(long, default_value = "24h")]
-    pub(crate) ttl: humantime_serde::re::humantime::Duration,
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    pub(crate) ttl: humantime::Duration,
     /// A token for the HTTP API instead of a user's.
     #[arg(long)]
     pub(crate) server: bool,
@@ -224,24 +226,24 @@ pub(crate) struct TokenArgs {
 #[derive(Args, Debug)]
 pub(crate) struct ChatArgs {
     /// Who you are.
-    #[arg(long)]
+    #[arg(long, value_parser = uid)]
     pub(crate) uid: String,
     /// Chat with this user.
-    #[arg(long, value_name = "UID", conflicts_with_all = ["group", "room"])]
+    #[arg(long, value_name = "UID", conflicts_with_all = ["group", "room"], value_parser = uid)]
     pub(crate) to: Option<String>,
     /// Chat in this group.
     #[arg(long, value_name = "ID")]
     pub(crate) group: Option<String>,
     /// Be in this room and chat there: nothing of it is kept.
-    #[arg(long, value_name = "ID", conflicts_with = "group")]
+    #[arg(long, value_name = "ID", conflicts_with = "group", value_parser = room)]
     pub(crate) room: Option<String>,
     /// For scripts: read lines, print `conversation<TAB>seq<TAB>sender<TAB>text` per message; of a room
     /// `room:ID<TAB>0<TAB>sender<TAB>text`.
     #[arg(long)]
     pub(crate) plain: bool,
     /// At the end of input: give up when nothing has moved for so long, such as 60s; an outage of a minute is ridden out.
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub(crate) wait: humantime_serde::re::humantime::Duration,
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub(crate) wait: humantime::Duration,
     /// A token from your server, instead of signing one with the app secret.
     #[arg(long)]
     pub(crate) token: Option<String>,
@@ -256,4 +258,57 @@ pub(crate) struct ChatArgs {
     pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) deployment: DeploymentArgs,
+}
+
+/// What no server would take is refused before one is asked, and with its flag.
+fn uid(text: &str) -> Result<String, String> {
+    Uid::new(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn room(text: &str) -> Result<String, String> {
+    RoomId::new(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn time(text: &str) -> Result<humantime::Duration, String> {
+    text.parse()
+        .map_err(|_| "expected a number with its unit, such as 500ms, 60s, 12h or 30days".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_flag() {
+        let long = "u".repeat(65);
+        for (args, named) in [
+            (
+                ["chat", "--uid", "alice", "--to", ""].as_slice(),
+                ["--to", "empty"],
+            ),
+            (&["chat", "--uid", "alice", "--room", ""], ["--room", "empty"]),
+            (&["chat", "--uid", ""], ["--uid", "empty"]),
+            (&["chat", "--uid", "alice", "--to", &long], ["--to", "at most 64"]),
+            (
+                &["chat", "--uid", "alice", "--wait", "banana"],
+                ["--wait", "such as 500ms, 60s"],
+            ),
+            (
+                &["token", "--uid", "alice", "--ttl", "1x"],
+                ["--ttl", "such as 500ms, 60s"],
+            ),
+        ] {
+            let said = Cli::try_parse_from(["whimbrel"].iter().chain(args))
+                .unwrap_err()
+                .to_string();
+            assert!(named.iter().all(|named| said.contains(named)), "{said}");
+        }
+        Cli::try_parse_from([
+            "whimbrel", "chat", "--uid", "alice", "--to", "bob", "--wait", "5s",
+        ])
+        .unwrap();
+    }
 }

@@ -1,6 +1,10 @@
 //! The configuration file of each role: sections that all roles share, and the role's own.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -144,8 +148,9 @@ pub(crate) struct StoreSection {
     pub(crate) tikv_adopt_cluster: u64,
     /// Seconds that old versions are kept; 0: another program collects garbage.
     pub(crate) tikv_keep_history_s: u64,
-    /// The embedded store's folder; `""` keeps everything in memory, for try-outs.
-    pub(crate) folder: PathBuf,
+    /// The embedded store's folder; `""` keeps everything in memory, for try-outs. There is none that nobody named: messages in a place
+    /// that nobody knows of are lost to those who look for them.
+    pub(crate) folder: Option<PathBuf>,
     /// Memory for blocks read, bytes.
     pub(crate) cache_bytes: u64,
     /// Writes are refused when the disk has less than this left, bytes.
@@ -160,9 +165,68 @@ impl Default for StoreSection {
             tikv_clients: 4,
             tikv_adopt_cluster: 0,
             tikv_keep_history_s: 600,
-            folder: PathBuf::from("whimbrel-store"),
+            folder: None,
             cache_bytes: 64 * 1024 * 1024,
             min_free_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+impl StoreSection {
+    /// Where everything is kept, if the section names a place.
+    pub(crate) fn kept(&self) -> Option<Kept<'_>> {
+        match (&*self.tikv, &self.folder) {
+            ([], None) => None,
+            ([], Some(folder)) if folder == Path::new("") => Some(Kept::Memory),
+            ([], Some(folder)) => Some(Kept::Folder(folder)),
+            (pd, _) => Some(Kept::Tikv(pd)),
+        }
+    }
+
+    /// The folder of the embedded store, where that is what is used.
+    pub(crate) fn embedded(&self) -> Option<&Path> {
+        match self.kept() {
+            Some(Kept::Folder(folder)) => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// Has a relative folder start at `base`.
+    pub(crate) fn based_at(&mut self, base: &Path) {
+        if let Some(folder) = self.embedded() {
+            self.folder = Some(base.join(folder));
+        }
+    }
+
+    /// What is said of a section without a place.
+    pub(crate) fn needed(&self) -> Needed {
+        Needed {
+            key: "store.folder",
+            or: Some("store.tikv"),
+            given: self.kept().is_some(),
+            cure: "name the folder of the embedded store, or the PD of the cluster's TiKV in `store.tikv`",
+        }
+    }
+}
+
+/// A place for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept<'a> {
+    /// In TiKV, by its PD's endpoints.
+    Tikv(&'a [String]),
+    /// In the embedded store of this folder.
+    Folder(&'a Path),
+    /// Nowhere that outlives the process.
+    Memory,
+}
+
+/// As the operator reads it in the log.
+impl fmt::Display for Kept<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tikv(pd) => write!(f, "TiKV of PD {}", pd.join(", ")),
+            Self::Folder(folder) => write!(f, "the embedded store in {}", folder.display()),
+            Self::Memory => f.write_str("memory: nothing outlives this process"),
         }
     }
 }
@@ -230,6 +294,19 @@ pub(crate) struct Needed {
 }
 
 impl Needed {
+    /// That it is in what was `loaded`.
+    ///
+    /// # Errors
+    /// When it is not, with what may have been meant for it.
+    pub(crate) fn in_what_is<T>(&self, loaded: &Loaded<T>) -> anyhow::Result<()> {
+        let Self { key, or, cure, given } = self;
+        if *given {
+            return Ok(());
+        }
+        let keys: Vec<&str> = std::iter::once(*key).chain(*or).collect();
+        bail!("`{key}` is missing: {cure}{}", loaded.misspelt(&keys));
+    }
+
     fn name(node: &NodeSection) -> Self {
         Self {
             key: "node.name",
@@ -269,6 +346,9 @@ impl Needed {
 
 /// What parses may still not work.
 pub(crate) trait Checked {
+    /// The command that takes such a file.
+    const COMMAND: &'static str;
+
     /// What it cannot do without, in the order in which it is looked for.
     fn needed(&self) -> Vec<Needed>;
 
@@ -284,19 +364,17 @@ pub(crate) trait Checked {
 /// # Errors
 /// When there is one.
 pub(crate) fn check<T: Checked>(loaded: &Loaded<T>) -> anyhow::Result<()> {
-    if let Some(Needed { key, or, cure, .. }) = loaded.value.needed().into_iter().find(|needed| !needed.given)
-    {
-        let misspelt: String = [Some(key), or]
-            .into_iter()
-            .flatten()
-            .map(|key| loaded.misspelt(key))
-            .collect();
-        bail!("`{key}` is missing: {cure}{misspelt}");
-    }
+    loaded
+        .value
+        .needed()
+        .into_iter()
+        .try_for_each(|needed| needed.in_what_is(loaded))?;
     Ok(loaded.value.check()?)
 }
 
 impl Checked for GatewayFile {
+    const COMMAND: &'static str = "gateway";
+
     fn needed(&self) -> Vec<Needed> {
         let mut needed = Needed::of_a_leaf(&self.node, &self.links, &self.registry);
         needed.push(Needed {
@@ -321,6 +399,8 @@ impl Checked for GatewayFile {
 }
 
 impl Checked for RouterFile {
+    const COMMAND: &'static str = "router";
+
     fn needed(&self) -> Vec<Needed> {
         vec![Needed::name(&self.node), Needed::secret(&self.links.secret)]
     }
@@ -331,8 +411,18 @@ impl Checked for RouterFile {
 }
 
 impl Checked for AppServiceFile {
+    const COMMAND: &'static str = "app-service";
+
     fn needed(&self) -> Vec<Needed> {
-        Needed::of_a_leaf(&self.node, &self.links, &self.registry)
+        let mut needed = Needed::of_a_leaf(&self.node, &self.links, &self.registry);
+        needed.push(self.store.needed());
+        needed.push(Needed {
+            key: "app-service.apps",
+            or: None,
+            given: !self.app_service.apps.is_empty(),
+            cure: "name each app that is served here in an `[[app-service.apps]]` of its own, with `key` and `secret_files`",
+        });
+        needed
     }
 
     fn check(&self) -> Result<(), OutOfBounds> {
@@ -341,6 +431,8 @@ impl Checked for AppServiceFile {
 }
 
 impl Checked for LbsFile {
+    const COMMAND: &'static str = "lbs";
+
     fn needed(&self) -> Vec<Needed> {
         Needed::of_a_leaf(&self.node, &self.links, &self.registry)
     }
@@ -415,6 +507,7 @@ mod tests {
         let linked = format!("{NODE}[links]\nsecret = \"s\"\n");
         let routed = format!("{linked}routers = [\"r:1\"]\n");
         let identified = format!("{routed}[identity]\nkey = \"k\"\n");
+        let stored = format!("{routed}[store]\nfolder = \"f\"\n");
         let app = format!("{routed}[[app-service.apps]]\nsecret_files = []\n");
         for (said, missing, unknown, meant) in [
             (
@@ -471,6 +564,31 @@ mod tests {
                 "key",
                 "kye",
                 "key",
+            ),
+            // A node must not open a store that nobody named, nor serve nobody.
+            (
+                refused::<AppServiceFile>(&format!("{routed}[stor]\nfolder = \"f\"\n")),
+                "store.folder",
+                "stor",
+                "store",
+            ),
+            (
+                refused::<AppServiceFile>(&format!("{routed}[store]\nfoldr = \"f\"\n")),
+                "store.folder",
+                "store.foldr",
+                "store.folder",
+            ),
+            (
+                refused::<AppServiceFile>(&format!("{routed}[store]\ntikvs = [\"pd:1\"]\n")),
+                "store.folder",
+                "store.tikvs",
+                "store.tikv",
+            ),
+            (
+                refused::<AppServiceFile>(&format!("{stored}[[app-service.aps]]\nkey = \"demo\"\n")),
+                "app-service.apps",
+                "app-service.aps",
+                "app-service.apps",
             ),
         ] {
             for named in [

@@ -25,7 +25,7 @@ impl Deployment {
         let usual = Path::new(DATA_DIR_DEFAULT).join("ready.json");
         let ready_file = args.ready_file.clone().unwrap_or(usual);
         let named = args.ready_file.is_some();
-        let ready = (named || ready_file.exists())
+        let ready = (named || is_there(&ready_file))
             .then(|| ReadyFile::read(&ready_file))
             .transpose()?;
         Ok(Self {
@@ -85,4 +85,9 @@ impl Deployment {
             self.ready_file.display()
         )
     }
+}
+
+/// What cannot be looked at may be there, and reading it says why not.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
 }

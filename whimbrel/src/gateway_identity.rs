@@ -1,6 +1,6 @@
 //! A gateway's identity, read from its files and checked: what no client would take is found at the start.
 
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
 use anyhow::{Context as _, bail};
 use whimbrel_gateway::GatewayKeys;
@@ -9,10 +9,10 @@ use whimbrel_protocol::{
     ids::NodeId,
 };
 
-/// The secret key in `key` and the certificate at `certificate`, which must be of that key and `node`, hold at `now_ms`, and
+/// The secret key in `key`, called `key_name` in what is said of it, and the certificate at `certificate`, which must be of that key and `node`, hold at `now_ms`, and
 /// be signed by `root` where it is known.
 pub(crate) fn read(
-    key: &str,
+    (key, key_name): (&str, &dyn Display),
     certificate: &Path,
     node: &NodeId,
     root: Option<&RootPublicKey>,
@@ -21,7 +21,8 @@ pub(crate) fn read(
     if key.trim().is_empty() {
         bail!("`identity.key_file` is missing: make an identity with `whimbrel keygen identity`");
     }
-    let identity = IdentityKey::from_secret_text(key).context("`identity.key`")?;
+    let identity =
+        IdentityKey::from_secret_text(key).with_context(|| format!("the identity key {key_name}"))?;
     let bytes = std::fs::read(certificate)
         .with_context(|| format!("`identity.certificate`: cannot read {}", certificate.display()))?;
     let keys = GatewayKeys {

@@ -28,6 +28,7 @@ mod terminal;
 mod token;
 mod top;
 mod topology_page;
+mod whose_config;
 
 use std::process::ExitCode;
 

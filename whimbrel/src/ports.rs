@@ -1,8 +1,14 @@
 //! Which ports standalone listens on.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
+use tokio::time::{Instant, sleep};
+use whimbrel_host::BindError;
 
 /// Offsets from the port base.
 const HTTP: u16 = 1;
@@ -15,8 +21,22 @@ const SPAN: u16 = 300;
 /// Free ports are looked for below the range from which systems give outgoing connections theirs (32768 on Linux),
 /// so that a role that is restarted finds its port still free.
 const FREE_RANGE: std::ops::Range<u16> = 10_240..32_000;
+/// The flag that all of them come from.
+const FLAG: &str = "--port-base";
+/// Between two looks at a port that is taken.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Bases tried before giving up; each is a block of few ports in a range of thousands.
 const FREE_TRIES: u32 = 200;
+
+/// Over what the roles are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// One process, whose links are in memory.
+    OneProcess,
+    /// A process for each role, and for each of these.
+    Processes { gateways: u16, routers: u16 },
+}
 
 /// Every address of a standalone deployment, on loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +66,8 @@ impl Ports {
             })
             .find(|ports| {
                 ports
-                    .all(gateways, routers)
-                    .all(|address| TcpListener::bind(address).is_ok())
+                    .all(Spread::Processes { gateways, routers })
+                    .all(|(_, address)| TcpListener::bind(address).is_ok())
             })
             .with_context(|| {
                 format!(
@@ -80,12 +100,39 @@ impl Ports {
         loopback(self.base + LINKS + nth)
     }
 
-    fn all(self, gateways: u16, routers: u16) -> impl Iterator<Item = SocketAddr> {
-        let processes = 2 + gateways + routers;
-        let pages = (0..=processes).map(move |nth| self.metrics(nth));
-        let clients = (0..gateways).map(move |nth| self.gateway_tcp(nth));
-        let links = (0..routers).map(move |nth| self.router_links(nth));
-        [self.lbs(), self.http()]
+    /// That nobody else has one of the ports that are needed. Found before any role is started, whose own key
+    /// for its address nobody has written here. A deployment that ended just now may hold some for as long as `patience`.
+    ///
+    /// # Errors
+    /// With the first that stays taken, and the flag to change.
+    pub(crate) async fn are_free(self, spread: Spread, patience: Duration) -> Result<(), BindError> {
+        let until = Instant::now() + patience;
+        for (what, address) in self.all(spread) {
+            while let Err(source) = TcpListener::bind(address) {
+                if source.kind() != io::ErrorKind::AddrInUse || Instant::now() >= until {
+                    return Err(BindError {
+                        what,
+                        address,
+                        key: FLAG,
+                        source,
+                    });
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Each with who listens there.
+    fn all(self, spread: Spread) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let (gateways, routers, processes) = match spread {
+            Spread::OneProcess => (1, 0, 0),
+            Spread::Processes { gateways, routers } => (gateways, routers, 2 + gateways + routers),
+        };
+        let pages = (0..=processes).map(move |nth| ("a page of metrics and health", self.metrics(nth)));
+        let clients = (0..gateways).map(move |nth| ("the gateway", self.gateway_tcp(nth)));
+        let links = (0..routers).map(move |nth| ("the router", self.router_links(nth)));
+        [("the LBS", self.lbs()), ("the HTTP API", self.http())]
             .into_iter()
             .chain(links)
             .chain(pages)
@@ -111,9 +158,59 @@ mod tests {
     #[test]
     fn base_zero_finds_ports_that_can_be_bound() {
         let ports = Ports::new(0, 3, 2).unwrap();
-        for address in ports.all(3, 2) {
+        for (_, address) in ports.all(Spread::Processes {
+            gateways: 3,
+            routers: 2,
+        }) {
             TcpListener::bind(address).unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn any_port_that_is_taken_is_named_with_the_flag() {
+        let ports = Ports::new(0, 2, 1).unwrap();
+        let spread = Spread::Processes {
+            gateways: 2,
+            routers: 1,
+        };
+        ports.are_free(spread, Duration::ZERO).await.unwrap();
+        for (what, address) in ports.all(spread) {
+            let _taken = TcpListener::bind(address).unwrap();
+            let said = ports
+                .are_free(spread, Duration::ZERO)
+                .await
+                .unwrap_err()
+                .to_string();
+            for named in [
+                what,
+                &address.to_string(),
+                "taken by another process",
+                "`--port-base`",
+            ] {
+                assert!(said.contains(named), "{said}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_process_leaves_the_ports_of_several_alone() {
+        let ports = Ports::new(0, 1, 1).unwrap();
+        let _links = TcpListener::bind(ports.router_links(0)).unwrap();
+        let _page = TcpListener::bind(ports.metrics(1)).unwrap();
+        ports.are_free(Spread::OneProcess, Duration::ZERO).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_let_go_of_in_time_is_free() {
+        let ports = Ports::new(0, 1, 1).unwrap();
+        let taken = TcpListener::bind(ports.http()).unwrap();
+        let patience = Duration::from_secs(60);
+        let let_go = async {
+            tokio::task::yield_now().await;
+            drop(taken);
+        };
+        let (free, ()) = tokio::join!(ports.are_free(Spread::OneProcess, patience), let_go);
+        free.unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     sync::mpsc,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use axum::{Router, http::StatusCode, routing::get};
 use serde_json::{Value, json};
-use whimbrel_host::{HostParts, bind_tcp, http};
+use whimbrel_host::{HostParts, bind_tcp, http, warn_if_exposed};
 
 use crate::{
     cli::StandaloneArgs,
@@ -35,7 +35,9 @@ const DRAIN_STEPS: [&[&str]; 3] = [&["lbs", "gateway"], &["app-service"], &["rou
 /// How long a role may drain before it is killed.
 const ROLE_DRAIN_GRACE: Duration = Duration::from_secs(15);
 /// How long the processes of a deployment that was killed may take to be gone: they have memory to give back.
-const PREDECESSORS_END_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const PREDECESSORS_END_WITHIN: Duration = Duration::from_secs(3);
+/// What a role ends with that says why it does not start; one that is killed has no such status.
+const ROLE_REFUSES: i32 = 1;
 /// Where each process shows its pages.
 type Pages = Vec<(Member, SocketAddr)>;
 /// The page that routers have and others have not.
@@ -65,6 +67,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let host = HostParts::on_system_clock();
     roles::drain_on_signals(&host, posted.clone());
+    // Here, and not by each of the roles that read it.
+    warn_if_exposed(&data.cluster_secret());
     let pages = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     let drain = host.drain.clone();
     let listed: Pages = members(args)
@@ -211,10 +215,12 @@ impl Watch<'_> {
         )
     }
 
-    /// A process is not there. It is tried again; at the start that is enough for a while only: the processes of a deployment
-    /// that was killed just now may hold their ports for a moment longer than the one that was waited for.
+    /// A process is not there. It is tried again; at the start that is enough for a while only, and not at all for one that has ended by
+    /// itself with an error before it listened: nothing in its configuration or its folder will be another the next time, and what a
+    /// deployment that was killed just now may hold for a moment it has waited for.
     fn ended(&self, event: &Event, told: bool) -> anyhow::Result<()> {
-        let is_late = !told && self.started.elapsed() > PREDECESSORS_END_WITHIN;
+        let is_starting = !told;
+        let is_late = is_starting && self.started.elapsed() > PREDECESSORS_END_WITHIN;
         match event {
             Event::Up { .. } => {}
             Event::NotStarted { member, error, .. } if is_late => {
@@ -233,7 +239,7 @@ impl Watch<'_> {
                 member,
                 status,
                 was_up: false,
-            } if is_late => {
+            } if is_late || (is_starting && status.code() == Some(ROLE_REFUSES)) => {
                 bail!("the {member} process did not start ({status}): see its message above");
             }
             Event::Ended { member, status, .. } => {
@@ -320,8 +326,7 @@ fn config_of(member: Member, page: SocketAddr, args: &StandaloneArgs, data: &Dat
             });
         }
         "app-service" => {
-            let store: PathBuf = standalone::store_section(args, data).folder;
-            config["store"] = json!({ "folder": store });
+            config["store"] = json!({ "folder": standalone::store_section(args, data).folder });
             config["app-service"] = json!({
                 "apps": [{ "key": data_dir::APP_KEY, "secret_files": [data.app_secret()] }],
                 "http": { "listen": ports.http() },

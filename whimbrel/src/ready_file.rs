@@ -75,11 +75,15 @@ pub(crate) struct ReadyFile {
 impl ReadyFile {
     /// The file's content.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| {
-            format!(
-                "no ready file at {}: start `whimbrel standalone` first, or give --ready-file the path it was told",
-                path.display()
-            )
+        let text = fs::read_to_string(path).map_err(|error| {
+            let path = path.display();
+            let said = match error.kind() {
+                std::io::ErrorKind::NotFound => format!(
+                    "no ready file at {path}: start `whimbrel standalone` first, or give --ready-file the path it was told"
+                ),
+                _ => format!("the ready file {path} cannot be read"),
+            };
+            anyhow::Error::new(error).context(said)
         })?;
         serde_json::from_str(&text).with_context(|| {
             format!(
@@ -212,5 +216,13 @@ mod tests {
             ReadyFile::read(Path::new("/nonexistent/ready.json")).unwrap_err()
         );
         assert!(error.contains("whimbrel standalone"), "{error}");
+    }
+
+    #[test]
+    fn a_ready_file_that_cannot_be_read_is_not_called_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", ReadyFile::read(folder.path()).unwrap_err());
+        let named = format!("the ready file {} cannot be read: ", folder.path().display());
+        assert!(error.starts_with(&named), "{error}");
     }
 }

@@ -19,7 +19,8 @@ use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::Lbs;
 use whimbrel_link::{
-    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Reply, Uplink,
+    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Readiness, Reply,
+    Uplink,
 };
 use whimbrel_protocol::{
     SystemEntropy,
@@ -38,7 +39,7 @@ use crate::{
     backup,
     cli::RoleArgs,
     config::{
-        AppServiceFile, Checked, GatewayFile, HealthSection, LbsFile, LinksSection, NodeSection,
+        AppServiceFile, Checked, GatewayFile, HealthSection, Kept, LbsFile, LinksSection, NodeSection,
         RegistrySection, RouterFile, StoreSection,
     },
     gateway_identity,
@@ -46,10 +47,13 @@ use crate::{
     secret_file, supervisor,
     token::now_ms,
     topology_page::TopologyPage,
+    whose_config,
 };
 
 /// How long an LBS may take to finish the answers it is at.
 const LBS_GRACE: Duration = Duration::from_secs(5);
+/// Between two looks at an LBS's health for its links; service nodes look as often.
+const HEALTH_LOOK: Duration = Duration::from_millis(500);
 /// A role that is started again at once may find its predecessor's port or lock still held for a moment.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
 const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
@@ -67,7 +71,7 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
         path => Some(read_root_key(&beside_config(&args, path))?),
     };
     let keys = gateway_identity::read(
-        file.identity.key.expose_secret(),
+        (file.identity.key.expose_secret(), &"`identity.key`"),
         &certificate,
         &links.0.identity().node,
         root.as_ref(),
@@ -97,6 +101,7 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     };
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
+    tracing::info!(%address, "the router takes links");
     process.leave_when_taken_over(&endpoint);
     let router = Router::start(
         file.router,
@@ -126,9 +131,8 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
 /// `whimbrel app-service`.
 pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let mut file: AppServiceFile = read(&args, |file: &AppServiceFile| &file.telemetry)?;
-    if file.store.folder != Path::new("") {
-        file.store.folder = beside_config(&args, &file.store.folder);
-    }
+    file.store
+        .based_at(args.config.parent().unwrap_or(Path::new(".")));
     for secret_file in file
         .app_service
         .apps
@@ -140,6 +144,9 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
+    if let Some(kept) = file.store.kept() {
+        tracing::info!(store = %kept, "the store is open");
+    }
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0);
     let app_service = AppService::start(
@@ -166,7 +173,9 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links, &registry)?;
     process.leave_when_taken_over(&endpoint);
-    let uplink: Arc<dyn Caller> = Arc::new(Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing)));
+    let links = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
+    tokio::spawn(tell_health(links.clone(), process.host.clone()));
+    let uplink: Arc<dyn Caller> = Arc::new(links);
     let lbs = Lbs::start(file.lbs, registry.reached_through(&uplink), process.host.clone()).await?;
     process.ready("lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
@@ -227,6 +236,25 @@ impl Handler for ServesNothing {
             "an LBS serves no requests over links".to_owned(),
             0,
         );
+    }
+}
+
+/// Has probes told what `/readyz` says, until the process ends: what routers show of an LBS is what it says of itself.
+async fn tell_health(links: Uplink, host: HostParts) {
+    let mut looks = tokio::time::interval(HEALTH_LOOK);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = host.drain.finished() => return,
+        }
+        let why = host.health.why_not_ready();
+        links.set_readiness(Readiness {
+            ready: why.is_none(),
+            reason: why.unwrap_or_default(),
+            load_permille: 0,
+            draining: host.drain.is_started(),
+            utc_ms: host.clock.now_ms(),
+        });
     }
 }
 
@@ -343,7 +371,12 @@ fn read<T: DeserializeOwned + Checked>(
     args: &RoleArgs,
     telemetry: fn(&T) -> &TelemetryConfig,
 ) -> anyhow::Result<T> {
-    let loaded = config::load::<T>(&args.config)?;
+    let mut loaded = config::load::<T>(&args.config)?;
+    if args.end_with_stdin {
+        // Its supervisor has warned of them.
+        loaded.secret_files.clear();
+    }
+    whose_config::check(T::COMMAND, &loaded.sections, &args.config)?;
     init_telemetry(telemetry(&loaded.value))?;
     let checked =
         crate::config::check(&loaded).with_context(|| format!("configuration {}", args.config.display()));
@@ -459,22 +492,24 @@ pub(crate) async fn open_store(
     let mut epoch = [0; 16];
     SystemEntropy.fill(&mut epoch);
     let epoch = Epoch(epoch);
-    if !section.tikv.is_empty() {
-        let store = TikvStore::open(tikv_config(section, deployment)?, epoch).await;
-        return Ok(Arc::new(store.context("`store.tikv`")?));
-    }
-    if section.folder == Path::new("") {
-        return Ok(Arc::new(MemoryStore::new(epoch)));
-    }
+    let folder = match section.kept() {
+        Some(Kept::Folder(folder)) => folder,
+        Some(Kept::Tikv(_)) => {
+            let store = TikvStore::open(tikv_config(section, deployment)?, epoch).await;
+            return Ok(Arc::new(store.context("`store.tikv`")?));
+        }
+        Some(Kept::Memory) => return Ok(Arc::new(MemoryStore::new(epoch))),
+        None => bail!("neither `store.folder` nor `store.tikv` is set"),
+    };
     let config = FjallConfig {
         cache_bytes: section.cache_bytes,
         min_free_bytes: section.min_free_bytes,
         #[cfg(feature = "planted-faults")]
         planted: crate::planted::of_the_store(),
-        ..FjallConfig::new(&section.folder)
+        ..FjallConfig::new(folder)
     };
     // Messages are their owner's business; what goes wrong here the store says better.
-    let _ = secret_file::create_folder(&section.folder);
+    let _ = secret_file::create_folder(folder);
     let deadline = tokio::time::Instant::now() + PREDECESSOR_WAIT;
     loop {
         let config = config.clone();
@@ -491,8 +526,8 @@ pub(crate) async fn open_store(
 
 /// Lets `whimbrel backup` ask this process for what only it can read.
 pub(crate) fn offer_backups(section: &StoreSection, cluster: &str, store: &Arc<dyn Store>, host: &HostParts) {
-    if section.tikv.is_empty() && section.folder != Path::new("") {
-        backup::open_door(&section.folder, Arc::clone(store), cluster, host.drain.clone());
+    if let Some(folder) = section.embedded() {
+        backup::open_door(folder, Arc::clone(store), cluster, host.drain.clone());
     }
 }
 
@@ -522,6 +557,9 @@ fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvC
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use prost::Message as _;
+    use whimbrel_protocol::cluster::ProbeResponse;
 
     use super::*;
 
@@ -563,6 +601,47 @@ mod tests {
         for named in ["store.tikv", gone.as_str(), "within 1s"] {
             assert!(text.contains(named), "{text} does not name {named}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_lbs_says_over_its_links_what_its_health_page_says() {
+        let endpoint = |name: &str, role| {
+            let node = NodeSection {
+                name: name.to_owned(),
+                ..NodeSection::default()
+            };
+            Endpoint::new(identity(&node, role).unwrap(), ClusterSecret::from_bytes([1; 32]))
+        };
+        let ((router, mut told), (lbs, events)) = (endpoint("r", Role::Router), endpoint("l", Role::Lbs));
+        Endpoint::connect_in_memory(&lbs, &router);
+        let host = HostParts::on_system_clock();
+        let links = Uplink::start(lbs, events, Arc::new(ServesNothing));
+        let telling = tokio::spawn(tell_health(links, host.clone()));
+        // A link says at its start what was said before it.
+        let mut hears = async |wanted: fn(&ProbeResponse) -> bool| {
+            let heard = async {
+                while let Some(event) = told.recv().await {
+                    if let LinkEvent::Frame(_, envelope) = event
+                        && wanted(&ProbeResponse::decode(envelope.body).unwrap())
+                    {
+                        return;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), heard)
+                .await
+                .unwrap();
+        };
+        host.health.set_ready("lbs", whimbrel_host::Readiness::Ready);
+        hears(|said| said.ready).await;
+        let lost = whimbrel_host::Readiness::NotReady("nobody is there".to_owned());
+        host.health.set_ready("lbs", lost);
+        hears(|said| !said.ready && said.reason == "nobody is there").await;
+        host.drain.start();
+        hears(|said| said.draining).await;
+        host.drain.finish();
+        telling.await.unwrap();
+        router.shut_down().await;
     }
 
     #[test]

@@ -69,7 +69,14 @@ pub(crate) fn read(path: &Path, what: &str) -> anyhow::Result<zeroize::Zeroizing
 /// The text of `path` without white space around it. `what` says in an error what should have been there.
 pub(crate) fn read_public(path: &Path, what: &str) -> anyhow::Result<zeroize::Zeroizing<String>> {
     let length = fs::metadata(path)
-        .with_context(|| format!("no {what} at {}", path.display()))?
+        .map_err(|error| {
+            let path = path.display();
+            let said = match error.kind() {
+                std::io::ErrorKind::NotFound => format!("no {what} at {path}"),
+                _ => format!("cannot read the {what} {path}"),
+            };
+            anyhow::Error::new(error).context(said)
+        })?
         .len();
     if length > SECRET_FILE_LEN_MAX {
         bail!(
@@ -82,7 +89,10 @@ pub(crate) fn read_public(path: &Path, what: &str) -> anyhow::Result<zeroize::Ze
     );
     let text = zeroize::Zeroizing::new(text.trim().to_owned());
     if text.is_empty() {
-        bail!("{} is empty: expected a {what}", path.display());
+        bail!(
+            "{} is empty: expected one line of text, the {what}",
+            path.display()
+        );
     }
     Ok(text)
 }

@@ -27,7 +27,7 @@ use crate::{
     data_dir::{self, DataDir},
     ephemeral::Folder,
     gateway_identity,
-    ports::Ports,
+    ports::{Ports, Spread},
     posted::Posted,
     processes,
     ready_file::{OneOrMore, ReadyFile},
@@ -64,10 +64,19 @@ pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
         .collect();
     let posted = Posted::claim(places)?;
     let ports = Ports::new(args.port_base, args.gateways, args.routers)?;
-    let result = if args.processes {
-        processes::run(&args, &data, ports, &posted).await
+    let (spread, patience) = if args.processes {
+        let (gateways, routers) = (args.gateways, args.routers);
+        (
+            Spread::Processes { gateways, routers },
+            processes::PREDECESSORS_END_WITHIN,
+        )
     } else {
-        run_in_one_process(&args, &data, ports, &posted).await
+        (Spread::OneProcess, Duration::ZERO)
+    };
+    let result = match ports.are_free(spread, patience).await {
+        Err(taken) => Err(taken.into()),
+        Ok(()) if args.processes => processes::run(&args, &data, ports, &posted).await,
+        Ok(()) => run_in_one_process(&args, &data, ports, &posted).await,
     };
     posted.remove();
     result
@@ -93,7 +102,13 @@ async fn run_in_one_process(
     let root = data.root_key()?.parse().context("the root public key")?;
     let name = NodeId::new(&data_dir::gateway(0)).context("the gateway's name")?;
     let certificate = data.identity_certificate(0);
-    let identity = gateway_identity::read(&key, &certificate, &name, Some(&root), now_ms())?;
+    let identity = gateway_identity::read(
+        (&key, &data.identity_key(0).display()),
+        &certificate,
+        &name,
+        Some(&root),
+        now_ms(),
+    )?;
     let health = bind_tcp("the health page", "--port-base", ports.metrics(0)).await?;
     tokio::spawn(fold_metrics(host.drain.clone()));
     let topology = TopologyPage::default();
@@ -207,7 +222,7 @@ pub(crate) fn store_section(args: &StandaloneArgs, data: &DataDir) -> StoreSecti
         data.store()
     };
     StoreSection {
-        folder,
+        folder: Some(folder),
         ..StoreSection::default()
     }
 }

@@ -54,6 +54,7 @@ pub(crate) async fn run(args: TopArgs) -> anyhow::Result<()> {
 /// Where to ask: the flags, or the pages that the ready file names.
 fn urls(args: &TopArgs) -> anyhow::Result<Vec<String>> {
     if !args.router.is_empty() {
+        args.router.iter().try_for_each(|url| is_page(url))?;
         return Ok(args.router.clone());
     }
     let usual = Path::new(DATA_DIR_DEFAULT).join("ready.json");
@@ -64,6 +65,17 @@ fn urls(args: &TopArgs) -> anyhow::Result<Vec<String>> {
     } else {
         ready.routers
     })
+}
+
+/// That `url` is one that can be asked; whether a router answers there shows later.
+fn is_page(url: &str) -> anyhow::Result<()> {
+    let parsed = reqwest::Url::parse(url).ok();
+    if parsed.is_none_or(|url| !matches!(url.scheme(), "http" | "https") || !url.has_host()) {
+        bail!(
+            "--router {url:?} is no URL: expected that of a router's page of metrics and health, such as http://127.0.0.1:7003"
+        );
+    }
+    Ok(())
 }
 
 /// What every address answers now, all asked at once.
@@ -98,4 +110,21 @@ async fn topology(client: reqwest::Client, url: String) -> anyhow::Result<Vec<To
         Page::One(one) => vec![*one],
         Page::All(all) => all,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn what_is_no_url_is_named_with_the_flag_and_what_one_looks_like() {
+        for bad in ["foo", "127.0.0.1:7003", "localhost:7003", "ftp://h", ""] {
+            let said = is_page(bad).unwrap_err().to_string();
+            for named in [&format!("--router {bad:?}"), "http://127.0.0.1:7003"] {
+                assert!(said.contains(named), "{said}");
+            }
+        }
+        is_page("http://[::1]:7003/").unwrap();
+    }
 }

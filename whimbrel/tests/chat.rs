@@ -238,7 +238,7 @@ async fn what_cannot_be_opened_is_said_and_ends_a_chat_only_where_it_is_all_ther
     assert_eq!(texts(&ended.printed), ["still here"], "{ended:?}");
     let ended = chat(folder, "bob", &["--uid", "bob"], "to whom?\n");
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.said.contains("1 lines were not sent"), "{ended:?}");
+    assert!(ended.said.contains("1 line was not sent"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,7 +266,7 @@ async fn lines_outlast_a_server_that_is_away_or_are_counted() {
     // To somebody known: it is on the disk at once.
     let ended = chat(folder, "alice", &to_bob, "kept\n");
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.said.contains("1 lines are not acknowledged"), "{ended:?}");
+    assert!(ended.said.contains("1 line is not acknowledged"), "{ended:?}");
     // To somebody new: it cannot be.
     let to_dora = ["--uid", "alice", "--to", "dora", "--wait", "1s"];
     let ended = chat(folder, "alice", &to_dora, "lost 1\nlost 2\n");
@@ -279,7 +279,7 @@ async fn lines_outlast_a_server_that_is_away_or_are_counted() {
     kill_process(Pid::from_child(&interrupted.child), Signal::INT).unwrap();
     let ended = interrupted.ended();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.said.contains("1 lines were not sent"), "{ended:?}");
+    assert!(ended.said.contains("1 line was not sent"), "{ended:?}");
 
     let _server = Standalone::start(folder, Mode::OneProcess, port, &[]).await;
     running.type_in("three\n");

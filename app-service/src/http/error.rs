@@ -14,6 +14,8 @@ use crate::failure::Failure;
 
 /// Whatever held a request up for its whole time does not end at once.
 const RETRY_AFTER_TIMEOUT_MS: u32 = 1_000;
+/// An operator has to do something first.
+const RETRY_AFTER_ASIDE_MS: u32 = 3_000;
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,12 @@ impl ApiError {
         let message =
             "the header \"Authorization: Bearer <token>\" is missing: sign one with the app's secret";
         Self::with(StatusCode::UNAUTHORIZED, Code::TokenInvalid, message)
+    }
+
+    /// Of a node that must not serve from its store; its /readyz tells the operator more.
+    pub(super) fn aside() -> Self {
+        let message = "this node takes no requests now: its /readyz says why; ask another";
+        Failure::later(Code::Unavailable, message, RETRY_AFTER_ASIDE_MS).into()
     }
 
     pub(super) fn unauthorized(error: &TokenError) -> Self {

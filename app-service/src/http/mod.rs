@@ -39,6 +39,7 @@ use crate::auth::Apps;
 use crate::env::Env;
 use crate::failure::Failure;
 use crate::log::{Actor, Deadline, Log};
+use crate::service::Service;
 pub use error::ApiError;
 
 /// What the API works with.
@@ -49,6 +50,8 @@ pub struct Api(Arc<ApiParts>);
 pub struct ApiParts {
     /// Conversations and users.
     pub log: Log,
+    /// Says when nothing is to be taken.
+    pub service: Service,
     /// For what the log has no reading of.
     pub store: Arc<dyn Store>,
     /// Who is here.
@@ -188,6 +191,9 @@ impl FromRequestParts<Api> for Caller {
             .apps
             .verify_server(token.trim(), api.0.env.clock.now_ms())
             .map_err(|error| ApiError::unauthorized(&error))?;
+        if api.0.service.aside().is_some() {
+            return Err(ApiError::aside());
+        }
         tracing::debug!(app = %app.key(), server = %server.uid, method = %parts.method, path = parts.uri.path(), "a server asks");
         Ok(Self(app.key().clone()))
     }

@@ -10,8 +10,8 @@ mod session;
 mod told;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,6 +69,8 @@ struct Inner {
     parts: ServiceParts,
     admission: Arc<Admission>,
     draining: AtomicBool,
+    /// Why another node's store keeps this one from serving, if it does.
+    aside: RwLock<Option<String>>,
     /// What the log is told of requests.
     told: Told,
 }
@@ -149,6 +151,7 @@ impl Service {
             parts,
             admission,
             draining: AtomicBool::new(false),
+            aside: RwLock::new(None),
             told: Told::default(),
         }))
     }
@@ -162,6 +165,21 @@ impl Service {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing while there is a reason for that other than its own state.
+    pub fn stand_aside(&self, why: Option<String>) {
+        *self.0.aside.write().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why it stands aside, if it does.
+    #[must_use]
+    pub fn aside(&self) -> Option<String> {
+        self.0
+            .aside
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Returns once no request is in progress. New ones put it off, so drain first.
@@ -193,6 +211,9 @@ impl Service {
     pub fn not_ready(&self) -> Option<String> {
         if self.is_draining() {
             return Some("this node is draining".to_owned());
+        }
+        if let Some(why) = self.aside() {
+            return Some(why);
         }
         match self.0.parts.store.readiness() {
             Readiness::NotReady { reason } => Some(format!("the store is not ready: {reason}")),

@@ -59,6 +59,7 @@ impl Server {
         let (env, _) = world.env();
         let routes = Api::routes(ApiParts {
             log: live.node.log().clone(),
+            service: live.node.service().clone(),
             store: Arc::clone(&world.store) as Arc<dyn Store>,
             registry: Arc::clone(&world.registry) as Arc<dyn Registry>,
             apps: apps(),

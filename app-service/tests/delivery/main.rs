@@ -7,6 +7,7 @@ mod crashes;
 mod device;
 mod faulty;
 mod http;
+mod one_store;
 mod role;
 mod rooms;
 mod silence;

@@ -44,7 +44,7 @@ impl AcceptTrouble {
 /// Why nobody can connect.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen for clients on {address}: {source}; is another gateway running there? Change `listen`, or end it"
+    "cannot listen for clients on {address}: {source}; is another gateway running there? Change `gateway.listen`, or end it"
 )]
 pub struct ListenError {
     /// Where.

@@ -399,6 +399,9 @@ pub struct NodeLease {
     /// How much it can do, percent of an ordinary node; 0: unsaid, so 100.
     #[prost(uint32, tag = "13")]
     pub capacity_percent: u32,
+    /// Service nodes: the id (the epoch) of the store that it serves from; empty: it does not serve, or does not say.
+    #[prost(bytes = "bytes", tag = "14")]
+    pub store: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionRecord {

@@ -1,16 +1,29 @@
 //! Secrets' files that others than their owner may read: said to the operator, who alone knows whom they trust.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-/// Logs a warning with the cure when everybody on this machine may read or change the secret in `file`. A group is taken to
-/// be there on purpose.
+/// Files that were warned of in this process: a secret is read by whoever needs it, and said once. As many as an operator has secrets.
+static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Logs a warning with the cure when everybody on this machine may read or change the secret in `file`, once in a process. A group
+/// is taken to be there on purpose.
 pub fn warn_if_exposed(file: &Path) {
-    if let Some(mode) = exposing_mode(file) {
+    if let Some(mode) = exposing_mode(file)
+        && is_news(file)
+    {
         tracing::warn!(
             "everybody on this machine may read or change the secret in {file} (mode {mode:04o}): chmod 600 {file}",
             file = file.display()
         );
     }
+}
+
+/// Whether it was not warned of yet.
+fn is_news(file: &Path) -> bool {
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    warned.insert(file.to_owned())
 }
 
 /// The permissions of a file that everybody may use.
@@ -44,5 +57,13 @@ mod tests {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(exposing_mode(&file).is_some(), exposed, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_file_is_news_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        assert!(is_news(&one) && is_news(&other));
+        assert!(!is_news(&one));
     }
 }

@@ -81,6 +81,22 @@ impl Health {
                 .all(|readiness| *readiness == Readiness::Ready)
     }
 
+    /// What the first component that is not ready says, or that there is none yet; `None` when all are ready.
+    #[must_use]
+    pub fn why_not_ready(&self) -> Option<String> {
+        if self.is_ready() {
+            return None;
+        }
+        let said = self
+            .snapshot()
+            .into_iter()
+            .find_map(|(_, readiness)| match readiness {
+                Readiness::NotReady(reason) => Some(reason),
+                Readiness::Ready => None,
+            });
+        Some(said.unwrap_or_else(|| "starting".to_owned()))
+    }
+
     /// What every component says.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(&'static str, Readiness)> {
@@ -227,10 +243,15 @@ mod tests {
         page.health
             .set_ready("store", Readiness::NotReady("replaying its journal".to_owned()));
         page.health.set_ready("links", Readiness::Ready);
+        assert_eq!(
+            page.health.why_not_ready().as_deref(),
+            Some("replaying its journal")
+        );
         let (status, body) = get(&page, "/readyz").await;
         assert_eq!(status, 503);
         assert!(body.contains("replaying its journal"), "{body}");
         page.health.set_ready("store", Readiness::Ready);
+        assert_eq!(page.health.why_not_ready(), None);
         assert_eq!(get(&page, "/readyz").await.0, 200);
         page.drain.start();
         assert_eq!(get(&page, "/readyz").await.0, 503);

@@ -18,7 +18,7 @@ use whimbrel_store::backup::{Contents, Header, Reader, Saving, Totals, restore a
 use whimbrel_store::{FjallStore, Store};
 
 use crate::cli::{BackupArgs, RestoreArgs, WhichStore};
-use crate::config::{AppServiceFile, NodeSection, StoreSection};
+use crate::config::{AppServiceFile, Kept, NodeSection, StoreSection};
 use crate::data_dir::DataDir;
 use crate::{roles, terminal, token::now_ms};
 
@@ -50,19 +50,22 @@ struct Place {
 impl Place {
     /// The embedded store's folder.
     fn folder(&self) -> Option<&Path> {
-        self.section.tikv.is_empty().then_some(&self.section.folder)
+        self.section.embedded()
     }
 
     fn of_config(path: &Path) -> anyhow::Result<Self> {
-        let file: AppServiceFile = config::load(path)?.warned();
+        let loaded = config::load::<AppServiceFile>(path)?;
+        let named = loaded.value.store.needed().in_what_is(&loaded);
+        let file = loaded.warned();
+        named.with_context(|| format!("configuration {}", path.display()))?;
         let mut section = file.store;
-        if section.tikv.is_empty() && section.folder == Path::new("") {
+        if section.kept() == Some(Kept::Memory) {
             bail!(
                 "`store.folder` is empty in {}: that node keeps nothing",
                 path.display()
             );
         }
-        section.folder = path.parent().unwrap_or(Path::new(".")).join(&section.folder);
+        section.based_at(path.parent().unwrap_or(Path::new(".")));
         Ok(Self {
             section,
             cluster: file.node.cluster,
@@ -72,7 +75,7 @@ impl Place {
 
     fn of_standalone(store: PathBuf, data: Option<DataDir>) -> Self {
         let section = StoreSection {
-            folder: store,
+            folder: Some(store),
             ..StoreSection::default()
         };
         Self {
@@ -99,12 +102,7 @@ pub(crate) async fn backup(args: BackupArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let file = file::New::beside(&args.to)?;
     match place.folder() {
-        Some(folder) if !FjallStore::exists(folder) => {
-            bail!(
-                "there is no store in {}: nothing can be backed up",
-                folder.display()
-            )
-        }
+        Some(folder) if !FjallStore::exists(folder) => return Err(none_in(folder)),
         Some(folder) => match door::ask(folder, file.writer()?).await? {
             door::Asked::Answered => {}
             door::Asked::NobodyThere => save(&place, file.writer()?).await?,
@@ -123,6 +121,24 @@ pub(crate) async fn backup(args: BackupArgs) -> anyhow::Result<()> {
         described(&header, totals),
         begun.elapsed().as_secs_f64()
     ))
+}
+
+/// Why no store was found in `folder`: there is none, or nobody let us look.
+fn none_in(folder: &Path) -> anyhow::Error {
+    let looked = std::fs::read_dir(folder.join("current"))
+        .and_then(|_| std::fs::metadata(folder.join("current/format")));
+    match looked {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            anyhow::Error::new(error).context(format!(
+                "cannot look for a store in {}: run this as the user that the server runs as",
+                folder.display()
+            ))
+        }
+        _ => anyhow::anyhow!(
+            "there is no store in {}: nothing can be backed up",
+            folder.display()
+        ),
+    }
 }
 
 /// Reads the store and writes the file.
@@ -207,4 +223,29 @@ fn described(header: &Header, totals: Totals) -> String {
         header.schema,
         u128::from_be_bytes(header.id),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_looked_into_is_not_called_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let said = format!("{:#}", none_in(&store));
+        assert!(
+            said.starts_with(&format!("there is no store in {}", store.display())),
+            "{said}"
+        );
+        // As good as one without permission, and root is refused as well.
+        std::fs::write(&store, "").unwrap();
+        let said = format!("{:#}", none_in(&store));
+        assert!(
+            said.starts_with(&format!("cannot look for a store in {}", store.display())),
+            "{said}"
+        );
+        assert!(said.contains("Not a directory"), "{said}");
+    }
 }

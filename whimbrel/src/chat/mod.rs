@@ -249,21 +249,27 @@ impl Chat {
         let unsent = self.failed + self.waiting.iter().filter(is_text).count();
         let mut told = Vec::new();
         if unsent > 0 {
-            told.push(format!("{unsent} lines were not sent"));
+            told.push(counted(unsent, "line was not sent", "lines were not sent"));
         }
         if !self.unacknowledged.is_empty() {
-            told.push(format!(
-                "{} lines are not acknowledged: they are kept, and sent by the next chat of this user",
-                self.unacknowledged.len()
+            told.push(counted(
+                self.unacknowledged.len(),
+                "line is not acknowledged: it is kept, and sent by the next chat of this user",
+                "lines are not acknowledged: they are kept, and sent by the next chat of this user",
             ));
         } else if !self.unshown.is_empty() {
-            told.push(format!(
-                "{} lines were sent and have not come back",
-                self.unshown.len()
+            told.push(counted(
+                self.unshown.len(),
+                "line was sent and has not come back",
+                "lines were sent and have not come back",
             ));
         }
         if self.unopened > 0 {
-            told.push(format!("{} conversations could not be opened", self.unopened));
+            told.push(counted(
+                self.unopened,
+                "conversation could not be opened",
+                "conversations could not be opened",
+            ));
         }
         if end == End::Late && told.is_empty() {
             told.push("not everything that the server has was shown".to_owned());
@@ -537,6 +543,11 @@ impl Chat {
     fn tell(&self, text: &str) -> anyhow::Result<()> {
         writeln!(std::io::stderr(), "-- {text}").context("standard error is closed")
     }
+}
+
+/// So many of something, in words for one or for more.
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// Comes when it is time, if it ever is.

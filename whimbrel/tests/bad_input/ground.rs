@@ -103,9 +103,29 @@ impl Ground {
 
     /// A gateway with this configuration must refuse to start; gives what it said.
     fn refused_config(&self, toml: &str) -> anyhow::Result<String> {
-        let file = self.scratch.path().join("gateway.toml");
+        self.refused_file("gateway", "gateway.toml", toml)
+    }
+
+    /// The same of any role, and a file of any name.
+    fn refused_file(&self, role: &str, name: &str, toml: &str) -> anyhow::Result<String> {
+        let file = self.scratch.path().join(name);
         fs::write(&file, toml)?;
-        self.refused(&[OsStr::new("gateway"), OsStr::new("--config"), file.as_os_str()])
+        self.refused(&[OsStr::new(role), OsStr::new("--config"), file.as_os_str()])
+    }
+
+    /// A service node with all that it needs but for what `rest` should have, must say what is missing, and open no store.
+    fn refused_service_node(&self, rest: &str, expected: &[&str]) -> anyhow::Result<Gets> {
+        let secret = self.seed.join("keys/cluster.secret");
+        let toml = format!(
+            "[node]\nname = \"app-service-1\"\n[links]\nsecret_file = {secret:?}\nrouters = [\"127.0.0.1:1\"]\n{rest}"
+        );
+        let before = content(self.scratch.path())?.len();
+        let said = self.refused_file("app-service", "gateway.toml", &toml)?;
+        says(&said, expected)?;
+        let after = content(self.scratch.path())?.len();
+        // Its configuration and its log are there from the second time on.
+        ensure!(after <= before + 2, "it left something behind: {said}");
+        Ok(Gets::NoStart)
     }
 }
 
@@ -259,19 +279,45 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
         says: &[],
     },
     Row {
+        name: "a corrupt app secret, found by one process of several",
+        attack: |ground| {
+            let copy = ground.copy()?;
+            fs::write(copy.path().join("apps/demo.secret"), "shh!")?;
+            let args = ["standalone", "--processes", "--port-base", "0", "--data"].map(OsStr::new);
+            let said = ground.refused(&[&args[..], &[copy.path().as_os_str()]].concat())?;
+            says(&said, &["app secret", "the app-service-1 process did not start"])?;
+            let times = said.matches("4 bytes").count();
+            ensure!(
+                times == 1,
+                "it was tried {times} times, and is the same each time: {said}"
+            );
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: DISK_REPEATS,
+        says: &[],
+    },
+    Row {
         name: "an occupied port",
         attack: |ground| {
-            let folder = tempfile::tempdir_in(ground.scratch.path())?;
-            let args = ["standalone", "--port-base", &ground.port_base, "--data"].map(OsStr::new);
-            let said = ground.refused(&[&args[..], &[folder.path().as_os_str()]].concat())?;
-            says(
-                &said,
-                &[
-                    "cannot listen on 127.0.0.1:",
-                    "taken by another process",
-                    "--port-base",
-                ],
-            )?;
+            // No role is started and started again, and no key is named that nobody has written.
+            for more in [[].as_slice(), &[OsStr::new("--processes")]] {
+                let folder = tempfile::tempdir_in(ground.scratch.path())?;
+                let args = ["standalone", "--port-base", &ground.port_base, "--data"].map(OsStr::new);
+                let said = ground.refused(&[&args[..], &[folder.path().as_os_str()], more].concat())?;
+                says(
+                    &said,
+                    &[
+                        "the LBS cannot listen on 127.0.0.1:",
+                        "taken by another process",
+                        "`--port-base`",
+                    ],
+                )?;
+                ensure!(
+                    said.trim().lines().count() == 1,
+                    "it is said once, and nothing else: {said}"
+                );
+            }
             Ok(Gets::NoStart)
         },
         gets: Gets::NoStart,
@@ -323,6 +369,61 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             let said = ground.refused_config("[gateway]\nreactors = \"many\"\n")?;
             says(&said, &["gateway.toml", "`gateway.reactors`", "many"])?;
             Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config of another role",
+        attack: |ground| {
+            for (own, other, toml) in [
+                ("lbs", "app-service", "[lbs]\nlisten = \"127.0.0.1:0\"\n"),
+                ("gateway", "router", "[gateway]\nlisten = \"127.0.0.1:0\"\n"),
+                (
+                    "app-service",
+                    "lbs",
+                    "[app-service.http]\nlisten = \"127.0.0.1:0\"\n",
+                ),
+            ] {
+                let name = format!("{own}.toml");
+                let said = ground.refused_file(other, &name, toml)?;
+                let cure = format!("start it with `whimbrel {own} --config ");
+                says(&said, &["is the configuration of a", &name, &cure])?;
+            }
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config of a service node without an app",
+        attack: |ground| {
+            ground.refused_service_node(
+                "[store]\nfolder = \"store\"\n[[app-service.aps]]\nkey = \"demo\"\n",
+                &[
+                    "`app-service.apps` is missing",
+                    "`[[app-service.apps]]`",
+                    "did you mean `app-service.apps`?",
+                ],
+            )
+        },
+        gets: Gets::NoStart,
+        repeats: REPEATS,
+        says: &[],
+    },
+    Row {
+        name: "a config of a service node that names no store",
+        attack: |ground| {
+            ground.refused_service_node(
+                "[store]\nfoldr = \"store\"\n[[app-service.apps]]\nkey = \"demo\"\nsecret_files = []\n",
+                &[
+                    "`store.folder` is missing",
+                    "`store.tikv`",
+                    "did you mean `store.folder`?",
+                ],
+            )
         },
         gets: Gets::NoStart,
         repeats: REPEATS,

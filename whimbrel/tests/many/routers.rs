@@ -21,7 +21,7 @@ fn router_pid(standalone: &Standalone, nth: usize) -> Option<i32> {
     i32::try_from(pids.get(nth)?.as_i64()?).ok()
 }
 
-/// Routers that see service node and gateways as ready, and all of one mind about who that is.
+/// Routers that see service node, gateways and LBS as ready, and all of one mind about who that is.
 async fn whole_views(metrics: &str) -> Option<usize> {
     let views: Vec<Value> = serde_json::from_str(&page(&format!("{metrics}/topology")).await?).ok()?;
     let is_whole = |view: &&Value| {
@@ -32,7 +32,7 @@ async fn whole_views(metrics: &str) -> Option<usize> {
             .map(|node| node["role"].as_str().unwrap().to_owned())
             .collect();
         let count = |role: &str| roles.iter().filter(|of| *of == role).count();
-        count("gateway") == 2 && count("app-service") == 1
+        count("gateway") == 2 && count("app-service") == 1 && count("lbs") == 1
     };
     Some(views.iter().filter(is_whole).count())
 }

@@ -50,9 +50,18 @@ impl OutOfBounds {
         }
         Err(Self {
             key,
-            value: format!("{value:?}"),
-            expected: format!("{:?} to {:?}", bounds.start(), bounds.end()),
+            value: shown(value),
+            expected: format!("{} to {}", shown(*bounds.start()), shown(*bounds.end())),
         })
+    }
+}
+
+/// As people write it; the standard library has nothing of any length as nanoseconds.
+fn shown(time: Duration) -> String {
+    if time.is_zero() {
+        "0s".to_owned()
+    } else {
+        format!("{time:?}")
     }
 }
 
@@ -85,7 +94,7 @@ mod tests {
             .map_err(|error| error.to_string());
         assert_eq!(
             error,
-            Err("`lbs.refresh_interval` is 0ns, expected 1s to 60s".to_owned())
+            Err("`lbs.refresh_interval` is 0s, expected 1s to 60s".to_owned())
         );
     }
 }

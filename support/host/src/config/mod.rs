@@ -45,19 +45,24 @@ pub struct Loaded<T> {
     pub warnings: Vec<Warning>,
     /// The secrets' files that were read.
     pub secret_files: Vec<PathBuf>,
+    /// What stands at the file's top level, known or not; the environment adds nothing to it.
+    pub sections: Vec<String>,
 }
 
 impl<T> Loaded<T> {
-    /// What to say behind "`key` is missing": the unknown keys that may have been meant for it or for its section, as
-    /// `; the key ... is unknown: did you mean ...?`; else those that stand in its section. Empty when there are none.
+    /// What to say behind "it is missing" when one of `keys` would do: the unknown keys that may have been meant for one or for its
+    /// section, as `; the key ... is unknown: did you mean ...?`; else those that stand in such a section. Empty when there are none.
     #[must_use]
-    pub fn misspelt(&self, key: &str) -> String {
-        let section = key.rsplit_once('.').map_or("", |(section, _)| section);
+    pub fn misspelt(&self, keys: &[&str]) -> String {
+        let section_of = |key: &str| key.rsplit_once('.').map_or("", |(section, _)| section).to_owned();
+        let sections: Vec<String> = keys.iter().map(|key| section_of(key)).collect();
         let near = self.warnings.iter().filter_map(|warning| {
-            let beside = warning.key.rsplit_once('.').map_or("", |(section, _)| section) == section;
+            let beside = sections.contains(&section_of(&warning.key));
             let meant = warning.nearest.as_deref().filter(|nearest| {
-                let rest = key.strip_prefix(nearest).or_else(|| nearest.strip_prefix(key));
-                rest.is_some_and(|rest| rest.is_empty() || rest == FILE_SUFFIX || rest.starts_with('.'))
+                keys.iter().any(|key| {
+                    let rest = key.strip_prefix(nearest).or_else(|| nearest.strip_prefix(key));
+                    rest.is_some_and(|rest| rest.is_empty() || rest == FILE_SUFFIX || rest.starts_with('.'))
+                })
             });
             (beside || meant.is_some()).then(|| (warning.key.as_str(), meant.map(str::to_owned)))
         });
@@ -182,6 +187,7 @@ pub fn parse<T: DeserializeOwned>(
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded<T>, ConfigError> {
     let mut tree = parse_toml(text, file)?;
+    let sections = tree.keys();
     let mut variables: Vec<(String, String)> = env.into_iter().collect();
     variables.sort();
     for (name, value) in variables {
@@ -208,6 +214,7 @@ pub fn parse<T: DeserializeOwned>(
         value,
         warnings,
         secret_files: secret_files.into_inner(),
+        sections,
     })
 }
 

@@ -183,11 +183,11 @@ fn an_unknown_key_in_the_environment_is_named_by_its_variable() {
 )]
 #[case(
     "idle_timeout = \"soon\"",
-    "role.toml: `idle_timeout` = \"soon\": invalid value: string \"soon\", expected a duration"
+    "role.toml: `idle_timeout` = \"soon\": invalid value: string \"soon\", expected a duration, such as \"30s\" or \"500ms\""
 )]
 #[case(
     "idle_timeout = 5",
-    "role.toml: `idle_timeout` = 5: invalid type: integer `5`, expected a duration"
+    "role.toml: `idle_timeout` = 5: invalid type: integer `5`, expected a duration, such as \"30s\" or \"500ms\""
 )]
 #[case(
     "[nested]\ndepth = true",
@@ -345,5 +345,5 @@ fn the_environment_says_an_underscore_where_a_name_has_a_dash() {
 #[case("nested.depth", "[nested]\nx = 1", "; the key `nested.x` is unknown")]
 #[case("nested.depth", "conections_max = 1", "")]
 fn what_is_missing_may_have_been_misspelt(#[case] key: &str, #[case] text: &str, #[case] expected: &str) {
-    assert_eq!(parsed(text, &[]).unwrap().misspelt(key), expected);
+    assert_eq!(parsed(text, &[]).unwrap().misspelt(&[key]), expected);
 }

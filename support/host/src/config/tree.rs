@@ -77,6 +77,14 @@ impl Node {
         }
     }
 
+    /// The keys of a table.
+    pub(super) fn keys(&self) -> Vec<String> {
+        match self {
+            Self::Table(table) => table.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Puts what the environment said in `other` over what is here.
     pub(super) fn overlay(&mut self, other: Self) {
         let mut left = vec![(Vec::new(), other)];

@@ -109,13 +109,20 @@ impl fmt::Display for WalkError {
 
 impl std::error::Error for WalkError {}
 
+/// How a duration is expected, by the crate that reads it, and what is said of its form.
+const DURATION: (&str, &str) = ("expected a duration", ", such as \"30s\" or \"500ms\"");
+
 impl de::Error for WalkError {
     fn custom<M: fmt::Display>(message: M) -> Self {
+        let mut message = message.to_string();
+        if message.ends_with(DURATION.0) {
+            message += DURATION.1;
+        }
         Self {
             place: None,
             origin: Origin::File,
             value: None,
-            message: message.to_string(),
+            message,
             missing: None,
         }
     }
