@@ -82,7 +82,10 @@ pub(crate) fn read_public(path: &Path, what: &str) -> anyhow::Result<zeroize::Ze
     );
     let text = zeroize::Zeroizing::new(text.trim().to_owned());
     if text.is_empty() {
-        bail!("{} is empty: expected a {what}", path.display());
+        bail!(
+            "{} is empty: expected the {what}, restore it from your copy",
+            path.display()
+        );
     }
     Ok(text)
 }

@@ -311,7 +311,7 @@ fn when_their_allowance_is_used_up_strangers_wait_for_the_next_round_and_session
         "a stranger was let in between two rounds"
     );
     let patience = stage.reactor.patience().unwrap();
-    assert!(!patience.is_zero() && patience <= Duration::from_millis(super::rounds::ROUND_MS));
+    assert!(!patience.is_zero() && patience <= Duration::from_millis(rounds::ROUND_MS));
     stage.clock.advance(patience);
     stage.turn_at_once();
     assert_eq!(stage.reactor.slots.len(), inside + 1);
