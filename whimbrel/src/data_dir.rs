@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use whimbrel_protocol::{
     SystemEntropy,
-    descriptor::{IdentityKey, RootKey, inspect_certificate},
+    descriptor::{RootKey, inspect_certificate},
     ids::NodeId,
 };
 

@@ -57,7 +57,7 @@ pub(crate) fn lines() -> anyhow::Result<mpsc::Receiver<Line>> {
     std::thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            for line in lines_of(std::io::stdin().lock()) {
+            for line in lines_of(io::stdin().lock()) {
                 if sender.blocking_send(line).is_err() {
                     break;
                 }
@@ -180,8 +180,8 @@ mod tests {
         assert_eq!(*slash, text("short"));
 
         // A hundred times what may be kept, and no line end: one read over the bound, the rest goes by.
-        let endless = std::io::Read::take(std::io::repeat(0), 100 * LINE_LEN_MAX as u64);
-        let mut endless = std::io::BufReader::new(endless);
+        let endless = io::Read::take(io::repeat(0), 100 * LINE_LEN_MAX as u64);
+        let mut endless = io::BufReader::new(endless);
         let line = read_line(&mut endless).unwrap().unwrap();
         assert_eq!(
             (line.len(), line.capacity() < 4 * LINE_LEN_MAX),
@@ -193,14 +193,14 @@ mod tests {
     #[test]
     fn an_input_that_cannot_be_read_is_said_once_and_is_over() {
         struct Fails(u8);
-        impl std::io::Read for Fails {
-            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        impl io::Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
                 self.0 += 1;
                 assert_eq!(self.0, 1, "asked again after an error");
-                Err(std::io::Error::other("gone"))
+                Err(io::Error::other("gone"))
             }
         }
-        let lines: Vec<_> = lines_of(std::io::BufReader::new(Fails(0))).collect();
+        let lines: Vec<_> = lines_of(io::BufReader::new(Fails(0))).collect();
         assert_eq!(lines, [Line::Broken("gone".to_owned())]);
     }
 
