@@ -35,6 +35,8 @@ pub struct ClientConfig {
     pub data_dir: Option<PathBuf>,
     /// How many messages of each conversation a new device is shown as events; older ones come by history.
     pub initial_history: u32,
+    /// Whether a new device is also shown, as events, all that the user has not read on any other, however much that is.
+    pub initial_unread: bool,
     /// How long a request is tried, in milliseconds. Sends are not bounded by it: they are tried until they succeed.
     pub request_timeout_ms: u64,
     /// How often the client syncs without cause, in milliseconds, plus jitter.
@@ -58,6 +60,7 @@ impl ClientConfig {
             device_id: None,
             data_dir: None,
             initial_history: INITIAL_HISTORY,
+            initial_unread: false,
             request_timeout_ms: REQUEST_TIMEOUT_MS,
             sync_interval_ms: SYNC_INTERVAL_MS,
             platform: std::env::consts::OS.to_owned(),

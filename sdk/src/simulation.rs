@@ -94,6 +94,7 @@ impl SimulatedClient {
         let store = Store::open(None).expect("a database in memory can be made");
         let settings = Settings {
             initial_history: identity.initial_history,
+            initial_unread: false,
             sync_interval: identity.sync_interval,
             uid: identity.uid.clone(),
         };

@@ -302,6 +302,35 @@ async fn a_new_device_is_shown_the_last_page_and_reads_back_to_the_beginning() {
 }
 
 #[tokio::test]
+async fn a_new_device_may_be_shown_all_that_is_unread() {
+    let server = Server::start().await;
+    let (bob, _) = start(&server, "bob");
+    let conversation = bob.open_direct("alice").await.unwrap();
+    for text in 1..=120 {
+        bob.send_and_wait(conversation, &text.to_string()).await.unwrap();
+    }
+    let all_unread = || {
+        let mut config = config(&server, "alice", None);
+        config.initial_history = 5;
+        config.initial_unread = true;
+        start_with(config)
+    };
+    let numbers = |from: u32| (from..=120).map(|n| n.to_string()).collect::<Vec<_>>();
+    let (alice, events) = all_unread();
+    assert_eq!(texts(&received(&events, 120).await), numbers(1));
+
+    alice.mark_read(conversation, 17).await.unwrap();
+    eventually(|| server.with(|shared| shared.world.read_seq(conversation, "alice")) == 17).await;
+    let (_, events) = all_unread();
+    assert_eq!(texts(&received(&events, 103).await), numbers(18));
+
+    alice.mark_read(conversation, 118).await.unwrap();
+    eventually(|| server.with(|shared| shared.world.read_seq(conversation, "alice")) == 118).await;
+    let (_, events) = all_unread();
+    assert_eq!(texts(&received(&events, 5).await), numbers(116));
+}
+
+#[tokio::test]
 async fn a_refused_message_fails_alone_and_can_be_sent_again_or_dropped() {
     let server = Server::start().await;
     let (alice, events) = start(&server, "alice");

@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Keygen(KeygenCommand),
     /// Sign a token for a user, as a customer's server would.
     Token(TokenArgs),
-    /// Chat in a terminal.
+    /// Chat in a terminal. Without --to, --group or --room and without input it only listens, until it is interrupted.
     Chat(ChatArgs),
     /// Watch the cluster as its routers see it.
     Top(TopArgs),
@@ -242,6 +242,8 @@ pub(crate) struct ChatArgs {
     #[arg(long)]
     pub(crate) plain: bool,
     /// At the end of input: give up when nothing has moved for so long, such as 60s; an outage of a minute is ridden out.
+    /// Without --to, --group or --room and without a line of input there is no such end: it prints what comes until it is
+    /// interrupted.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) wait: humantime::Duration,
     /// A token from your server, instead of signing one with the app secret.

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use whimbrel_protocol::{
     SystemEntropy,
-    descriptor::{IdentityKey, RootKey, inspect_certificate},
+    descriptor::{RootKey, inspect_certificate},
     ids::NodeId,
 };
 
@@ -220,8 +220,7 @@ impl DataDir {
                 self.keys().join(keygen::ROOT_KEY).display(),
             ),
             (Standing::EndsSoon(_) | Standing::NotYet(_), Some(root)) => {
-                let identity = IdentityKey::from_secret_text(&secret_file::read(&key, "identity key")?)
-                    .with_context(|| format!("{} holds no identity key", key.display()))?;
+                let identity = keygen::read_identity(&key)?;
                 let certified = keygen::certify(root, node, &identity, IDENTITY_LIFE_MS, now_ms)?;
                 secret_file::create_public(&certificate, &certified)
             }
@@ -395,7 +394,12 @@ mod tests {
         fs::remove_file(folder.path().join("keys/root.pub")).unwrap();
         fs::write(folder.path().join("keys/root.pub"), &root).unwrap();
         fs::remove_file(folder.path().join("keys/identity.cert")).unwrap();
-        assert!(refusal(folder.path()).contains("root.key"));
+        let refusal = refusal(folder.path());
+        assert!(
+            refusal.contains("root.key") && refusal.contains("restore"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("keygen root"), "{refusal}");
         assert_eq!(
             fs::read_to_string(folder.path().join("keys/root.pub")).unwrap(),
             root
@@ -455,6 +459,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         drop(DataDir::open(folder.path(), 1, NOW_MS).unwrap());
         fs::write(folder.path().join("keys/root.key"), "nonsense").unwrap();
-        assert!(refusal(folder.path()).contains("root.key"));
+        let refusal = refusal(folder.path());
+        assert!(
+            refusal.contains("root.key") && refusal.contains("restore"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("keygen root"), "{refusal}");
     }
 }

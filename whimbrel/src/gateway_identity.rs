@@ -21,8 +21,12 @@ pub(crate) fn read(
     if key.trim().is_empty() {
         bail!("`identity.key_file` is missing: make an identity with `whimbrel keygen identity`");
     }
-    let identity =
-        IdentityKey::from_secret_text(key).with_context(|| format!("the identity key {key_name}"))?;
+    let identity = IdentityKey::from_secret_text(key).with_context(|| {
+        format!(
+            "the identity key {key_name} is damaged: restore it from your copy; {}",
+            crate::keygen::DAMAGED_IDENTITY
+        )
+    })?;
     let bytes = std::fs::read(certificate)
         .with_context(|| format!("`identity.certificate`: cannot read {}", certificate.display()))?;
     let keys = GatewayKeys {

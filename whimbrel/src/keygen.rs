@@ -97,11 +97,49 @@ pub(crate) fn make_root(folder: &Path, entropy: &mut dyn Entropy) -> anyhow::Res
 
 /// The root whose secret lies at `path`.
 pub(crate) fn read_root(path: &Path) -> anyhow::Result<RootKey> {
-    RootKey::from_secret_text(&secret_file::read(path, "root key")?).with_context(|| {
-        format!(
-            "{} holds no root key: make one with `whimbrel keygen root`",
+    let parsed = |text: &str| Ok(RootKey::from_secret_text(text)?);
+    read_key(
+        path,
+        "root key",
+        parsed,
+        "make one with `whimbrel keygen root`",
+        "do not make another, which would lock out every client that pinned this root",
+    )
+}
+
+/// The gateway's identity key at `path`.
+pub(crate) fn read_identity(path: &Path) -> anyhow::Result<IdentityKey> {
+    let parsed = |text: &str| Ok(IdentityKey::from_secret_text(text)?);
+    read_key(
+        path,
+        "identity key",
+        parsed,
+        "make one with `whimbrel keygen identity`",
+        DAMAGED_IDENTITY,
+    )
+}
+
+/// What a damaged identity key means.
+pub(crate) const DAMAGED_IDENTITY: &str = "its certificate is of no other key";
+
+/// The key in `path`. One that is missing is to be made as `missing` says; one that is there and is no key is to be restored, for the
+/// reason in `damaged`.
+fn read_key<K>(
+    path: &Path,
+    what: &str,
+    parsed: impl FnOnce(&str) -> anyhow::Result<K>,
+    missing: &str,
+    damaged: &str,
+) -> anyhow::Result<K> {
+    let key = secret_file::read(path, what).and_then(|text| parsed(&text));
+    key.map_err(|error| match std::fs::File::open(path) {
+        // It can be read, so what it holds is at fault.
+        Ok(_) => error.context(format!(
+            "the {what} in {} is damaged: restore the file from your copy; {damaged}",
             path.display()
-        )
+        )),
+        Err(open) if open.kind() == std::io::ErrorKind::NotFound => error.context(missing.to_owned()),
+        Err(_) => error,
     })
 }
 
@@ -137,8 +175,7 @@ fn renew_certificate(
     life_ms: u64,
     now_ms: u64,
 ) -> anyhow::Result<()> {
-    let identity = IdentityKey::from_secret_text(&secret_file::read(key, "identity key")?)
-        .with_context(|| format!("{} holds no identity key", key.display()))?;
+    let identity = read_identity(key)?;
     if path.exists() {
         let before = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let is_of_this_key =
@@ -181,4 +218,50 @@ pub(crate) fn make_app_secret(path: &Path, entropy: &mut dyn Entropy) -> anyhow:
     let mut secret = zeroize::Zeroizing::new([0_u8; SECRET_LEN]);
     entropy.fill(&mut secret[..]);
     secret_file::create(path, &data_encoding::BASE64URL_NOPAD.encode(&*secret))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_key_is_to_be_restored_and_only_a_missing_one_to_be_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = make_root(folder.path(), &mut SystemEntropy).unwrap();
+        let node: NodeId = "gateway-1".parse().unwrap();
+        make_identity(folder.path(), &root, node, DAY_MS, DAY_MS, &mut SystemEntropy).unwrap();
+        let root_said = |path: &Path| format!("{:#}", read_root(path).err().unwrap());
+        let identity_said = |path: &Path| format!("{:#}", read_identity(path).err().unwrap());
+        for (name, said) in [
+            (ROOT_KEY, &root_said as &dyn Fn(&Path) -> String),
+            (IDENTITY_KEY, &identity_said),
+        ] {
+            let path = folder.path().join(name);
+            let whole = std::fs::read(&path).unwrap();
+            let mut flipped = whole.clone();
+            flipped[20] ^= 1;
+            let mut no_text = whole.clone();
+            no_text[20] ^= 0x80;
+            for damage in [
+                flipped,
+                no_text,
+                whole[..30].to_vec(),
+                Vec::new(),
+                vec![b'a'; 5000],
+            ] {
+                std::fs::write(&path, &damage).unwrap();
+                let said = said(&path);
+                assert!(said.contains("restore the file from your copy"), "{said}");
+                assert!(said.contains(name) && !said.contains("keygen root"), "{said}");
+            }
+            std::fs::remove_file(&path).unwrap();
+            let said = said(&path);
+            assert!(said.contains("make one with `whimbrel keygen"), "{said}");
+        }
+        let path = folder.path().join(ROOT_KEY);
+        std::fs::write(&path, "rootsecret1").unwrap();
+        let said = root_said(&path);
+        assert!(said.contains("lock out every client"), "{said}");
+    }
 }

@@ -387,7 +387,12 @@ fn read<T: DeserializeOwned + Checked>(
 fn read_root_key(path: &Path) -> anyhow::Result<RootPublicKey> {
     secret_file::read_public(path, "root public key")?
         .parse()
-        .with_context(|| format!("`identity.root`: {} holds no root public key", path.display()))
+        .with_context(|| {
+            format!(
+                "`identity.root`: {} holds no root public key: put the right file there",
+                path.display()
+            )
+        })
 }
 
 /// Relative paths in a configuration start at its folder, as those of its secrets do.

@@ -90,7 +90,7 @@ pub(crate) fn read_public(path: &Path, what: &str) -> anyhow::Result<zeroize::Ze
     let text = zeroize::Zeroizing::new(text.trim().to_owned());
     if text.is_empty() {
         bail!(
-            "{} is empty: expected one line of text, the {what}",
+            "{} is empty: expected one line of text, the {what}; restore it from your copy",
             path.display()
         );
     }

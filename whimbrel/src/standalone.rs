@@ -99,7 +99,12 @@ async fn run_in_one_process(
 
     // What can be wrong in the data folder is found before anything in it is written.
     let key = secret_file::read(&data.identity_key(0), "identity key")?;
-    let root = data.root_key()?.parse().context("the root public key")?;
+    let root = data.root_key()?.parse().with_context(|| {
+        format!(
+            "{} is damaged: restore the file from your copy, it is the root key that clients pin",
+            data.root_public().display()
+        )
+    })?;
     let name = NodeId::new(&data_dir::gateway(0)).context("the gateway's name")?;
     let certificate = data.identity_certificate(0);
     let identity = gateway_identity::read(

@@ -12,7 +12,7 @@ use whimbrel_protocol::ids::{AppKey, ConversationId, ConversationKind};
 use super::{Api, ApiError, Body, Caller, Segment, actor_of, operation_text};
 use crate::failure::Failure;
 use crate::keys::ConversationKeys;
-use crate::log::Actor;
+use crate::log::{Actor, group_name};
 use crate::values::{self, storage};
 
 pub(super) fn parse_conversation(text: &str) -> Result<ConversationId, ApiError> {
@@ -84,9 +84,10 @@ pub(super) async fn create_group(
 ) -> Result<(StatusCode, Json<Changed>), ApiError> {
     let operation = api.operation_id(request.operation_id.as_deref())?;
     let owner = api.actor(&app, "owner", &request.owner).await?;
+    let name = group_name(&request.name).map_err(|failure| ApiError::from(failure).field("name"))?;
     let create = client::CreateGroupRequest {
         operation_id: Bytes::copy_from_slice(operation.as_bytes()),
-        name: request.name,
+        name,
         member_uids: request.members,
         history_for_newcomers: request.history_for_newcomers,
     };

@@ -7,11 +7,13 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use whimbrel_protocol::client::{self, content, entry};
+use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::ConversationId;
 
 use super::conversations::{parse_conversation, reader};
-use super::{Api, ApiError, Body, Caller, Query, Segment, operation_text};
+use super::{Api, ApiError, Body, Caller, Object, Query, Segment, operation_text};
 use crate::failure::Failure;
+use crate::log::limits::{CUSTOM_TYPE_BYTES_MAX, PUSH_TEXT_BYTES_MAX};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +25,7 @@ pub(super) struct Send {
     /// or the user at the other end of a direct one.
     to: Option<String>,
     text: Option<String>,
-    custom: Option<Custom>,
+    custom: Option<Object<Custom>>,
     /// Makes a retry known for what it is; else every request is a new message.
     operation_id: Option<String>,
     #[serde(default)]
@@ -32,7 +34,7 @@ pub(super) struct Send {
     push_text: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Custom {
     r#type: String,
@@ -54,7 +56,12 @@ pub(super) async fn send(
     Caller(app): Caller,
     Body(request): Body<Send>,
 ) -> Result<Json<Sent>, ApiError> {
-    let content = content(request.text, request.custom)?;
+    let (field, content) = content(request.text, request.custom)?;
+    let push_len = request.push_text.len();
+    if push_len > PUSH_TEXT_BYTES_MAX {
+        let message = format!("push_text has {push_len} bytes: at most {PUSH_TEXT_BYTES_MAX}");
+        return Err(invalid("push_text", &message));
+    }
     let operation = api.operation_id(request.operation_id.as_deref())?;
     let deadline = api.deadline();
     let actor = api.actor(&app, "sender", &request.sender).await?;
@@ -87,7 +94,8 @@ pub(super) async fn send(
         messages: vec![message],
         seen_seq: 0,
     };
-    let accepted = log.send(&actor, send, deadline).await?.accepted;
+    let sent = log.send(&actor, send, deadline).await;
+    let accepted = sent.map_err(|failure| too_large(failure, field))?.accepted;
     let accepted = accepted.first().copied().unwrap_or_default();
     Ok(Json(Sent {
         conversation: conversation.to_string(),
@@ -101,17 +109,37 @@ fn invalid(field: &'static str, message: &str) -> ApiError {
     ApiError::from(Failure::invalid(message)).field(field)
 }
 
-fn content(text: Option<String>, custom: Option<Custom>) -> Result<content::Content, ApiError> {
+/// The content that makes a message too large is what was sent in `field`.
+fn too_large(failure: Failure, field: &'static str) -> ApiError {
+    let is_content = failure.code == Code::TooLarge;
+    let error = ApiError::from(failure);
+    if is_content { error.field(field) } else { error }
+}
+
+/// What is to be sent, and the field that it was in.
+fn content(
+    text: Option<String>,
+    custom: Option<Object<Custom>>,
+) -> Result<(&'static str, content::Content), ApiError> {
     match (text, custom) {
-        (Some(text), None) => Ok(content::Content::Text(client::Text { text })),
-        (None, Some(Custom { r#type, data })) => {
+        (Some(text), None) if text.is_empty() => {
+            Err(invalid("text", "text is empty: say something, or send custom"))
+        }
+        (Some(text), None) => Ok(("text", content::Content::Text(client::Text { text }))),
+        (None, Some(Object(Custom { r#type, data }))) => {
+            if r#type.is_empty() || r#type.len() > CUSTOM_TYPE_BYTES_MAX {
+                let len = r#type.len();
+                let message = format!("custom.type has {len} bytes: expected 1 to {CUSTOM_TYPE_BYTES_MAX}");
+                return Err(invalid("custom", &message));
+            }
             let data = BASE64
                 .decode(data.as_bytes())
                 .map_err(|error| invalid("custom", &format!("custom.data is not base64: {error}")))?;
-            Ok(content::Content::Custom(client::Custom {
-                r#type,
-                data: data.into(),
-            }))
+            let data = data.into();
+            Ok((
+                "custom",
+                content::Content::Custom(client::Custom { r#type, data }),
+            ))
         }
         (Some(_), Some(_)) | (None, None) => Err(invalid("text", "give either text or custom")),
     }

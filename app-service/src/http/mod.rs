@@ -18,6 +18,7 @@
 mod conversations;
 mod error;
 mod messages;
+mod object;
 mod openapi;
 mod users;
 
@@ -41,6 +42,7 @@ use crate::failure::Failure;
 use crate::log::{Actor, Deadline, Log};
 use crate::service::Service;
 pub use error::ApiError;
+use object::Object;
 
 /// What the API works with.
 #[derive(Clone)]
@@ -206,8 +208,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        match axum::Json::<T>::from_request(request, api).await {
-            Ok(axum::Json(body)) => Ok(Self(body)),
+        match axum::Json::<Object<T>>::from_request(request, api).await {
+            Ok(axum::Json(Object(body))) => Ok(Self(body)),
             Err(rejection) => Err(ApiError::body(&rejection, api.0.body_len_max)),
         }
     }

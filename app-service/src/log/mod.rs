@@ -41,7 +41,7 @@ pub use decision::Actor;
 pub use digest::{direct_conversation, group_conversation};
 pub use entry::LogEntry;
 pub(crate) use member::role_of;
-pub(crate) use request::checked_content;
+pub(crate) use request::{checked_content, group_name};
 
 use crate::committed::CommitSink;
 use crate::committer::{Committer, Outcome};
@@ -245,7 +245,7 @@ impl Log {
         request: &client::CreateGroupRequest,
         deadline: Deadline,
     ) -> Result<client::GroupChangeResponse, Failure> {
-        let name = request::group_name(&request.name)?;
+        let name = group_name(&request.name)?;
         let mut uids = request::uids(&request.member_uids)?;
         uids.retain(|uid| *uid != actor.uid);
         let history = [u8::from(request.history_for_newcomers)];
@@ -349,7 +349,7 @@ impl Log {
         deadline: Deadline,
     ) -> Result<client::GroupChangeResponse, Failure> {
         let conversation = request::conversation(&request.conversation)?;
-        let name = request::group_name(&request.name)?;
+        let name = group_name(&request.name)?;
         let operation = operation(&request.operation_id, OperationKind::Rename, [name.as_bytes()])?;
         let rename = govern::Rename { operation, name };
         self.change_group(actor, conversation, Mutation::Rename(rename), deadline)

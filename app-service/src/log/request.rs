@@ -70,7 +70,8 @@ pub(super) fn some_uids(named: &[String]) -> Result<Vec<Uid>, Failure> {
     Ok(distinct)
 }
 
-pub(super) fn group_name(name: &str) -> Result<String, Failure> {
+/// A group's name within its bounds.
+pub(crate) fn group_name(name: &str) -> Result<String, Failure> {
     if name.trim().is_empty() || name.len() > GROUP_NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(Failure::invalid(format!(
             "a group's name of {} bytes: expected 1 to {GROUP_NAME_BYTES_MAX} bytes, not only spaces, without control characters",

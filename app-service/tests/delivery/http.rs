@@ -64,7 +64,7 @@ impl Server {
             registry: Arc::clone(&world.registry) as Arc<dyn Registry>,
             apps: apps(),
             env,
-            body_len_max: 4096,
+            body_len_max: 64 * 1024,
             timeout: Duration::from_secs(5),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -235,6 +235,31 @@ async fn bad_requests_name_the_field_and_the_cure() {
             "operation_id",
         ),
         (
+            "/v1/messages",
+            json!({"sender": "ann", "to": "bob", "text": ""}),
+            400,
+            "text",
+        ),
+        (
+            "/v1/messages",
+            json!({"sender": "ann", "to": "bob", "text": "x".repeat(25_000)}),
+            413,
+            "text",
+        ),
+        (
+            "/v1/messages",
+            json!({"sender": "ann", "to": "bob", "custom": {"type": "", "data": ""}}),
+            400,
+            "custom",
+        ),
+        (
+            "/v1/messages",
+            json!({"sender": "ann", "to": "bob", "text": "x", "push_text": "x".repeat(1_025)}),
+            400,
+            "push_text",
+        ),
+        ("/v1/groups", json!({"owner": "ann", "name": ""}), 400, "name"),
+        (
             "/v1/groups",
             json!({"owner": "nobody", "name": "x"}),
             404,
@@ -255,7 +280,15 @@ async fn bad_requests_name_the_field_and_the_cure() {
             "{answer}"
         );
     }
-    let large = json!({"uid": "x".repeat(5000)});
+    let custom = json!({"sender": "ann", "to": "bob", "custom": ["type", ""]});
+    for (body, said) in [(json!([]), "[]"), (custom, "custom")] {
+        let (status, answer) = server.post("/v1/messages", body).await;
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert_eq!(status, 422, "{said}: {answer}");
+        assert!(message.contains("expected a JSON object"), "{said}: {answer}");
+        assert!(!message.contains("struct"), "{said}: {answer}");
+    }
+    let large = json!({"uid": "x".repeat(70_000)});
     let other = [
         server.post("/v1/users", large).await,
         http(server.address, "POST", "/v1/users", &server.token, "{").await,

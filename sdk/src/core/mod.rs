@@ -75,6 +75,8 @@ pub(crate) type Reply<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
 pub(crate) struct Settings {
     /// Messages of each conversation that a new device shows.
     pub(crate) initial_history: u64,
+    /// Whether it shows all that is unread besides.
+    pub(crate) initial_unread: bool,
     /// Between syncs without cause.
     pub(crate) sync_interval: Duration,
     /// The user.

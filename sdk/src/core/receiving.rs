@@ -193,6 +193,12 @@ impl Core {
             0 => self.settings.initial_history,
             _ => self.settings.initial_history.max(LATER_HISTORY),
         };
+        let unread = if self.settings.initial_unread {
+            row.head_seq.saturating_sub(row.read_seq)
+        } else {
+            0
+        };
+        let history = history.max(unread);
         // A row may be from before a read mark that the server has answered since, and reading does not go back; but in a
         // restored server it may have.
         if !resync && let Some(before) = self.store.row(&id)? {

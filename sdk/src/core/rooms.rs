@@ -172,6 +172,7 @@ mod tests {
     fn core() -> Core {
         let settings = Settings {
             initial_history: 50,
+            initial_unread: false,
             sync_interval: Duration::from_secs(300),
             uid: "alice".into(),
         };

@@ -29,6 +29,7 @@ const ME: &str = "alice";
 fn settings() -> Settings {
     Settings {
         initial_history: 50,
+        initial_unread: false,
         sync_interval: Duration::from_secs(300),
         uid: ME.into(),
     }

@@ -93,7 +93,8 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     inputs: mpsc::Receiver<Input>,
     to_inputs: mpsc::Sender<Input>,
-    /// History's answers: they come from within the core, where nothing may wait; bounded by the calls there may be.
+    /// History's answers: they come from within the core, where nothing may wait. Counts nothing itself: one for each
+    /// call, of which `core::asking::CALLS_MAX` may wait.
     histories: mpsc::UnboundedReceiver<Input>,
     to_histories: mpsc::UnboundedSender<Input>,
     /// The session in use.
@@ -529,6 +530,7 @@ fn folder_name(uid: &str) -> String {
 fn settings(config: &ClientConfig) -> Settings {
     Settings {
         initial_history: config.initial_history.into(),
+        initial_unread: config.initial_unread,
         sync_interval: Duration::from_millis(config.sync_interval_ms.max(1_000)),
         uid: config.uid.clone(),
     }

@@ -72,7 +72,8 @@ impl Socket {
         wrap: impl Fn(Heard) -> T + Send + 'static,
     ) -> Self {
         let (mut input, mut output) = stream.into_split();
-        // What waits here is bounded by what a session lets out: its requests and its acknowledgements.
+        // Counts nothing itself: what waits here is what a session lets out, `client_session::requests::IN_FLIGHT_MAX` requests and
+        // acknowledgements in their pace.
         let (writer, mut to_write) = mpsc::unbounded_channel::<Vec<u8>>();
         let reading = tokio::spawn(async move {
             let mut buffer = vec![0; READ_LEN];

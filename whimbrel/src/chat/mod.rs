@@ -1,8 +1,10 @@
 //! `whimbrel chat`: a simple terminal client, and with `--plain` one for scripts.
 //!
 //! A line that was typed is in the local database before the first attempt to send it, as soon as it is known where it
-//! goes. At the end of input the command waits until every line is acknowledged and shown, and until everything that the
-//! server has for this user is shown.
+//! goes. At the end of input the command waits until every line is acknowledged and shown, and until what the user missed is
+//! shown: all that this device has not shown yet, and of a conversation that is new to it the newest entries, with
+//! `--plain` all that the user has not read besides. Without input and without anybody to chat with it only listens, and does
+//! not end by itself.
 
 mod input;
 mod screen;
@@ -27,7 +29,7 @@ use whimbrel_sdk::{
 };
 
 use self::{
-    input::{Command, Line},
+    input::{Command, Line, TEXT_LEN_MAX},
     state_dir::StateDir,
     target::{Target, Wanted},
 };
@@ -47,6 +49,7 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
     let config = ClientConfig {
         lbs_urls: deployment.lbs(&args.lbs)?,
         data_dir: Some(state.path.clone()),
+        initial_unread: args.plain,
         ..ClientConfig::new(
             "",
             &deployment.root_key(args.root_key.as_deref())?,
@@ -245,7 +248,7 @@ impl Chat {
 
     /// What is to be said of lines that did not make it.
     fn verdict(&self, end: End) -> anyhow::Result<()> {
-        let is_text = |line: &&Line| matches!(line, Line::Text(_) | Line::NotText);
+        let is_text = |line: &&Line| matches!(line, Line::Text(_) | Line::NotText | Line::TooLong);
         let unsent = self.failed + self.waiting.iter().filter(is_text).count();
         let mut told = Vec::new();
         if unsent > 0 {
@@ -347,6 +350,12 @@ impl Chat {
             Line::NotText => {
                 self.failed += 1;
                 self.tell("not sent: a line that is no UTF-8 text")?;
+            }
+            Line::TooLong => {
+                self.failed += 1;
+                self.tell(&format!(
+                    "not sent: a line of more than the {TEXT_LEN_MAX} bytes that a text may have"
+                ))?;
             }
             Line::Broken(error) => bail!("standard input cannot be read: {error}"),
             Line::Command(Command::Quit) => return Ok(false),

@@ -437,9 +437,14 @@ impl Committer {
             }
         }
         *self.shared.write() = State::Closed;
-        if let Phase::Open { engine, view, .. } = self.phase {
+        if let Phase::Open { engine, view, failed } = self.phase {
             drop(view);
             drop(engine.empty(StoreError::Closed));
+            if failed.is_none()
+                && let Err(error) = self.folder.note_end()
+            {
+                tracing::warn!(%error, "how far the journal is synced could not be noted: the note before stands");
+            }
         }
         drop(self.folder);
         for done in done {

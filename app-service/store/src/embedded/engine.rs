@@ -3,8 +3,8 @@
 //! The handle lives in one slot that the committer empties when the handle is poisoned. Snapshots reach it
 //! through the slot only, so that none of them keeps a poisoned database (and its file lock) alive.
 //!
-//! Two of fjall's hidden accessors are used (`tree.sealed_memtable_count`, `tree.l0_run_count` for back
-//! pressure); they are public but not promised.
+//! Three of fjall's hidden accessors are used (`tree.sealed_memtable_count`, `tree.l0_run_count` for back
+//! pressure, `tree.get_highest_persisted_seqno` for what must be in the journal); they are public but not promised.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
@@ -63,6 +63,11 @@ impl Handles {
     /// Fails when a write or a background thread has failed since the database was opened.
     pub(super) fn check_health(&self) -> Result<(), fjall::Error> {
         self.db.persist(PersistMode::Buffer)
+    }
+
+    /// The sequence number of the newest write that a table holds.
+    pub(super) fn persisted_seqno(&self) -> Option<u64> {
+        self.data.tree.get_highest_persisted_seqno()
     }
 
     /// Whether the background threads are so far behind that writing must pause.

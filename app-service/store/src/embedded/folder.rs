@@ -3,6 +3,7 @@
 //! ```text
 //! <folder>/lock             held while open; names the process
 //! <folder>/current/format   text: format version and epoch
+//! <folder>/current/durable  text: up to where the journal is known to be synced
 //! <folder>/current/db/      fjall's own folder
 //! <folder>/staging/         a store being made; removed when found
 //! ```
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use fjall::{CompressionType, Database, KeyspaceCreateOptions};
 
 use super::engine::Handles;
-use super::{FjallConfig, journal};
+use super::{FjallConfig, damage, journal};
 use crate::Epoch;
 
 /// The format that this version writes and reads.
@@ -58,9 +59,9 @@ pub enum OpenError {
         "the store at {folder} cannot be read: {detail}; restore a backup, or move the folder away to begin empty"
     )]
     Corrupt {
-        /// The folder or file.
+        /// The data folder.
         folder: PathBuf,
-        /// What is wrong.
+        /// What is wrong, and with which file as far as is known.
         detail: String,
     },
     /// The file system failed.
@@ -102,28 +103,22 @@ impl OpenError {
         }
     }
 
-    fn engine(folder: &Path, error: fjall::Error) -> Self {
-        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    /// Of the engine's error while it opened the database in `db`, in the data folder `root`. What the system refuses for
+    /// other reasons than what the files are is told as it is; everything else is damage.
+    fn engine(root: &Path, db: &Path, error: fjall::Error) -> Self {
         match error {
-            // A file that the manifest names is gone or cut short.
             fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source))
-                if matches!(source.kind(), NotFound | UnexpectedEof | InvalidData) =>
+                if !damage::is_of_files(&source) =>
             {
-                Self::Corrupt {
-                    folder: folder.to_path_buf(),
-                    detail: source.to_string(),
-                }
-            }
-            fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
-                Self::io("opening the database in", folder, source)
+                Self::io("opening the database in", db, source)
             }
             fjall::Error::Locked => Self::InUse {
-                folder: folder.to_path_buf(),
+                folder: root.to_path_buf(),
                 holder: "a process that opened the database directly".to_owned(),
             },
             error => Self::Corrupt {
-                folder: folder.to_path_buf(),
-                detail: error.to_string(),
+                folder: root.to_path_buf(),
+                detail: damage::describe(db, &error.to_string()),
             },
         }
     }
@@ -173,18 +168,32 @@ impl Folder {
 
     /// Opens the database, after mending its journal.
     pub(super) fn open_engine(&self, config: &FjallConfig) -> Result<Handles, OpenError> {
-        let path = self.root.join("current/db");
-        check_keyspaces(&path)?;
-        journal::mend(&path)?;
-        let db = open_database(&path, config)?;
+        let (root, path) = (&self.root, self.root.join("current/db"));
+        damage::check(root, &path)?;
+        let mended = journal::mend(root, &path)?;
+        if let Err(error) = mended.note(&path) {
+            // A full disk is still read from; the note before is a lower bound as well.
+            tracing::warn!(%error, "how far the journal is synced could not be noted: the note before stands");
+        }
+        let db = open_database(root, &path, config)?;
         if !db.keyspace_exists(KEYSPACE) {
-            let detail = format!("the keyspace {KEYSPACE:?} is missing");
-            return Err(OpenError::Corrupt { folder: path, detail });
+            let missing = format!("the keyspace {KEYSPACE:?} is missing");
+            return Err(OpenError::Corrupt {
+                folder: root.clone(),
+                detail: damage::describe(&path, &missing),
+            });
         }
         let data = db
             .keyspace(KEYSPACE, || keyspace_options(config))
-            .map_err(|e| OpenError::engine(&path, e))?;
-        Ok(Handles { db, data })
+            .map_err(|e| OpenError::engine(root, &path, e))?;
+        let handles = Handles { db, data };
+        mended.check_tables(root, handles.persisted_seqno())?;
+        Ok(handles)
+    }
+
+    /// Notes how far the journal of the database is synced, once that was closed after nothing but successful writes.
+    pub(super) fn note_end(&self) -> Result<(), OpenError> {
+        journal::note_end(&self.root.join("current/db"))
     }
 
     /// Bytes that an unprivileged process may still write to the folder's file system.
@@ -240,10 +249,12 @@ fn create(root: &Path, config: &FjallConfig, epoch: Epoch) -> Result<(), OpenErr
     }
     let db_path = staging.join("db");
     fs::create_dir_all(&db_path).map_err(|e| OpenError::io("creating", &db_path, e))?;
-    let db = open_database(&db_path, config)?;
+    let db = open_database(root, &db_path, config)?;
     db.keyspace(KEYSPACE, || keyspace_options(config))
-        .map_err(|e| OpenError::engine(&db_path, e))?;
+        .map_err(|e| OpenError::engine(root, &db_path, e))?;
     drop(db);
+    // From now on a journal without a whole batch, and a store without a note of its journal, are damaged.
+    journal::mend(root, &db_path)?.note(&db_path)?;
 
     let format = staging.join("format");
     let text = format!(
@@ -277,7 +288,7 @@ fn sync_tree(folder: &Path) -> Result<(), OpenError> {
     sync(folder)
 }
 
-fn sync(path: &Path) -> Result<(), OpenError> {
+pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|e| OpenError::io("syncing", path, e))
@@ -322,29 +333,7 @@ fn read_format(root: &Path) -> Result<Epoch, OpenError> {
     Ok(Epoch(epoch.to_be_bytes()))
 }
 
-/// fjall panics twice, and so ends the process, when a folder that it did not make lies among its trees.
-fn check_keyspaces(db: &Path) -> Result<(), OpenError> {
-    let path = db.join("keyspaces");
-    let listing = |e| OpenError::io("listing", &path, e);
-    let corrupt = |detail: String| OpenError::Corrupt {
-        folder: path.clone(),
-        detail,
-    };
-    if !path.is_dir() {
-        return Err(corrupt("the folder of trees is missing".to_owned()));
-    }
-    for entry in fs::read_dir(&path).map_err(listing)? {
-        let entry = entry.map_err(listing)?;
-        let name = entry.file_name();
-        let is_tree = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
-        if !is_tree && !entry.file_type().map_err(listing)?.is_file() {
-            return Err(corrupt(format!("{} does not belong there", name.display())));
-        }
-    }
-    Ok(())
-}
-
-fn open_database(path: &Path, config: &FjallConfig) -> Result<Database, OpenError> {
+fn open_database(root: &Path, path: &Path, config: &FjallConfig) -> Result<Database, OpenError> {
     // With two workers fjall keeps one of them spinning while the other compacts.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if cores < 4 { 1 } else { 2 };
@@ -356,10 +345,10 @@ fn open_database(path: &Path, config: &FjallConfig) -> Result<Database, OpenErro
         .worker_threads(workers);
     // fjall asserts where files are not as it left them.
     match catch_unwind(AssertUnwindSafe(|| builder.open())) {
-        Ok(opened) => opened.map_err(|e| OpenError::engine(path, e)),
+        Ok(opened) => opened.map_err(|e| OpenError::engine(root, path, e)),
         Err(panic) => Err(OpenError::Corrupt {
-            folder: path.to_path_buf(),
-            detail: panic_message(&*panic).to_owned(),
+            folder: root.to_path_buf(),
+            detail: damage::describe(path, panic_message(&*panic)),
         }),
     }
 }

@@ -20,11 +20,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`folder`] | layout, lock, format marker, creation that is atomic under power cuts |
-//! | [`journal`] | the journal's tail: torn is cut off, damaged is an error |
+//! | [`journal`] | the journal's tail: torn is cut off, damaged or missing is an error |
+//! | [`durable`] | a note of how far the journal is known to be synced |
+//! | [`damage`] | which of the engine's files is damaged |
 //! | [`engine`] | the fjall handle, and snapshots over it |
 //! | [`committer`] | the thread |
 
 mod committer;
+mod damage;
+mod durable;
 mod engine;
 #[cfg(test)]
 mod failing;
@@ -120,6 +124,7 @@ impl FjallConfig {
 #[derive(Debug, Clone)]
 pub struct FjallStore {
     shared: Arc<Shared>,
+    /// Counts nothing itself: a batch has its permits of [`QUEUE_KIB_MAX`] before it is put here.
     queue: mpsc::Sender<Message>,
 }
 

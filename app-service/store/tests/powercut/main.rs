@@ -336,7 +336,7 @@ fn without_the_fsync_the_checker_finds_losses() {
     let lost = cuts
         .iter()
         .filter(|cut| cut.loss != Loss::Nothing)
-        .filter(|cut| matches!(check(cut, SMALL, &Acks::new()), Err(Wrong::Lost(_))))
+        .filter(|cut| check(cut, SMALL, &Acks::new()).is_err_and(|wrong| wrong.is_loss()))
         .count();
     assert!(lost > 0, "{} cuts and no loss was found", cuts.len());
 }

@@ -138,6 +138,16 @@ pub(crate) enum Wrong {
     Lost(String),
 }
 
+impl Wrong {
+    /// Whether acknowledged data is gone, as the checker found or the store itself noticed.
+    pub(crate) fn is_loss(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::DoesNotOpen(error) => error.to_string().contains("acknowledged data is missing"),
+        }
+    }
+}
+
 /// Opens the store in `folder` and compares it with what was acknowledged.
 pub(crate) async fn check(folder: &Path, shape: Shape, acks: &Acks) -> Result<(), Wrong> {
     let store = FjallStore::open(shape.config(folder), Epoch([7; 16])).map_err(Wrong::DoesNotOpen)?;
