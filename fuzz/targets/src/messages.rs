@@ -233,6 +233,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
                 }),
                 members: 3,
             }],
+            order: 4,
         }
         .encode_to_vec(),
         envelope.encode_to_vec(),

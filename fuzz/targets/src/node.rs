@@ -290,6 +290,8 @@ impl World {
             gateway: GATEWAY.to_owned(),
             incarnation: GATEWAY_LIFE,
             counts: rooms,
+            // One after another: each holds.
+            order: 0,
         };
         let told = self.runtime.block_on(async {
             self.registry.put_node(lease).await?;
