@@ -396,7 +396,7 @@ mod tests {
         fs::remove_file(folder.path().join("keys/identity.cert")).unwrap();
         let refusal = refusal(folder.path());
         assert!(
-            refusal.contains("root.key") && refusal.contains("restore"),
+            refusal.contains("root.key") && refusal.contains("put the root's key back"),
             "{refusal}"
         );
         assert!(!refusal.contains("keygen root"), "{refusal}");

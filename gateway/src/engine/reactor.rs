@@ -344,7 +344,11 @@ impl Reactor {
     /// Decides whether strangers wake this reactor from now on.
     fn end_round(&mut self, was_round: bool) -> io::Result<()> {
         let now_ms = self.tools.now.monotonic_ms;
-        self.rounds.end_turn(now_ms, was_round && self.strangers_wait());
+        if was_round {
+            self.rounds.end_round(now_ms, self.strangers_wait());
+        } else {
+            self.rounds.end_turn();
+        }
         let is_open = self.rounds.is_open(now_ms);
         self.inbox.rest(!is_open);
         self.poll.watch(STRANGERS, is_open)

@@ -88,16 +88,17 @@ impl Reactor {
             let mut any = false;
             if let Some((place, result)) = self.judged.pop_front() {
                 any = true;
+                self.rounds.note_step();
                 self.with(place, |session, cx| session.handle_authenticated(cx, result));
             }
             if let Some(place) = self.hellos.pop_front() {
                 any = true;
+                self.rounds.note_step();
                 self.read_one(place);
             }
             if !any {
                 return;
             }
-            self.rounds.note_step();
         }
     }
 

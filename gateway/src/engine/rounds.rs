@@ -4,8 +4,9 @@
 //! confirmation, the registration. A reactor that woke for each of them would find its caches cold each time: at a
 //! thousand logins a second, a third of what they cost was that. So the steps are paid from an allowance. As long as it
 //! lasts they are taken at once, and a login takes as long as its round trips; when it is used up, what has come is
-//! looked after together, every [`ROUND_MS`]. Sessions never wait for a round, nor does a round that had more than its
-//! turn's worth: in a storm there is always work, and nothing to wait for.
+//! looked after together, every [`ROUND_MS`]. A round that finds no more than one stranger has waited for nothing, as when
+//! somebody logs in once more whenever he is in: then the allowance is whole again. Sessions never wait for a round, nor
+//! does a round that had more than its turn's worth: in a storm there is always work, and nothing to wait for.
 //!
 //! Pure: the generic cell rate algorithm (ITU-T I.371) over turns instead of cells.
 
@@ -13,8 +14,8 @@
 /// mobile network.
 pub(super) const ROUND_MS: u64 = 5;
 
-/// Rounds that may be had at once: all the steps of two logins.
-const BURST: u64 = 8;
+/// Rounds that may be had at once: all the steps of four logins.
+const BURST: u64 = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -23,8 +24,12 @@ pub(super) struct Rounds {
     paid_until_ms: u64,
     /// The last one left work behind.
     has_more: bool,
-    /// A step was taken in this turn.
+    /// Something was done for strangers in this turn.
     stepped: bool,
+    /// Steps taken in this turn for which somebody waits.
+    served: u32,
+    /// No round since strangers were made to wait.
+    held: bool,
 }
 
 impl Rounds {
@@ -34,6 +39,8 @@ impl Rounds {
             paid_until_ms: now_ms,
             has_more: false,
             stepped: false,
+            served: 0,
+            held: false,
         }
     }
 
@@ -47,20 +54,39 @@ impl Rounds {
         self.has_more || now_ms >= self.opens_at_ms()
     }
 
-    /// Something was done for a stranger.
-    pub(super) fn note_step(&mut self) {
+    /// Somebody was taken in: his first step follows.
+    pub(super) fn note_arrival(&mut self) {
         self.stepped = true;
     }
 
-    /// The turn ends; `has_more` if there was more to do than it could.
-    pub(super) fn end_turn(&mut self, now_ms: u64, has_more: bool) {
+    /// A stranger was served.
+    pub(super) fn note_step(&mut self) {
+        self.stepped = true;
+        self.served += 1;
+    }
+
+    /// A turn ends in which strangers were not looked after; answers to their questions may have come all the same.
+    pub(super) fn end_turn(&mut self) {
+        self.stepped = false;
+        self.served = 0;
+    }
+
+    /// A turn ends in which they were; `has_more` if there was more to do than it could.
+    pub(super) fn end_round(&mut self, now_ms: u64, has_more: bool) {
         self.has_more = has_more;
-        if std::mem::take(&mut self.stepped) {
-            // A round that came early, because there was more, is not paid for twice.
-            let most = now_ms.saturating_add(BURST * ROUND_MS);
-            let paid = self.paid_until_ms.max(now_ms).saturating_add(ROUND_MS);
-            self.paid_until_ms = paid.min(most);
+        let was_held = std::mem::take(&mut self.held);
+        let served = std::mem::take(&mut self.served);
+        if !std::mem::take(&mut self.stepped) {
+            return;
         }
+        if was_held && served <= 1 && !has_more {
+            self.paid_until_ms = now_ms;
+        }
+        // A round that came early, because there was more, is not paid for twice.
+        let most = now_ms.saturating_add(BURST * ROUND_MS);
+        let paid = self.paid_until_ms.max(now_ms).saturating_add(ROUND_MS);
+        self.paid_until_ms = paid.min(most);
+        self.held = !self.is_open(now_ms);
     }
 }
 
@@ -68,15 +94,15 @@ impl Rounds {
 mod tests {
     use super::*;
 
-    /// Has a step at every opportunity within `ms` milliseconds; how many rounds that makes.
-    fn rounds(rounds: &mut Rounds, from_ms: u64, ms: u64) -> u64 {
+    /// Has so many strangers served at every opportunity within `ms` milliseconds; how many rounds that makes.
+    fn rounds(rounds: &mut Rounds, from_ms: u64, ms: u64, strangers: u32) -> u64 {
         let mut count = 0;
         for now_ms in from_ms..from_ms + ms {
             // Several wakes within one millisecond.
             for _ in 0..3 {
                 if rounds.is_open(now_ms) {
-                    rounds.note_step();
-                    rounds.end_turn(now_ms, false);
+                    (0..strangers).for_each(|_| rounds.note_step());
+                    rounds.end_round(now_ms, false);
                     count += 1;
                 }
             }
@@ -92,7 +118,7 @@ mod tests {
             for step in 0..4 {
                 assert!(quiet.is_open(now_ms), "step {step} of login {login}");
                 quiet.note_step();
-                quiet.end_turn(now_ms, false);
+                quiet.end_round(now_ms, false);
             }
         }
     }
@@ -100,15 +126,33 @@ mod tests {
     #[test]
     fn many_steps_are_taken_in_rounds() {
         let mut busy = Rounds::new(0);
-        assert_eq!(rounds(&mut busy, 0, 1), 3);
-        assert_eq!(rounds(&mut busy, 1, 999), 1_000 / ROUND_MS - 3 + BURST - 1);
+        assert_eq!(rounds(&mut busy, 0, 1_000, 2), BURST - 1 + 1_000 / ROUND_MS);
+    }
+
+    #[test]
+    fn one_who_comes_again_and_again_alone_waits_once_in_an_allowance() {
+        let mut alone = Rounds::new(0);
+        let mut steps = 0;
+        let mut now_ms = 0;
+        while steps < 100 * BURST {
+            if alone.is_open(now_ms) {
+                alone.note_step();
+                alone.end_round(now_ms, false);
+                steps += 1;
+            } else {
+                now_ms += 1;
+            }
+        }
+        assert!(now_ms <= 100 * ROUND_MS, "{now_ms} ms");
     }
 
     #[test]
     fn a_turn_without_a_step_costs_nothing() {
         let mut idle = Rounds::new(0);
-        (0..100).for_each(|_| idle.end_turn(0, false));
-        assert_eq!(rounds(&mut idle, 0, 1) + rounds(&mut idle, 0, 1), 6);
+        (0..100).for_each(|_| idle.end_round(0, false));
+        idle.note_arrival();
+        idle.end_turn();
+        assert_eq!(rounds(&mut idle, 0, 5, 1), 15);
     }
 
     #[test]
@@ -117,10 +161,10 @@ mod tests {
         for _ in 0..1_000 {
             assert!(storm.is_open(7));
             storm.note_step();
-            storm.end_turn(7, true);
+            storm.end_round(7, true);
         }
         storm.note_step();
-        storm.end_turn(7, false);
+        storm.end_round(7, false);
         assert!(!storm.is_open(7));
         assert!(storm.is_open(7 + ROUND_MS));
     }

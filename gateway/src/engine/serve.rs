@@ -208,7 +208,7 @@ impl Reactor {
             let Ok(migrant) = self.inbox.moves.try_recv() else {
                 return;
             };
-            self.rounds.note_step();
+            self.rounds.note_arrival();
             if let Some(place) = self.adopt(migrant) {
                 self.authenticate(place);
             }
@@ -350,7 +350,7 @@ impl Reactor {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     accepted += 1;
-                    self.rounds.note_step();
+                    self.rounds.note_arrival();
                     self.receive(stream, peer);
                 }
                 Err(error) => match error.kind() {
