@@ -321,12 +321,12 @@ async fn a_new_device_may_be_shown_all_that_is_unread() {
 
     alice.mark_read(conversation, 17).await.unwrap();
     eventually(|| server.with(|shared| shared.world.read_seq(conversation, "alice")) == 17).await;
-    let (_, events) = all_unread();
+    let (_second, events) = all_unread();
     assert_eq!(texts(&received(&events, 103).await), numbers(18));
 
     alice.mark_read(conversation, 118).await.unwrap();
     eventually(|| server.with(|shared| shared.world.read_seq(conversation, "alice")) == 118).await;
-    let (_, events) = all_unread();
+    let (_third, events) = all_unread();
     assert_eq!(texts(&received(&events, 5).await), numbers(116));
 }
 
