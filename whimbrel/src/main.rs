@@ -13,6 +13,7 @@ mod deployment;
 mod ephemeral;
 mod gateway_identity;
 mod keygen;
+mod lbs_links;
 mod metrics_merge;
 #[cfg(feature = "planted-faults")]
 mod planted;

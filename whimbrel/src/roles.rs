@@ -18,13 +18,10 @@ use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::Lbs;
-use whimbrel_link::{
-    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Handler, Identity, LinkEvent, Readiness, Reply,
-    Uplink,
-};
+use whimbrel_link::{APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Identity, LinkEvent};
 use whimbrel_protocol::{
     SystemEntropy,
-    cluster::{Envelope, Role, Status},
+    cluster::Role,
     descriptor::RootPublicKey,
     entropy::Entropy as _,
     ids::{AppKey, Incarnation, NodeId},
@@ -42,7 +39,7 @@ use crate::{
         AppServiceFile, Checked, GatewayFile, HealthSection, Kept, LbsFile, LinksSection, NodeSection,
         RegistrySection, RouterFile, StoreSection,
     },
-    gateway_identity,
+    gateway_identity, lbs_links,
     posted::Posted,
     secret_file, supervisor,
     token::now_ms,
@@ -52,8 +49,6 @@ use crate::{
 
 /// How long an LBS may take to finish the answers it is at.
 const LBS_GRACE: Duration = Duration::from_secs(5);
-/// Between two looks at an LBS's health for its links; service nodes look as often.
-const HEALTH_LOOK: Duration = Duration::from_millis(500);
 /// A role that is started again at once may find its predecessor's port or lock still held for a moment.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
 const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
@@ -173,9 +168,7 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links, &registry)?;
     process.leave_when_taken_over(&endpoint);
-    let links = Uplink::start(endpoint.clone(), events, Arc::new(ServesNothing));
-    tokio::spawn(tell_health(links.clone(), process.host.clone()));
-    let uplink: Arc<dyn Caller> = Arc::new(links);
+    let uplink: Arc<dyn Caller> = Arc::new(lbs_links::start(endpoint.clone(), events, &process.host));
     let lbs = Lbs::start(file.lbs, registry.reached_through(&uplink), process.host.clone()).await?;
     process.ready("lbs", json!({ "lbs": lbs.address() }))?;
     process.host.drain.started().await;
@@ -223,38 +216,6 @@ async fn in_redis(
     tokio::select! {
         started = started => Ok(Some(started.context("`registry.redis`")?)),
         () = host.drain.started() => bail!("told to end while Redis was waited for"),
-    }
-}
-
-/// An LBS asks over its links and answers nothing.
-struct ServesNothing;
-
-impl Handler for ServesNothing {
-    fn handle(&self, _: Envelope, reply: Reply) {
-        reply.fail(
-            Status::BadRequest,
-            "an LBS serves no requests over links".to_owned(),
-            0,
-        );
-    }
-}
-
-/// Has probes told what `/readyz` says, until the process ends: what routers show of an LBS is what it says of itself.
-async fn tell_health(links: Uplink, host: HostParts) {
-    let mut looks = tokio::time::interval(HEALTH_LOOK);
-    loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            () = host.drain.finished() => return,
-        }
-        let why = host.health.why_not_ready();
-        links.set_readiness(Readiness {
-            ready: why.is_none(),
-            reason: why.unwrap_or_default(),
-            load_permille: 0,
-            draining: host.drain.is_started(),
-            utc_ms: host.clock.now_ms(),
-        });
     }
 }
 
@@ -563,9 +524,6 @@ fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvC
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use prost::Message as _;
-    use whimbrel_protocol::cluster::ProbeResponse;
-
     use super::*;
 
     fn tikv_section(endpoint: &str) -> StoreSection {
@@ -606,47 +564,6 @@ mod tests {
         for named in ["store.tikv", gone.as_str(), "within 1s"] {
             assert!(text.contains(named), "{text} does not name {named}");
         }
-    }
-
-    #[tokio::test]
-    async fn an_lbs_says_over_its_links_what_its_health_page_says() {
-        let endpoint = |name: &str, role| {
-            let node = NodeSection {
-                name: name.to_owned(),
-                ..NodeSection::default()
-            };
-            Endpoint::new(identity(&node, role).unwrap(), ClusterSecret::from_bytes([1; 32]))
-        };
-        let ((router, mut told), (lbs, events)) = (endpoint("r", Role::Router), endpoint("l", Role::Lbs));
-        Endpoint::connect_in_memory(&lbs, &router);
-        let host = HostParts::on_system_clock();
-        let links = Uplink::start(lbs, events, Arc::new(ServesNothing));
-        let telling = tokio::spawn(tell_health(links, host.clone()));
-        // A link says at its start what was said before it.
-        let mut hears = async |wanted: fn(&ProbeResponse) -> bool| {
-            let heard = async {
-                while let Some(event) = told.recv().await {
-                    if let LinkEvent::Frame(_, envelope) = event
-                        && wanted(&ProbeResponse::decode(envelope.body).unwrap())
-                    {
-                        return;
-                    }
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(60), heard)
-                .await
-                .unwrap();
-        };
-        host.health.set_ready("lbs", whimbrel_host::Readiness::Ready);
-        hears(|said| said.ready).await;
-        let lost = whimbrel_host::Readiness::NotReady("nobody is there".to_owned());
-        host.health.set_ready("lbs", lost);
-        hears(|said| !said.ready && said.reason == "nobody is there").await;
-        host.drain.start();
-        hears(|said| said.draining).await;
-        host.drain.finish();
-        telling.await.unwrap();
-        router.shut_down().await;
     }
 
     #[test]

@@ -9,14 +9,14 @@ use whimbrel_app_service::config::{AppServiceConfig, HttpConfig};
 use whimbrel_app_service::env::ThreadEntropy;
 use whimbrel_app_service::{AppService, AppServiceHandle};
 use whimbrel_host::{HostParts, Readiness};
-use whimbrel_link::{ClusterSecret, Endpoint, Identity};
+use whimbrel_link::{ClusterSecret, Endpoint};
 use whimbrel_protocol::cluster::Role;
-use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_protocol::ids::Incarnation;
 use whimbrel_registry::{MemoryRegistry, Registry, RegistryAt};
 use whimbrel_store::{Epoch, MemoryStore, Store};
 
 use crate::http::{http, token};
-use crate::world::{World, apps};
+use crate::world::{World, apps, identity};
 
 struct Running {
     host: HostParts,
@@ -32,22 +32,15 @@ async fn start(name: &str, life: u64, store: &Arc<MemoryStore>, registry: &Arc<M
         ..AppServiceConfig::default()
     };
     config.service.lease_renewal_s = 1;
-    let identity = Identity {
-        node: NodeId::new(name).unwrap(),
-        role: Role::AppService,
-        incarnation: Incarnation(life),
-        cluster: "test".into(),
-        zone: String::new(),
-        version_tag: String::new(),
-        app_keys: Vec::new(),
-        capacity: whimbrel_link::Capacity::ORDINARY,
-    };
     let (env, _) = World::new(1).env();
     let host = HostParts::on_clock(env.clock);
     let handle = AppService::start_with(
         (config, apps()),
         Arc::clone(store) as Arc<dyn Store>,
-        Endpoint::new(identity, ClusterSecret::from_bytes([1; 32])),
+        Endpoint::new(
+            identity(name, Role::AppService, life),
+            ClusterSecret::from_bytes([1; 32]),
+        ),
         RegistryAt::Here(Arc::clone(registry) as Arc<dyn Registry>),
         host.clone(),
         Arc::new(ThreadEntropy),

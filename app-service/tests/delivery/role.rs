@@ -11,28 +11,18 @@ use whimbrel_app_service::auth::TokenRole;
 use whimbrel_app_service::config::{AppConfig, AppServiceConfig, HttpConfig};
 use whimbrel_app_service::{AppService, StartError};
 use whimbrel_host::{HostParts, ManualClock};
-use whimbrel_link::{ClusterSecret, Endpoint, Identity, LinkEvent};
+use whimbrel_link::{ClusterSecret, Endpoint, LinkEvent};
 use whimbrel_protocol::cluster::{self, Envelope, Kind, Role, Status};
-use whimbrel_protocol::ids::{Incarnation, NodeId};
+use whimbrel_protocol::ids::Incarnation;
 use whimbrel_registry::RegistryAt;
 use whimbrel_registry::{MemoryRegistry, Registry};
 use whimbrel_store::{Epoch, MemoryStore};
 
 use crate::http::{http, token};
-use crate::world::START_MS;
+use crate::world::{START_MS, identity};
 
 fn endpoint(node: &str, role: Role) -> (Endpoint, tokio::sync::mpsc::Receiver<LinkEvent>) {
-    let identity = Identity {
-        node: NodeId::new(node).unwrap(),
-        role,
-        incarnation: Incarnation(0x77),
-        cluster: "test".into(),
-        zone: String::new(),
-        version_tag: String::new(),
-        app_keys: Vec::new(),
-        capacity: whimbrel_link::Capacity::ORDINARY,
-    };
-    Endpoint::new(identity, ClusterSecret::from_bytes([1; 32]))
+    Endpoint::new(identity(node, role, 0x77), ClusterSecret::from_bytes([1; 32]))
 }
 
 fn config(folder: &tempfile::TempDir) -> AppServiceConfig {

@@ -13,7 +13,7 @@ use whimbrel_app_service::env::ThreadEntropy;
 use whimbrel_app_service::keys;
 use whimbrel_app_service::values::{self, storage};
 use whimbrel_host::HostParts;
-use whimbrel_link::{ClusterSecret, Endpoint, Identity};
+use whimbrel_link::{ClusterSecret, Endpoint};
 use whimbrel_protocol::cluster::{
     NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
 };
@@ -21,7 +21,7 @@ use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryAt, RegistryError};
 use whimbrel_store::{Batch, Epoch, MemoryStore, Store};
 
-use crate::world::{World, apps};
+use crate::world::{World, apps, identity};
 
 /// A registry that can be out of reach.
 struct Distant {
@@ -105,22 +105,15 @@ async fn a_node_that_has_not_heard_of_the_registry_for_a_lease_takes_nobody_for_
         inner: MemoryRegistry::new(Incarnation(1)),
         silent: AtomicBool::new(false),
     });
-    let identity = Identity {
-        node: NodeId::new("app-1").unwrap(),
-        role: Role::AppService,
-        incarnation: Incarnation(0x77),
-        cluster: "test".into(),
-        zone: String::new(),
-        version_tag: String::new(),
-        app_keys: Vec::new(),
-        capacity: whimbrel_link::Capacity::ORDINARY,
-    };
     let (env, _) = World::new(1).env();
     let host = HostParts::on_clock(env.clock);
     let handle = AppService::start_with(
         (config, apps()),
         Arc::clone(&store) as Arc<dyn Store>,
-        Endpoint::new(identity, ClusterSecret::from_bytes([1; 32])),
+        Endpoint::new(
+            identity("app-1", Role::AppService, 0x77),
+            ClusterSecret::from_bytes([1; 32]),
+        ),
         RegistryAt::Here(Arc::clone(&registry) as Arc<dyn Registry>),
         host.clone(),
         Arc::new(ThreadEntropy),

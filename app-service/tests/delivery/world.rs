@@ -14,9 +14,9 @@ use whimbrel_app_service::keys::MarkerKey;
 use whimbrel_app_service::log::Actor;
 use whimbrel_app_service::node::{Node, NodeParts};
 use whimbrel_app_service::placement::Peer;
-use whimbrel_link::Caller;
+use whimbrel_link::{Caller, Capacity, Identity};
 use whimbrel_protocol::client;
-use whimbrel_protocol::cluster::{self, NodeLease, SessionHandle, SessionRecord};
+use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord};
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Uid};
 use whimbrel_registry::{MemoryRegistry, Registry};
 use whimbrel_store::{Direction, Store};
@@ -206,7 +206,7 @@ impl World {
         self.switch.open_inbox(slot);
         let lease = NodeLease {
             node: GATEWAY.into(),
-            role: cluster::Role::Gateway.into(),
+            role: Role::Gateway.into(),
             incarnation: 9,
             ttl_ms: 300_000,
             ..Default::default()
@@ -265,6 +265,20 @@ impl World {
         tokio::time::timeout(PATIENCE, rest)
             .await
             .expect("markers are worked off in time");
+    }
+}
+
+/// A node of these tests' cluster.
+pub(crate) fn identity(node: &str, role: Role, life: u64) -> Identity {
+    Identity {
+        node: NodeId::new(node).unwrap(),
+        role,
+        incarnation: Incarnation(life),
+        cluster: "test".into(),
+        zone: String::new(),
+        version_tag: String::new(),
+        app_keys: Vec::new(),
+        capacity: Capacity::ORDINARY,
     }
 }
 

@@ -20,6 +20,9 @@ const BACKLOG: i32 = 4096;
 /// been and will not come again.
 pub(super) const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Free ports that are tried for before listening fails.
+const FREE_PORT_TRIES: usize = 8;
+
 /// Accepts that failed since last nobody waited to be accepted. Without descriptors each connection that ends makes room for
 /// one more, so that single accepts succeed all along: what has ended is told only when everybody has been taken in.
 #[derive(Debug, Default)]
@@ -61,6 +64,17 @@ pub(super) fn listen(
     address: SocketAddr,
     count: usize,
 ) -> Result<(Vec<TcpListener>, SocketAddr), ListenError> {
+    for _ in 0..FREE_PORT_TRIES {
+        match listen_once(address, count) {
+            // Somebody was given the same free port between our two looks at it.
+            Err(error) if address.port() == 0 && error.source.kind() == io::ErrorKind::AddrInUse => {}
+            listening => return listening,
+        }
+    }
+    listen_once(address, count)
+}
+
+fn listen_once(address: SocketAddr, count: usize) -> Result<(Vec<TcpListener>, SocketAddr), ListenError> {
     let failed = |source| ListenError { address, source };
     let probe = bind(address, false).map_err(failed)?;
     let address = local_address(&probe).map_err(failed)?;

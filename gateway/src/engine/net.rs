@@ -106,10 +106,15 @@ impl Kernel {
 
     /// Waits for events of sessions, and for `Poller::watch`'s token.
     pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        match self.sessions.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            result => result,
-        }
+        poll_once(&mut self.sessions, events, timeout)
+    }
+}
+
+/// A poll that a signal interrupts has brought nothing.
+fn poll_once(poll: &mut mio::Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        result => result,
     }
 }
 
@@ -218,10 +223,7 @@ impl Poller {
     /// What has happened to strangers; waits for nothing. A simulation tells it with all the rest.
     pub(super) fn look_at_strangers(&mut self, events: &mut Events) -> io::Result<()> {
         match self {
-            Self::Kernel(poll) => match poll.strangers.poll(events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-                result => result,
-            },
+            Self::Kernel(poll) => poll_once(&mut poll.strangers, events, Some(Duration::ZERO)),
             #[cfg(feature = "simulation")]
             Self::Simulated(_) => {
                 events.clear();

@@ -148,13 +148,13 @@ impl DeskTask {
         let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut ledger = Ledger::new(reach.reactors());
         let mut telling: Option<Telling> = None;
-        let mut told = 0;
+        let mut order = 0;
         loop {
             if telling.is_none()
                 && let Some(counts) = ledger.poll(now_ms(), ROOM_COUNTS_LEN_MAX)
             {
-                told += 1;
-                telling = Some(self.tell(&counts, told));
+                order += 1;
+                telling = Some(self.tell(&counts, order));
             }
             let due_at = ledger
                 .due_at_ms()
