@@ -6,22 +6,17 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"github.com/pingcap/log"
 	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/config"
 	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/pd"
 	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/server"
-	"github.com/pingcap/tidb/pkg/store/mockstore/unistore/tikv"
 	"google.golang.org/grpc"
 
 	"whimbrel/testtikv/serving"
@@ -82,39 +77,4 @@ func run(options *serving.Options, driver string, regionBytes int64, syncWrites 
 	store.Stop()
 	client.Close()
 	return nil
-}
-
-// What the store alone answers otherwise than TiKV.
-type corrected struct {
-	*tikv.Server
-}
-
-// Says of a missing key that it is missing; the store alone answers with an empty value.
-func (s *corrected) KvGet(ctx context.Context, request *kvrpcpb.GetRequest) (*kvrpcpb.GetResponse, error) {
-	answer, err := s.Server.KvGet(ctx, request)
-	if err == nil && answer.RegionError == nil && answer.Error == nil && len(answer.Value) == 0 {
-		answer.NotFound = true
-	}
-	return answer, err
-}
-
-// Scans backwards by scanning forwards and turning the result: the store alone reads the newest versions backwards, whatever
-// version was asked for (its iterator is made before the version is set).
-func (s *corrected) KvScan(ctx context.Context, request *kvrpcpb.ScanRequest) (*kvrpcpb.ScanResponse, error) {
-	if !request.Reverse {
-		return s.Server.KvScan(ctx, request)
-	}
-	forwards := *request
-	forwards.Reverse = false
-	forwards.StartKey, forwards.EndKey = request.EndKey, request.StartKey
-	forwards.Limit = math.MaxInt32
-	answer, err := s.Server.KvScan(ctx, &forwards)
-	if err != nil {
-		return answer, err
-	}
-	slices.Reverse(answer.Pairs)
-	if limit := int(request.Limit); len(answer.Pairs) > limit {
-		answer.Pairs = answer.Pairs[:limit]
-	}
-	return answer, nil
 }

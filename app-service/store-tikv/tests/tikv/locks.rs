@@ -138,6 +138,10 @@ async fn a_dead_owners_primary_lock_ends_with_its_life(on: Place) {
 async fn a_lock_that_outlives_the_wait_is_a_conflict(on: Place) {
     let (held, other) = (on.key("held"), on.key("other"));
     on.lock(&held, &held, Duration::from_secs(60)).await;
+    // Clearing a younger one before it, whose owner is dead, leaves it alone.
+    let orphan = on.key("a-orphan");
+    on.lock(&orphan, &on.key("b-primary"), LOCK_LIFE).await;
+    assert_eq!(on.read(&orphan).await, None);
     let mut batch = Batch::blind();
     batch.put(held.clone(), "v").put(other.clone(), "v");
     match on.store.commit(batch).await {
