@@ -27,6 +27,11 @@ impl Service {
             // Gateways name users they authenticated: this is theirs, not the client's.
             Err(error) => return Answer::bad_request(format!("ClientRequest: {error}")),
         };
+        if actor.user == NOBODY {
+            return Answer::bad_request(
+                "ClientRequest: user_id is 0, which is nobody: a session's user has an id once it is open",
+            );
+        }
         let (method, begun) = (request.method, self.0.parts.env.clock.monotonic());
         tracing::debug!(method, app = %actor.app, uid = %actor.uid, "a request is begun");
         let asker = Asker {
@@ -106,6 +111,9 @@ impl Service {
         }
     }
 }
+
+/// What stands for a user who does not exist yet in answers to a login.
+const NOBODY: UserId = UserId(0);
 
 fn actor(request: &ClientRequest) -> Result<Actor, IdError> {
     Ok(Actor {

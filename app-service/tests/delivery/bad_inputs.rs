@@ -195,6 +195,12 @@ async fn nonsense_from_other_roles_is_a_bad_request() {
         app_key: "Demo!".into(),
         ..Default::default()
     };
+    let nobody = cluster::ClientRequest {
+        app_key: "demo".into(),
+        uid: "ann".into(),
+        method: Method::Sync.number(),
+        ..Default::default()
+    };
     let too_much = cluster::UserWork {
         items: vec![cluster::UserWorkItem::default(); 501],
     };
@@ -204,6 +210,7 @@ async fn nonsense_from_other_roles_is_a_bad_request() {
     for (kind, body) in [
         (Kind::ClientRequest, garbage.clone()),
         (Kind::ClientRequest, body(&nameless)),
+        (Kind::ClientRequest, body(&nobody)),
         (Kind::Authenticate, garbage.clone()),
         (Kind::OpenSession, garbage.clone()),
         (Kind::UserWork, garbage.clone()),
