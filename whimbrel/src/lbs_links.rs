@@ -54,28 +54,20 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use prost::Message as _;
-    use whimbrel_link::{Capacity, ClusterSecret, Identity};
-    use whimbrel_protocol::{
-        cluster::{ProbeResponse, Role},
-        ids::{Incarnation, NodeId},
-    };
+    use whimbrel_link::ClusterSecret;
+    use whimbrel_protocol::cluster::{ProbeResponse, Role};
 
     use super::*;
+    use crate::{config::NodeSection, roles::identity};
 
     #[tokio::test]
     async fn an_lbs_says_over_its_links_what_its_health_page_says() {
         let endpoint = |name: &str, role| {
-            let identity = Identity {
-                node: NodeId::new(name).unwrap(),
-                role,
-                incarnation: Incarnation(1),
-                cluster: "test".to_owned(),
-                zone: String::new(),
-                version_tag: String::new(),
-                app_keys: Vec::new(),
-                capacity: Capacity::ORDINARY,
+            let node = NodeSection {
+                name: name.to_owned(),
+                ..NodeSection::default()
             };
-            Endpoint::new(identity, ClusterSecret::from_bytes([1; 32]))
+            Endpoint::new(identity(&node, role).unwrap(), ClusterSecret::from_bytes([1; 32]))
         };
         let ((router, mut told), (lbs, events)) = (endpoint("r", Role::Router), endpoint("l", Role::Lbs));
         Endpoint::connect_in_memory(&lbs, &router);
