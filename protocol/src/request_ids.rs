@@ -23,6 +23,12 @@ impl RequestIds {
         Self { next: Some(first) }
     }
 
+    /// The id that [`RequestIds::allocate`] gives next.
+    #[must_use]
+    pub fn peek(&self) -> Option<RequestId> {
+        self.next.map(RequestId)
+    }
+
     /// The next id, or `None` when the connection has used all of them and must be replaced.
     pub fn allocate(&mut self) -> Option<RequestId> {
         let id = self.next?;

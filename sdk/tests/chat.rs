@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::world::{FORBIDDEN, World};
 use support::{Server, close, go_away, reauth, sync_hint};
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::frame::Retry as CloseRetry;
+use whimbrel_protocol::frame::{RequestId, Retry as CloseRetry};
 use whimbrel_sdk::{
     Client, ClientConfig, ConnectionState, ConversationId, Entry, EntryBody, ErrorCode, Event, EventStream,
     FixedToken, NewGroup, Retry, SendState, TokenProvider, WaitReason,
@@ -411,7 +411,7 @@ async fn goodbyes_are_obeyed() {
     let server = Server::start().await;
     let (alice, events) = start(&server, "alice");
     online(&events).await;
-    server.send_to_all(&go_away());
+    server.send_to_all(&go_away(RequestId(u32::MAX), 100));
     eventually(|| server.with(|shared| shared.logins.len()) == 2 && server.session_count() == 1).await;
     let conversation = alice.open_direct("bob").await.unwrap();
     alice.send_and_wait(conversation, "still here").await.unwrap();
@@ -439,6 +439,23 @@ async fn goodbyes_are_obeyed() {
     let logins = server.with(|shared| shared.logins.len());
     assert_eq!(alice.open_direct("bob").await.unwrap_err().retry, Retry::Never);
     assert_eq!(server.with(|shared| shared.logins.len()), logins);
+}
+
+#[tokio::test]
+async fn a_gateway_that_leaves_is_used_until_the_next_one_is_ready() {
+    let server = Server::start().await;
+    let (alice, events) = start(&server, "alice");
+    online(&events).await;
+    let conversation = alice.open_direct("bob").await.unwrap();
+    let minutes_ms = 600_000;
+    server.send_to_all(&go_away(RequestId(u32::MAX), minutes_ms));
+    alice.send_and_wait(conversation, "still here").await.unwrap();
+    assert_eq!(server.with(|shared| shared.logins.len()), 1);
+
+    // What it will not begin does not wait for the end of the window.
+    server.send_to_all(&go_away(RequestId(1), minutes_ms));
+    alice.send_and_wait(conversation, "over there").await.unwrap();
+    assert_eq!(server.with(|shared| shared.logins.len()), 2);
 }
 
 /// Gives another token every time.

@@ -119,9 +119,6 @@ impl Established {
         request: OutgoingRequest,
         now: Duration,
     ) -> Result<RequestId, RequestError> {
-        if matches!(self.flow.phase, Phase::GoingAway) {
-            return Err(RequestError::GoingAway);
-        }
         let id = self.flow.requests.submit(request, now)?;
         self.flow.send_requests(now);
         Ok(id)
@@ -169,7 +166,6 @@ impl Established {
 enum Phase {
     AwaitingReady { until: Duration },
     Ready,
-    GoingAway,
 }
 
 /// Everything but keys and buffers, apart from them so that frames can be handled where they lie.
@@ -216,7 +212,7 @@ impl Flow {
                     self.phase = Phase::Ready;
                     events.push_back(Event::Ready);
                 }
-                Phase::Ready | Phase::GoingAway => return illegal(),
+                Phase::Ready => return illegal(),
             },
             Frame::Response(response) => {
                 let id = response.id;
@@ -248,7 +244,6 @@ impl Flow {
                 refresh_directory,
             } => {
                 self.requests.not_begun_after(last_request, events);
-                self.phase = Phase::GoingAway;
                 events.push_back(Event::GoAway {
                     delay_window_ms,
                     refresh_directory,
@@ -287,7 +282,7 @@ impl Flow {
     fn due(&self) -> Duration {
         let ready_by = match self.phase {
             Phase::AwaitingReady { until } => Some(until),
-            Phase::Ready | Phase::GoingAway => None,
+            Phase::Ready => None,
         };
         [
             ready_by,

@@ -47,7 +47,8 @@ pub enum Event {
         within_ms: u32,
     },
     /// The gateway is going: connect elsewhere within the window, then close this session. Requests it will not
-    /// answer have failed with [`Failure::NotBegun`] before this event.
+    /// answer have failed with [`Failure::NotBegun`] before this event; those it still would are taken as before, and
+    /// whoever is told [`RequestError::GoingAway`](super::RequestError::GoingAway) has no reason to wait.
     GoAway {
         /// The window, in milliseconds.
         delay_window_ms: u32,

@@ -41,7 +41,7 @@ pub enum RequestError {
     /// The session is over.
     #[error("the session is over: connect again")]
     Ended,
-    /// The gateway said good-bye.
+    /// The gateway said good-bye and begins no more than it named.
     #[error("the gateway is being taken out of service: connect elsewhere")]
     GoingAway,
     /// The queue is full.
@@ -69,6 +69,8 @@ pub(super) struct Requests {
     /// Sent and unanswered; `None` once its time is over, when only its answer is still to come.
     in_flight: BTreeMap<RequestId, Option<Duration>>,
     in_flight_max: u32,
+    /// The last one that the gateway will begin: a GOAWAY lowers it.
+    last: RequestId,
 }
 
 impl Requests {
@@ -79,6 +81,7 @@ impl Requests {
             queued_bytes: 0,
             in_flight: BTreeMap::new(),
             in_flight_max: IN_FLIGHT_START,
+            last: RequestId(u32::MAX),
         }
     }
 
@@ -101,6 +104,9 @@ impl Requests {
         let bytes = self.queued_bytes.saturating_add(len);
         if self.queued.len() >= QUEUED_MAX || bytes > QUEUED_BYTES_MAX {
             return Err(RequestError::TooMany);
+        }
+        if self.ids.peek().is_some_and(|next| next > self.last) {
+            return Err(RequestError::GoingAway);
         }
         let id = self.ids.allocate().ok_or(RequestError::IdsExhausted)?;
         let deadline = now.saturating_add(request.within);
@@ -144,22 +150,29 @@ impl Requests {
         self.in_flight.remove(&id).map(|deadline| deadline.is_some())
     }
 
-    /// Fails what the gateway will not begin: everything after `last`.
+    /// Fails what the gateway will not begin, everything after `last`, and takes no more of it.
     pub(super) fn not_begun_after(&mut self, last: RequestId, events: &mut VecDeque<Event>) {
-        let mut begun = std::mem::take(&mut self.in_flight);
-        let dropped = begun.split_off(&RequestId(last.0.saturating_add(1)));
-        self.in_flight = begun;
+        self.last = self.last.min(last);
+        let beyond = RequestId(last.0.saturating_add(1));
+        let dropped = if last.0 < u32::MAX {
+            self.in_flight.split_off(&beyond)
+        } else {
+            BTreeMap::new()
+        };
         let sent = dropped
             .into_iter()
             .filter_map(|(id, deadline)| deadline.map(|_| id));
-        let waiting = std::mem::take(&mut self.queued).into_iter().map(|(id, ..)| id);
-        for id in sent.chain(waiting) {
+        let begun = self.queued.partition_point(|(id, ..)| *id <= last);
+        let waiting = self.queued.split_off(begun);
+        for (_, request, _) in &waiting {
+            self.queued_bytes = self.queued_bytes.saturating_sub(request.payload.len());
+        }
+        for id in sent.chain(waiting.into_iter().map(|(id, ..)| id)) {
             events.push_back(Event::Response {
                 id,
                 result: Err(Failure::NotBegun),
             });
         }
-        self.queued_bytes = 0;
     }
 
     /// Fails what has waited too long; says whether any sent request was among it.

@@ -381,6 +381,27 @@ fn goaway_fails_what_was_not_begun_and_takes_no_more() {
 }
 
 #[test]
+fn up_to_the_last_request_that_goaway_names_things_go_on() {
+    let (mut session, mut peer) = ready();
+    let last = session.request(sync(), ms(300)).unwrap();
+    let goaway = Frame::GoAway {
+        last_request: RequestId(last.0 + 2),
+        delay_window_ms: 5_000,
+        refresh_directory: false,
+    };
+    peer.hear(&mut session);
+    let bytes = peer.say(&[goaway]);
+    session.handle_bytes(&bytes, ms(400));
+    assert!(matches!(events(&mut session)[..], [Event::GoAway { .. }]));
+    let one_more = session.request(sync(), ms(401)).unwrap();
+    assert!(
+        matches!(&peer.hear(&mut session)[..], [Frame::Request(request)] if request.id == one_more),
+        "it is sent at once"
+    );
+    assert_eq!(session.request(sync(), ms(402)), Err(RequestError::GoingAway));
+}
+
+#[test]
 fn close_ends_the_session_with_its_advice() {
     let (mut session, mut peer) = ready();
     let bytes = peer.say(&[

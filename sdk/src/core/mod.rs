@@ -366,11 +366,6 @@ impl Core {
         .min()
     }
 
-    /// Whether a user waits for something: a reason not to put off a change of gateways.
-    pub(crate) fn has_urgent_work(&self) -> bool {
-        !self.calls.is_empty() || !self.lanes.is_empty()
-    }
-
     /// Fails everything that waits: nothing will be answered any more.
     pub(crate) fn fail_all(&mut self, error: &Error) {
         for (_, call) in std::mem::take(&mut self.calls) {

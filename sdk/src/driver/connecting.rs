@@ -409,6 +409,7 @@ impl Driver {
             return Ok(());
         };
         if let Some(old) = self.current.replace(login.line) {
+            self.core.handle_offline();
             self.lose_tags(&old)?;
             old.leave();
         }

@@ -23,8 +23,8 @@ const LEAVE_WITHIN_MAX: Duration = Duration::from_secs(30);
 const RECONNECT_SPREAD: Duration = Duration::from_millis(500);
 
 impl Driver {
+    /// Goes on here, as long as the gateway takes requests, until another session is ready.
     pub(super) fn handle_go_away(&mut self, window_ms: u32, refresh_directory: bool, now: Now) {
-        self.core.handle_offline();
         if refresh_directory {
             self.directory.expire();
             self.connecting.directory_first = true;
@@ -32,12 +32,7 @@ impl Driver {
         self.connecting.one_at_a_time = true;
         self.connecting.avoid = self.current.as_ref().map(|line| line.node.clone());
         let window = Duration::from_millis(window_ms.into()).min(LEAVE_WITHIN_MAX);
-        // Somebody waits: the window is for those who have time.
-        let moment = if self.core.has_urgent_work() {
-            Duration::ZERO
-        } else {
-            window.mul_f64(rand::rng().random())
-        };
+        let moment = window.mul_f64(rand::rng().random());
         self.connecting.want_at(now.monotonic + moment);
     }
 

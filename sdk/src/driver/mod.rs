@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use whimbrel_protocol::client::PullRequest;
-use whimbrel_protocol::client_session::{End, Event as SessionEvent, OutgoingRequest};
+use whimbrel_protocol::client_session::{End, Event as SessionEvent, OutgoingRequest, RequestError};
 use whimbrel_protocol::frame::Affinity;
 use whimbrel_protocol::ids::ConversationId;
 
@@ -456,6 +456,10 @@ impl Driver {
                     // The session takes no more: it ends, or is about to.
                     Some((Err(error), _)) => {
                         tracing::debug!(%error, "a request was not taken");
+                        if matches!(error, RequestError::GoingAway | RequestError::IdsExhausted) {
+                            // Somebody waits: the window of a GOAWAY is for those who have time.
+                            self.connecting.want_now();
+                        }
                         self.core.handle_offline();
                         self.core.handle_lost(request.tag, now)?;
                     }

@@ -390,10 +390,10 @@ impl Shared {
     }
 }
 
-pub(crate) fn go_away() -> Frame {
+pub(crate) fn go_away(last_request: RequestId, delay_window_ms: u32) -> Frame {
     Frame::GoAway {
-        last_request: RequestId(u32::MAX),
-        delay_window_ms: 100,
+        last_request,
+        delay_window_ms,
         refresh_directory: false,
     }
 }
