@@ -14,6 +14,7 @@ use whimbrel_protocol::method::Method;
 
 use crate::chat::judge_names;
 use crate::engine::{Engine, Happening, Leave, SeatId, What};
+use crate::pushed;
 use crate::record::{Device, Recorder, Synced, UserNumber, Via};
 use crate::wire::request;
 
@@ -108,7 +109,11 @@ impl Reading {
             return;
         };
         match happening.what {
-            What::Hello | What::SyncHint { .. } | What::Push { .. } => return,
+            What::Hello | What::SyncHint { .. } => return,
+            What::Push { method, payload } => {
+                let tally = &mut engine.counter.tally;
+                return pushed::note(reader.device, (method, payload), now, recorder, tally);
+            }
             What::Ready { epoch } => {
                 reader.epoch = epoch;
                 recorder.login(reader.device, epoch, now);

@@ -173,6 +173,10 @@ pub trait Recorder {
     /// Rows of a device's conversation list came.
     fn synced(&mut self, device: Device, synced: &Synced<'_>, at: Duration) {}
 
+    /// Rows came that a device did not apply: of a notice that does not go on from where it is, or to a device that keeps no
+    /// list. They must be its user's all the same.
+    fn left_out(&mut self, device: Device, rows: &[ConversationRow], at: Duration) {}
+
     /// A device says that it has read up to here, in a send or by itself.
     fn read(&mut self, device: Device, conversation: ConversationId, read_seq: u64, at: Duration) {}
 

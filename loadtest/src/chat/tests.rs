@@ -539,6 +539,7 @@ fn what_is_pushed_and_is_not_theirs_is_told() {
         ("entries of strangers", PushMethod::Messages, of(stray.as_bytes())),
         ("entries of nothing", PushMethod::Messages, of(b"nothing")),
         ("a row of nothing", PushMethod::Notice, notice.encode_to_vec()),
+        ("a room's message", PushMethod::Room, Vec::new()),
     ] {
         let mut scene = Scene::new();
         let method = method.number();
@@ -580,6 +581,43 @@ fn a_notice_that_overtakes_the_answer_to_a_sync_is_not_taken_back() {
     scene.chat.tick(ms(6), &mut scene.wire);
     let (_, _, payload) = scene.asked(Method::Sync);
     assert_eq!(SyncRequest::decode(payload).unwrap().cursor, "1");
+}
+
+/// Hears of rows that are left out: whose, and how far they say that conversations go.
+#[derive(Default)]
+struct LeftOut(std::rc::Rc<std::cell::RefCell<Vec<(Device, u64)>>>);
+
+impl Recorder for LeftOut {
+    fn left_out(&mut self, device: Device, rows: &[ConversationRow], _: Duration) {
+        let heads = rows.iter().map(|row| (device, row.head_seq));
+        self.0.borrow_mut().extend(heads);
+    }
+}
+
+#[test]
+fn a_notice_that_goes_on_from_elsewhere_is_left_out_and_told_of() {
+    let told = std::rc::Rc::default();
+    let mut scene = Scene::new();
+    scene.chat.recorder = Box::new(LeftOut(std::rc::Rc::clone(&told)));
+    let device = scene.chat.people[0].device;
+    let method = PushMethod::Notice.number();
+    // For somebody else; and one that is known, whatever it brings.
+    for (from, to, head_seq) in [("x", "y", 77), ("x", "", 78)] {
+        let notice = NoticePush {
+            from_cursor: Bytes::from_static(from.as_bytes()),
+            to_cursor: Bytes::from_static(to.as_bytes()),
+            rows: vec![ConversationRow {
+                conversation: Bytes::copy_from_slice(conversation_id().as_bytes()),
+                head_seq,
+                ..ConversationRow::default()
+            }],
+        };
+        let payload = notice.encode_to_vec().into();
+        scene.happen(0, 1, What::Push { method, payload });
+    }
+    assert_eq!(*told.borrow(), [(device, 77), (device, 78)]);
+    scene.asked(Method::Sync);
+    assert!(scene.wire.asked.is_empty(), "what is known needs no sync");
 }
 
 /// Hears how far rows say that conversations go.

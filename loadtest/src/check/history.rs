@@ -151,6 +151,8 @@ pub struct Shown {
     pub asked: Vec<(usize, usize)>,
     /// Its row of the conversation list, as it changed.
     pub rows: Vec<Row>,
+    /// Rows that it was brought and left out, in any order.
+    pub left_out: Vec<Row>,
     /// Entries that were said to be different now.
     pub changed: Vec<u64>,
 }

@@ -211,15 +211,18 @@ impl Recorder for LedgerRecorder {
         for row in synced.rows {
             // What names no conversation is no row of one.
             if let Ok(id) = ConversationId::from_wire(&row.conversation) {
-                let row = Row {
-                    head_seq: row.head_seq,
-                    read_seq: row.read_seq,
-                    unread: row.unread,
-                    member: row.member,
-                    first_visible_seq: row.first_visible_seq,
-                    shows: Some(shows(row)),
-                };
+                let row = listed(row);
                 self.writer.note(&Event::Row { id, device, row });
+            }
+        }
+    }
+
+    fn left_out(&mut self, device: record::Device, rows: &[client::ConversationRow], _: Duration) {
+        let device = self.device_name(device);
+        for row in rows {
+            if let Ok(id) = ConversationId::from_wire(&row.conversation) {
+                let row = listed(row);
+                self.writer.note(&Event::LeftOut { id, device, row });
             }
         }
     }
@@ -319,6 +322,17 @@ fn rest(entry: &client::Entry) -> u64 {
 
 fn cursor(bytes: &[u8]) -> u64 {
     if bytes.is_empty() { EMPTY } else { city_hash(bytes) }
+}
+
+fn listed(row: &client::ConversationRow) -> Row {
+    Row {
+        head_seq: row.head_seq,
+        read_seq: row.read_seq,
+        unread: row.unread,
+        member: row.member,
+        first_visible_seq: row.first_visible_seq,
+        shows: Some(shows(row)),
+    }
 }
 
 fn shows(row: &client::ConversationRow) -> Shows {

@@ -123,12 +123,13 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             out.put_u8(11);
             put_id(*id, out);
             out.put_u64(device.0);
-            encode_varint(row.head_seq, out);
-            encode_varint(row.read_seq, out);
-            encode_varint(row.unread, out);
-            encode_varint(row.first_visible_seq, out);
-            out.put_u8(u8::from(row.member));
-            put_option(row.shows.as_ref(), out, put_shows);
+            put_row(row, out);
+        }
+        Event::LeftOut { id, device, row } => {
+            out.put_u8(15);
+            put_id(*id, out);
+            out.put_u64(device.0);
+            put_row(row, out);
         }
         Event::Sessions { device, sessions } => {
             out.put_u8(12);
@@ -145,6 +146,15 @@ fn put_option<T>(value: Option<T>, out: &mut Vec<u8>, put: impl FnOnce(T, &mut V
     if let Some(value) = value {
         put(value, out);
     }
+}
+
+fn put_row(row: &Row, out: &mut Vec<u8>) {
+    encode_varint(row.head_seq, out);
+    encode_varint(row.read_seq, out);
+    encode_varint(row.unread, out);
+    encode_varint(row.first_visible_seq, out);
+    out.put_u8(u8::from(row.member));
+    put_option(row.shows.as_ref(), out, put_shows);
 }
 
 fn put_shows(shows: &Shows, out: &mut Vec<u8>) {
@@ -291,14 +301,7 @@ impl Reader<'_, '_> {
             11 => Event::Row {
                 id: self.id()?,
                 device: self.device()?,
-                row: Row {
-                    head_seq: self.number()?,
-                    read_seq: self.number()?,
-                    unread: self.number()?,
-                    first_visible_seq: self.number()?,
-                    member: self.flag()?,
-                    shows: self.option(Self::shows)?,
-                },
+                row: self.row()?,
             },
             12 => Event::Sessions {
                 device: self.device()?,
@@ -317,6 +320,11 @@ impl Reader<'_, '_> {
                 from: self.eight()?,
                 to: self.eight()?,
                 full_resync: self.flag()?,
+            },
+            15 => Event::LeftOut {
+                id: self.id()?,
+                device: self.device()?,
+                row: self.row()?,
             },
             _ => return None,
         })
@@ -337,6 +345,17 @@ impl Reader<'_, '_> {
             1 => Some(true),
             _ => None,
         }
+    }
+
+    fn row(&mut self) -> Option<Row> {
+        Some(Row {
+            head_seq: self.number()?,
+            read_seq: self.number()?,
+            unread: self.number()?,
+            first_visible_seq: self.number()?,
+            member: self.flag()?,
+            shows: self.option(Self::shows)?,
+        })
     }
 
     fn shows(&mut self) -> Option<Shows> {
@@ -535,6 +554,18 @@ pub(super) mod tests {
                             meant_for: Some(id),
                         }),
                     }),
+                },
+            },
+            Event::LeftOut {
+                id,
+                device,
+                row: Row {
+                    head_seq: 300,
+                    read_seq: 2,
+                    unread: 298,
+                    member: true,
+                    first_visible_seq: 1,
+                    shows: None,
                 },
             },
             Event::Marked {
