@@ -216,6 +216,7 @@ mod tests {
     use super::*;
     use crate::check::{Judged, LedgerRecorder};
     use crate::record::Violation;
+    use crate::schedule::Share;
 
     /// A server that lets everybody in at once, and closes the older session of a device, or forgets to.
     #[derive(Default)]
@@ -291,7 +292,7 @@ mod tests {
     fn run_with(mut server: Imitation, pushed: Option<(PushMethod, Vec<u8>)>) -> (Vec<Violation>, u64, bool) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger");
-        let mut recorder = LedgerRecorder::create(&ledger, 0, Judged::Here).unwrap();
+        let mut recorder = LedgerRecorder::create(&ledger, Share::WHOLE, Judged::Here).unwrap();
         (1..101).for_each(|user| recorder.user(UserNumber(user), &format!("user{user}")));
         let mut doubles = Doubles::start(1..101, Duration::ZERO, &mut server);
         for at in 0..10 {

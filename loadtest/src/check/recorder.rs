@@ -15,6 +15,7 @@ use super::{
     User,
 };
 use crate::record::{self, Acked, Begun, Membership, Recorder, Synced, UserNumber, Via};
+use crate::schedule::Share;
 
 /// Operations whose answer is in, kept in case that there is another: those of some seconds.
 const ANSWERED_KEPT: usize = 100_000;
@@ -59,15 +60,15 @@ pub struct LedgerRecorder {
 }
 
 impl LedgerRecorder {
-    /// Writes the share of `process` into the ledger in `run`.
+    /// Writes a process's share into the ledger in `run`.
     ///
     /// # Errors
     /// When there is one already, or it cannot be made.
-    pub fn create(run: &Path, process: u32, judged: Judged) -> Result<Self, LedgerError> {
+    pub fn create(run: &Path, share: Share, judged: Judged) -> Result<Self, LedgerError> {
         Ok(Self {
             run: run.to_owned(),
             judged,
-            writer: Writer::create(run, process)?,
+            writer: Writer::create(run, share)?,
             uids: HashMap::new(),
             devices: HashMap::new(),
             sessions: BTreeMap::new(),
