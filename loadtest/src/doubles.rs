@@ -5,14 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prost::Message as _;
-use whimbrel_protocol::client::MessagesPush;
 use whimbrel_protocol::close::CloseReason;
-use whimbrel_protocol::ids::ConversationId;
-use whimbrel_protocol::method::PushMethod;
 
 use crate::engine::{Engine, Happening, SeatId, What};
-use crate::record::{Device, Recorder, UserNumber, Via};
+use crate::pushed;
+use crate::record::{Device, Recorder, UserNumber};
 use crate::tally::Tally;
 
 /// Of so many users one does this, the first among them.
@@ -162,23 +159,10 @@ impl Doubles {
                     });
                 }
             }
-            What::Push { method, payload } if method == PushMethod::Messages.number() => {
-                let push = MessagesPush::decode(payload).map_err(|error| error.to_string());
-                let id = |push: &MessagesPush| {
-                    ConversationId::from_wire(&push.conversation).map_err(|error| error.to_string())
-                };
-                match push.and_then(|push| Ok((id(&push)?, push))) {
-                    Ok((id, push)) => push
-                        .entries
-                        .iter()
-                        .for_each(|entry| recorder.delivered(device, id, entry, Via::Push, now)),
-                    Err(error) => seats.tally().violate(10, || {
-                        let (user, number) = (device.user.0, device.number);
-                        format!("device {number} of user {user} was pushed what cannot be read: {error}")
-                    }),
-                }
+            What::Push { method, payload } => {
+                pushed::note(device, (method, payload), now, recorder, seats.tally());
             }
-            What::Hello | What::Response { .. } | What::Push { .. } | What::SyncHint { .. } => {}
+            What::Hello | What::Response { .. } | What::SyncHint { .. } => {}
         }
     }
 
@@ -223,9 +207,16 @@ impl Doubles {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use bytes::Bytes;
+    use prost::Message as _;
+    use whimbrel_protocol::client::{ConversationRow, Entry, MessagesPush, NoticePush};
+    use whimbrel_protocol::ids::{ConversationId, ConversationKind};
+    use whimbrel_protocol::method::PushMethod;
+
     use super::*;
     use crate::check::{Judged, LedgerRecorder};
     use crate::record::Violation;
+    use crate::schedule::Share;
 
     /// A server that lets everybody in at once, and closes the older session of a device, or forgets to.
     #[derive(Default)]
@@ -293,10 +284,15 @@ mod tests {
     }
 
     /// Ten seconds of it: what the judge finds in the ledger, what was told at once, and whether it came to rest.
-    fn run(mut server: Imitation) -> (Vec<Violation>, u64, bool) {
+    fn run(server: Imitation) -> (Vec<Violation>, u64, bool) {
+        run_with(server, None)
+    }
+
+    /// The same, and one of the devices is pushed something.
+    fn run_with(mut server: Imitation, pushed: Option<(PushMethod, Vec<u8>)>) -> (Vec<Violation>, u64, bool) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger");
-        let mut recorder = LedgerRecorder::create(&ledger, 0, Judged::Here).unwrap();
+        let mut recorder = LedgerRecorder::create(&ledger, Share::WHOLE, Judged::Here).unwrap();
         (1..101).for_each(|user| recorder.user(UserNumber(user), &format!("user{user}")));
         let mut doubles = Doubles::start(1..101, Duration::ZERO, &mut server);
         for at in 0..10 {
@@ -307,6 +303,10 @@ mod tests {
             doubles.tick(at, &mut server);
         }
         doubles.rest();
+        if let Some((method, payload)) = pushed {
+            let (method, payload) = (method.number(), payload.into());
+            server.happened.push((SeatId(0), What::Push { method, payload }));
+        }
         for (seat, what) in std::mem::take(&mut server.happened) {
             let at = Duration::from_secs(10);
             doubles.handle(Happening { seat, at, what }, &mut recorder, &mut server);
@@ -332,6 +332,40 @@ mod tests {
         assert!(!settled);
         let invariants: Vec<u8> = found.iter().map(|found| found.invariant).collect();
         assert_eq!(invariants, [9, 9], "two of a hundred users do it: {found:?}");
+    }
+
+    #[test]
+    fn what_is_pushed_to_them_and_is_not_theirs_is_found_in_the_ledger() {
+        let id = ConversationId::from_parts(ConversationKind::Direct, [9; 15]);
+        let conversation = Bytes::copy_from_slice(id.as_bytes());
+        let messages = MessagesPush {
+            conversation: conversation.clone(),
+            entries: vec![Entry::default()],
+        };
+        let notice = NoticePush {
+            rows: vec![ConversationRow {
+                conversation,
+                ..ConversationRow::default()
+            }],
+            ..NoticePush::default()
+        };
+        for (method, payload) in [
+            (PushMethod::Messages, messages.encode_to_vec()),
+            (PushMethod::Notice, notice.encode_to_vec()),
+        ] {
+            let (found, told, settled) = run_with(Imitation::default(), Some((method, payload)));
+            let foreign = found.iter().filter(|found| found.invariant == 10);
+            assert_eq!(
+                (foreign.count(), told, settled),
+                (1, 0, true),
+                "{method:?}: {found:?}"
+            );
+        }
+        for method in [PushMethod::Messages, PushMethod::Notice, PushMethod::Room] {
+            let garbled = b"\xff\xffSECRET".to_vec();
+            let (_, told, _) = run_with(Imitation::default(), Some((method, garbled)));
+            assert_eq!(told, 1, "{method:?}");
+        }
     }
 
     #[test]

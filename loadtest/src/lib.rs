@@ -17,6 +17,7 @@ pub mod listing;
 pub mod procfs;
 pub mod program;
 pub mod progress;
+mod pushed;
 pub mod raw;
 mod reading;
 pub mod record;

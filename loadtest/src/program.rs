@@ -314,7 +314,7 @@ impl Ledger {
     }
 
     fn recorder(&self, share: Share) -> anyhow::Result<LedgerRecorder> {
-        let recorder = LedgerRecorder::create(&self.folder, share.index, Judged::Elsewhere);
+        let recorder = LedgerRecorder::create(&self.folder, share, Judged::Elsewhere);
         recorder.with_context(|| format!("no ledger can be kept in {} (--ledger)", self.folder.display()))
     }
 

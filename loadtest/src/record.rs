@@ -79,6 +79,19 @@ pub struct Acked {
     pub at: Duration,
 }
 
+/// Another answer to a message that was answered before. It says itself which one: that may be long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again<'a> {
+    /// Where it was sent to.
+    pub conversation: ConversationId,
+    /// What it says.
+    pub text: &'a str,
+    /// Its place in the log and the server's time of it; or the code with which it was refused for good.
+    pub answer: Result<(u64, u64), u32>,
+    /// When the answer arrived.
+    pub at: Duration,
+}
+
 /// How an entry came to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
@@ -141,11 +154,14 @@ pub trait Recorder {
     /// A message is to be sent.
     fn send_begun(&mut self, send: &Begun<'_>) {}
 
-    /// It is acknowledged. Comes again if a repetition was answered too.
+    /// It is acknowledged, for the first time.
     fn send_acked(&mut self, acked: &Acked) {}
 
-    /// It was refused for good with this code.
+    /// It was refused for good with this code, for the first time.
     fn send_refused(&mut self, operation: OperationId, code: u32, at: Duration) {}
+
+    /// It was sent again, and answered once more.
+    fn answered_again(&mut self, again: &Again<'_>) {}
 
     /// A device was shown an entry, as often as it came: also twice, also ahead of a hole.
     fn delivered(
@@ -172,6 +188,10 @@ pub trait Recorder {
 
     /// Rows of a device's conversation list came.
     fn synced(&mut self, device: Device, synced: &Synced<'_>, at: Duration) {}
+
+    /// Rows came that a device did not apply: of a notice that does not go on from where it is, or to a device that keeps no
+    /// list. They must be its user's all the same.
+    fn left_out(&mut self, device: Device, rows: &[ConversationRow], at: Duration) {}
 
     /// A device says that it has read up to here, in a send or by itself.
     fn read(&mut self, device: Device, conversation: ConversationId, read_seq: u64, at: Duration) {}

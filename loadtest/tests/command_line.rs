@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use whimbrel_loadtest::check::ledger::Writer;
 use whimbrel_loadtest::check::{Device, Event, Showing, Talk, Text, User};
+use whimbrel_loadtest::schedule::Share;
 use whimbrel_protocol::ids::{ConversationId, ConversationKind};
 
 fn run(arguments: &[&str]) -> Output {
@@ -92,7 +93,7 @@ fn a_ledger_is_judged_again() {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, json) = (folder.path().join("kept"), folder.path().join("verdict.json"));
     let id = ConversationId::from_parts(ConversationKind::Direct, [1; 15]);
-    let mut writer = Writer::create(&ledger, 0).unwrap();
+    let mut writer = Writer::create(&ledger, Share::WHOLE).unwrap();
     let device = Device::named("ann", "0");
     writer.note(&Event::Device {
         uid: "ann".to_owned(),
@@ -131,6 +132,17 @@ fn a_ledger_is_judged_again() {
         );
         assert_eq!(told["violations_told"].as_array().unwrap().len(), 50);
     }
+    // Without what it held of the conversation it would be a run in which nothing was sent.
+    for part in std::fs::read_dir(ledger.join("process-0")).unwrap() {
+        std::fs::write(part.unwrap().path(), "").unwrap();
+    }
+    let output = run(&["judge", "--ledger", ledger.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        complaint(&output).contains("has no end"),
+        "{}",
+        complaint(&output)
+    );
     let output = run(&["judge", "--ledger", "/nonexistent/ledger"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -13,6 +13,7 @@
 //! Not here: time that is real, disks (the power-cut tests'), bytes that no honest peer sends (the fuzzers').
 #![forbid(unsafe_code)]
 
+mod brought;
 mod clock;
 mod device;
 mod dice;

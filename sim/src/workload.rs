@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use whimbrel_loadtest::check::{ChangeDone, Event as Happened, Invariant, Talk, User, Violation};
+use whimbrel_loadtest::check::{ChangeDone, Event as Happened, Talk, User, Violation};
 use whimbrel_protocol::client::{
     ChangeKind, Conversation, CreateGroupRequest, GroupChangeResponse, InviteRequest, LeaveRequest,
-    MessagesPush, OpenDirectRequest, RemoveMembersRequest, RoomPush, SendRoomResponse,
+    MessagesPush, NoticePush, OpenDirectRequest, RemoveMembersRequest, RoomPush, SendRoomResponse,
 };
 use whimbrel_protocol::ids::{ConversationId, OperationId};
 use whimbrel_protocol::method::{Method, PushMethod};
 
+use crate::brought::{Audiences, Brought};
 use crate::dice::Dice;
 use crate::rooms::Rooms;
 use crate::trace::note;
@@ -65,10 +66,8 @@ pub(crate) struct Workload {
     conversations: Vec<ConversationId>,
     groups: Vec<Group>,
     rooms: Rooms,
-    /// Who is, was or is about to be in a conversation, by uid.
-    audiences: BTreeMap<ConversationId, BTreeSet<String>>,
-    /// Of which conversations a user's connections brought anything, whether it was shown or not.
-    brought: BTreeSet<(String, ConversationId)>,
+    audiences: Audiences,
+    brought: Brought,
     calls: BTreeMap<(usize, u64), Purpose>,
     /// When each device acts next.
     acts_at_ms: Vec<u64>,
@@ -97,8 +96,8 @@ impl Workload {
             conversations: Vec::new(),
             groups: Vec::new(),
             rooms: Rooms::default(),
-            audiences: BTreeMap::new(),
-            brought: BTreeSet::new(),
+            audiences: Audiences::new(),
+            brought: Brought::default(),
             calls: BTreeMap::new(),
             messages: 0,
         };
@@ -136,29 +135,20 @@ impl Workload {
         match PushMethod::from_number(method) {
             Some(PushMethod::Room) => self.rooms.hear(device, RoomPush::decode(payload).ok().as_ref()),
             Some(PushMethod::Messages) => {
-                let push = MessagesPush::decode(payload).unwrap_or_default();
-                if let Ok(id) = ConversationId::from_wire(&push.conversation) {
-                    self.brought.insert((world.devices[device].uid.clone(), id));
-                }
+                let push = MessagesPush::decode(payload).ok();
+                self.brought.messages(&world.devices[device].uid, push.as_ref());
             }
-            Some(PushMethod::Notice) | None => {}
+            Some(PushMethod::Notice) => {
+                let notice = NoticePush::decode(payload).ok();
+                self.brought.notice(&world.devices[device].uid, notice.as_ref());
+            }
+            None => {}
         }
     }
 
-    /// What was brought to users who had nothing to do with it. A client leaves out what it does not know, so that nobody is
-    /// shown it; it came to the wrong one all the same.
-    pub(crate) fn strays(&self) -> Vec<Violation> {
-        let is_stray = |(uid, id): &&(String, ConversationId)| {
-            !self
-                .audiences
-                .get(id)
-                .is_some_and(|audience| audience.contains(uid))
-        };
-        let violation = |(uid, id): &(String, ConversationId)| Violation {
-            invariant: Invariant::Foreign,
-            what: format!("a connection of {uid} was brought messages of {id}, in which {uid} never was"),
-        };
-        self.brought.iter().filter(is_stray).map(violation).collect()
+    /// What is wrong with what connections brought.
+    pub(crate) fn wrongly_brought(&self) -> Vec<Violation> {
+        self.brought.violations(&self.audiences)
     }
 
     /// The rooms, and the account of them.
@@ -189,6 +179,7 @@ impl Workload {
     /// Takes in what came of calls.
     pub(crate) fn take_answers(&mut self, world: &mut World) {
         for device in 0..world.devices.len() {
+            self.rooms.connected(device, world.devices[device].connections);
             for (method, payload) in std::mem::take(&mut world.devices[device].pushes) {
                 self.hear(world, device, method, payload);
             }

@@ -84,6 +84,8 @@ struct Conversation {
     acked: u64,
     /// The highest acknowledged.
     head: u64,
+    /// The head when the run began to use it.
+    base: u64,
     preparing: preparing::Step,
     /// Of a group whose members come and go.
     governing: Option<Governing>,
@@ -135,6 +137,7 @@ impl Chat {
                 members: members.to_vec(),
                 acked: 0,
                 head: 0,
+                base: 0,
                 preparing: preparing::Step::default(),
                 governing: (options.governed && size > 2).then(Governing::default),
             })
@@ -451,7 +454,7 @@ impl Chat {
         };
         match ask {
             Ask::Send { seen_seq } => self.take_send(seat, seen_seq, result, now, wire),
-            Ask::SendAgain(batch) => self.take_sent_again(&batch, result, now),
+            Ask::SendAgain(batch) => self.take_sent_again(seat, &batch, result, now, wire),
             Ask::Sync { from } => self.take_sync(seat, &from, result, now, wire),
             Ask::Pull { from_seq } => self.take_page(seat, from_seq, result, now, wire),
             Ask::Prepare => self.take_prepared(seat, result, now),
@@ -552,6 +555,7 @@ impl Chat {
         };
         conversation.id = Some(id);
         conversation.head = head_seq;
+        conversation.base = head_seq;
         let mut numbers = Vec::with_capacity(conversation.members.len());
         for seat in &conversation.members {
             if let Some(person) = self.people.get_mut(seat.index()) {

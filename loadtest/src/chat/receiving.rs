@@ -30,13 +30,13 @@ impl Chat {
         now: Duration,
         wire: &mut dyn Wire,
     ) {
-        let garbled = if method == PushMethod::Messages.number() {
+        let wrong = if method == PushMethod::Messages.number() {
             match MessagesPush::decode(payload) {
                 Ok(push) => {
                     self.take_entries(seat, &push.conversation, &push.entries, Via::Push, now, wire);
                     None
                 }
-                Err(error) => Some(error),
+                Err(error) => Some(error.to_string()),
             }
         } else if method == PushMethod::Notice.number() {
             match NoticePush::decode(payload) {
@@ -44,16 +44,18 @@ impl Chat {
                     self.take_notice(seat, &notice, now, wire);
                     None
                 }
-                Err(error) => Some(error),
+                Err(error) => Some(error.to_string()),
             }
+        } else if method == PushMethod::Room.number() {
+            Some("a room's message, and they are in no room".to_owned())
         } else {
             None
         };
-        if let (Some(error), Some(person)) = (garbled, self.people.get(seat.index())) {
+        if let (Some(error), Some(person)) = (wrong, self.people.get(seat.index())) {
             let uid = &person.uid;
             let tally = &mut wire.counter().tally;
             tally.violate(10, || {
-                format!("{uid} was pushed what cannot be read (method {method}): {error}")
+                format!("{uid} was pushed what is not for them (method {method}): {error}")
             });
         }
     }
@@ -76,9 +78,11 @@ impl Chat {
             person.sync_at = Some(now + SYNC_AGAIN_AFTER);
             return;
         };
+        judge_names(&person.uid, &answer.rows, &mut wire.counter().tally);
         if !answer.full_resync && person.cursor != *from {
             // Notices have overtaken the answer and brought the device on: its rows may be older than theirs, and it may lead
             // further than they did. What is missing is asked for from where the device is.
+            self.recorder.left_out(person.device, &answer.rows, now);
             self.sync(seat, now, wire);
             return;
         }
@@ -91,7 +95,7 @@ impl Chat {
         };
         self.recorder.synced(person.device, &synced, now);
         person.cursor = answer.cursor;
-        self.learn_heads(seat, &answer.rows, true, now, wire);
+        self.learn_heads(seat, &answer.rows, true, now);
         if answer.more || again {
             self.sync(seat, now, wire);
         }
@@ -102,11 +106,14 @@ impl Chat {
         let Some(person) = self.people.get_mut(seat.index()) else {
             return;
         };
-        if notice.to_cursor == person.cursor {
-            return;
-        }
-        if notice.from_cursor != person.cursor || notice.rows.is_empty() {
-            self.sync(seat, now, wire);
+        judge_names(&person.uid, &notice.rows, &mut wire.counter().tally);
+        let is_known = notice.to_cursor == person.cursor;
+        if is_known || notice.from_cursor != person.cursor || notice.rows.is_empty() {
+            // A notice for somebody else goes on from no cursor of this one: what it brought is known here or nowhere.
+            self.recorder.left_out(person.device, &notice.rows, now);
+            if !is_known {
+                self.sync(seat, now, wire);
+            }
             return;
         }
         let synced = Synced {
@@ -118,25 +125,18 @@ impl Chat {
         };
         self.recorder.synced(person.device, &synced, now);
         person.cursor.clone_from(&notice.to_cursor);
-        self.learn_heads(seat, &notice.rows, false, now, wire);
+        self.learn_heads(seat, &notice.rows, false, now);
     }
 
-    fn learn_heads(
-        &mut self,
-        seat: SeatId,
-        rows: &[ConversationRow],
-        at_once: bool,
-        now: Duration,
-        wire: &mut dyn Wire,
-    ) {
+    fn learn_heads(&mut self, seat: SeatId, rows: &[ConversationRow], at_once: bool, now: Duration) {
         let Some(person) = self.people.get_mut(seat.index()) else {
             return;
         };
-        judge_names(&person.uid, rows, &mut wire.counter().tally);
         let Some(id) = self.conversations.get(person.talk).and_then(|talk| talk.id) else {
             return;
         };
         for row in rows.iter().filter(|row| *row.conversation == *id.as_bytes()) {
+            person.row_head = row.head_seq;
             person.inbox.learn_head(row.head_seq, at_once, now);
         }
     }

@@ -128,6 +128,15 @@ pub enum Event {
         /// The row.
         row: Row,
     },
+    /// A device was brought a row and left it out, as one of a notice that does not go on from where it is.
+    LeftOut {
+        /// Of this conversation.
+        id: ConversationId,
+        /// The device.
+        device: Device,
+        /// The row.
+        row: Row,
+    },
     /// A device's cursor of the conversation list was moved. Cursors are hashes of their bytes, and
     /// [`EMPTY`](super::cursors::EMPTY).
     Synced {
@@ -165,7 +174,8 @@ impl Event {
             | Self::Marked { id, .. }
             | Self::Shown { id, .. }
             | Self::Changed { id, .. }
-            | Self::Row { id, .. } => Some(*id),
+            | Self::Row { id, .. }
+            | Self::LeftOut { id, .. } => Some(*id),
         }
     }
 }
@@ -268,6 +278,7 @@ impl History {
             }
             Event::Changed { id, device, seq } => self.shown_mut(id, device).changed.push(seq),
             Event::Row { id, device, row } => self.shown_mut(id, device).rows.push(row),
+            Event::LeftOut { id, device, row } => self.shown_mut(id, device).left_out.push(row),
             Event::Sessions { device, sessions } => {
                 if let Some(facts) = self.devices.get_mut(&device) {
                     facts.live = Some(sessions);

@@ -151,6 +151,8 @@ pub struct Shown {
     pub asked: Vec<(usize, usize)>,
     /// Its row of the conversation list, as it changed.
     pub rows: Vec<Row>,
+    /// Rows that it was brought and left out, in any order.
+    pub left_out: Vec<Row>,
     /// Entries that were said to be different now.
     pub changed: Vec<u64>,
 }
@@ -253,6 +255,15 @@ impl Shown {
         let begun = self.asked.partition_point(|(from, _)| *from <= entry);
         let last = begun.checked_sub(1).and_then(|at| self.asked.get(at));
         last.map_or(0, |(_, asked)| *asked)
+    }
+}
+
+impl History {
+    /// Forgets how cursors moved: for copies of a history whose devices were judged.
+    pub(super) fn forget_cursors(&mut self) {
+        for facts in self.devices.values_mut() {
+            facts.cursors = Cursors::default();
+        }
     }
 }
 

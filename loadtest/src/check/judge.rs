@@ -311,6 +311,7 @@ impl Judge<'_> {
                 let showing = self.history.devices.get(device).map(|facts| facts.showing);
                 self.check_entries(&name, log, &membership, (shown, showing));
                 self.check_absences(&name, &membership, shown, &ordinals);
+                self.check_whose(&name, log, &membership, (user, &shown.left_out));
                 if showing != Some(Showing::Nothing) {
                     self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
                 }
@@ -324,7 +325,7 @@ impl Judge<'_> {
                     "{}: never a member, and shown {} entries and {} rows",
                     self.name(*device),
                     shown.entries.len(),
-                    shown.rows.len()
+                    shown.rows.len() + shown.left_out.len()
                 );
                 self.wrong(Invariant::Foreign, what);
             }

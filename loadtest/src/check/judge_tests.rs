@@ -127,6 +127,7 @@ fn sound() -> History {
         // As if all came at the end.
         asked: vec![(0, 2)],
         rows: rows.to_vec(),
+        left_out: Vec::new(),
         changed: Vec::new(),
     };
     let mut chat = Conversation {
@@ -231,6 +232,14 @@ fn a_device_that_shows_entries_as_they_come_may_show_them_out_of_order() {
 fn a_users_device_may_guess_what_is_unread_after_its_own_mark_until_the_server_has_it() {
     let mut history = sound();
     bobs(&mut history, direct()).rows.insert(1, row(4, 1, 2));
+    assert_eq!(check(&history), []);
+}
+
+#[test]
+fn rows_that_are_left_out_come_in_any_order() {
+    let mut history = sound();
+    let late = [row(4, 2, 2), row(3, 0, 3), row(1, 0, 1)];
+    bobs(&mut history, direct()).left_out.extend(late);
     assert_eq!(check(&history), []);
 }
 
@@ -665,6 +674,40 @@ const FAULTS: &[Fault] = &[
             row: row(4, 0, 4),
         });
     }),
+    ("a stranger's row, left out", Invariant::Foreign, |history| {
+        history.apply(Event::Device {
+            uid: "eve".to_owned(),
+            name: "phone".to_owned(),
+            showing: Showing::Nothing,
+        });
+        history.apply(Event::LeftOut {
+            id: direct(),
+            device: phone("eve"),
+            row: row(4, 0, 4),
+        });
+    }),
+    (
+        "the other one's row, left out by a device that keeps no list",
+        Invariant::Foreign,
+        |history| {
+            let facts = history.devices.get_mut(&phone("bob"));
+            facts.expect("bob is there").showing = Showing::Nothing;
+            let shows = Some(Shows {
+                peer: Some(User::named("bob")),
+                ..chat_shows()
+            });
+            let row = Row {
+                shows,
+                ..row(4, 0, 0)
+            };
+            bobs(history, direct()).left_out.push(row);
+        },
+    ),
+    (
+        "a row of what is said in absence, left out",
+        Invariant::Removal,
+        |history| bobs(history, group()).left_out.push(row(4, 1, 2)),
+    ),
     (
         "a conversation that nobody opened",
         Invariant::Foreign,

@@ -28,13 +28,7 @@ impl Judge<'_> {
             _ => rows.last_chunk::<1>().map_or(&[][..], |last| last),
         };
         self.check_unread(name, log, (user, exact));
-        let unseen = |seq: u64| seq > 0 && (!membership.sees(seq) || membership.back_from(seq).is_some());
-        let is_foreign = |row: &&Row| unseen(row.head_seq);
-        if let Some(row) = rows.iter().find(is_foreign) {
-            let what = format!("{name}: {row:?} of an entry that is not the user's to see: {membership:?}");
-            self.wrong(Invariant::Removal, what);
-        }
-        self.check_shows(name, log, membership, (user, rows));
+        self.check_whose(name, log, membership, (user, rows));
         let Some(row) = rows.last() else {
             if membership.end_seq > 0 {
                 let what = format!("{name}: not in the conversation list");
@@ -59,6 +53,23 @@ impl Judge<'_> {
             let what = format!("{name}: {row:?} of {membership:?}");
             self.wrong(Invariant::Cursors, what);
         }
+    }
+
+    /// Of any row, applied or left out and in whatever order: it tells its user of what is theirs.
+    pub(super) fn check_whose(
+        &mut self,
+        name: &str,
+        log: &Log,
+        membership: &Membership,
+        (user, rows): (User, &[Row]),
+    ) {
+        let unseen = |seq: u64| seq > 0 && (!membership.sees(seq) || membership.back_from(seq).is_some());
+        let is_foreign = |row: &&Row| unseen(row.head_seq);
+        if let Some(row) = rows.iter().find(is_foreign) {
+            let what = format!("{name}: {row:?} of an entry that is not the user's to see: {membership:?}");
+            self.wrong(Invariant::Removal, what);
+        }
+        self.check_shows(name, log, membership, (user, rows));
     }
 
     /// Whatever a row says is unread it says of its head and its read mark.

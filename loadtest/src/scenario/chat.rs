@@ -196,7 +196,8 @@ impl Scenario for ChatScenario {
                 Ok(Step::Until(now))
             }
             State::Reading { reading, deadline } => {
-                if reading.tick(now, engine) {
+                // What readers have been told of is on its way to the others.
+                if reading.tick(now, engine) && (self.chat.rows_are_level() || !reading.may_trail(now)) {
                     return Ok(Step::Done);
                 }
                 if now >= *deadline && reading.is_stuck(now) {

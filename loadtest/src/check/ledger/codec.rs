@@ -16,6 +16,32 @@ use crate::check::{
 /// Characters kept of what nobody sent.
 const OTHER_LEN_MAX: usize = 200;
 
+/// The kind of a file's last record; events' begin at 1.
+const END: u8 = 0;
+
+/// What a file's last record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// Events before it.
+    pub(super) events: u64,
+    /// Processes of the run, each with files of its own.
+    pub(super) processes: u32,
+}
+
+/// What there is in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    Event(Event),
+    End(End),
+}
+
+/// Appends a file's last record.
+pub(super) fn encode_end(end: End, out: &mut Vec<u8>) {
+    out.put_u8(END);
+    encode_varint(end.events, out);
+    encode_varint(u64::from(end.processes), out);
+}
+
 /// Appends an event.
 pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
     match event {
@@ -123,12 +149,13 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             out.put_u8(11);
             put_id(*id, out);
             out.put_u64(device.0);
-            encode_varint(row.head_seq, out);
-            encode_varint(row.read_seq, out);
-            encode_varint(row.unread, out);
-            encode_varint(row.first_visible_seq, out);
-            out.put_u8(u8::from(row.member));
-            put_option(row.shows.as_ref(), out, put_shows);
+            put_row(row, out);
+        }
+        Event::LeftOut { id, device, row } => {
+            out.put_u8(15);
+            put_id(*id, out);
+            out.put_u64(device.0);
+            put_row(row, out);
         }
         Event::Sessions { device, sessions } => {
             out.put_u8(12);
@@ -145,6 +172,15 @@ fn put_option<T>(value: Option<T>, out: &mut Vec<u8>, put: impl FnOnce(T, &mut V
     if let Some(value) = value {
         put(value, out);
     }
+}
+
+fn put_row(row: &Row, out: &mut Vec<u8>) {
+    encode_varint(row.head_seq, out);
+    encode_varint(row.read_seq, out);
+    encode_varint(row.unread, out);
+    encode_varint(row.first_visible_seq, out);
+    out.put_u8(u8::from(row.member));
+    put_option(row.shows.as_ref(), out, put_shows);
 }
 
 fn put_shows(shows: &Shows, out: &mut Vec<u8>) {
@@ -203,11 +239,13 @@ fn put_kind(kind: ChangeKind, out: &mut Vec<u8>) {
     out.put_i32(kind.into());
 }
 
-/// Reads one event, which `bytes` hold and nothing else; what is wrong, if something is.
-pub(super) fn decode(mut bytes: &[u8]) -> Result<Event, &'static str> {
-    let event = Reader(&mut bytes).event().ok_or("a record that cannot be read")?;
+/// Reads one record, which `bytes` hold and nothing else; what is wrong, if something is.
+pub(super) fn decode(mut bytes: &[u8]) -> Result<Record, &'static str> {
+    let record = Reader(&mut bytes)
+        .record()
+        .ok_or("a record that cannot be read")?;
     match bytes {
-        [] => Ok(event),
+        [] => Ok(record),
         _ => Err("a record with bytes behind it"),
     }
 }
@@ -215,8 +253,18 @@ pub(super) fn decode(mut bytes: &[u8]) -> Result<Event, &'static str> {
 struct Reader<'a, 'b>(&'a mut &'b [u8]);
 
 impl Reader<'_, '_> {
-    fn event(&mut self) -> Option<Event> {
+    fn record(&mut self) -> Option<Record> {
         Some(match self.byte()? {
+            END => Record::End(End {
+                events: self.number()?,
+                processes: u32::try_from(self.number()?).ok()?,
+            }),
+            kind => Record::Event(self.event(kind)?),
+        })
+    }
+
+    fn event(&mut self, kind: u8) -> Option<Event> {
+        Some(match kind {
             1 => Event::Device {
                 uid: self.text()?,
                 name: self.text()?,
@@ -291,14 +339,7 @@ impl Reader<'_, '_> {
             11 => Event::Row {
                 id: self.id()?,
                 device: self.device()?,
-                row: Row {
-                    head_seq: self.number()?,
-                    read_seq: self.number()?,
-                    unread: self.number()?,
-                    first_visible_seq: self.number()?,
-                    member: self.flag()?,
-                    shows: self.option(Self::shows)?,
-                },
+                row: self.row()?,
             },
             12 => Event::Sessions {
                 device: self.device()?,
@@ -317,6 +358,11 @@ impl Reader<'_, '_> {
                 from: self.eight()?,
                 to: self.eight()?,
                 full_resync: self.flag()?,
+            },
+            15 => Event::LeftOut {
+                id: self.id()?,
+                device: self.device()?,
+                row: self.row()?,
             },
             _ => return None,
         })
@@ -337,6 +383,17 @@ impl Reader<'_, '_> {
             1 => Some(true),
             _ => None,
         }
+    }
+
+    fn row(&mut self) -> Option<Row> {
+        Some(Row {
+            head_seq: self.number()?,
+            read_seq: self.number()?,
+            unread: self.number()?,
+            first_visible_seq: self.number()?,
+            member: self.flag()?,
+            shows: self.option(Self::shows)?,
+        })
     }
 
     fn shows(&mut self) -> Option<Shows> {
@@ -537,6 +594,18 @@ pub(super) mod tests {
                     }),
                 },
             },
+            Event::LeftOut {
+                id,
+                device,
+                row: Row {
+                    head_seq: 300,
+                    read_seq: 2,
+                    unread: 298,
+                    member: true,
+                    first_visible_seq: 1,
+                    shows: None,
+                },
+            },
             Event::Marked {
                 id,
                 user,
@@ -584,8 +653,19 @@ pub(super) mod tests {
         for event in events() {
             let mut bytes = Vec::new();
             encode(&event, &mut bytes);
-            assert_eq!(decode(&bytes).unwrap(), event);
+            assert_eq!(decode(&bytes).unwrap(), Record::Event(event));
         }
+    }
+
+    #[test]
+    fn an_end_is_read_as_it_was_written() {
+        let end = End {
+            events: 1 << 40,
+            processes: 3,
+        };
+        let mut bytes = Vec::new();
+        encode_end(end, &mut bytes);
+        assert_eq!(decode(&bytes).unwrap(), Record::End(end));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! judged, so that memory holds a part of the run and time is linear in it. What every part must know (devices, sessions) is
 //! in a file of its own.
 //!
-//! The files are buffered and serve the run that writes them: they are whole once [`Writer::finish`] has returned.
+//! The files are buffered and serve the run that writes them: they are whole once [`Writer::finish`] has returned. Its mark is the
+//! last record of each, which says how many events are before it and how many processes the run had. Without it, or with another
+//! number, nothing is judged: what is missing from a ledger would be missing from the account.
 
 mod codec;
 mod read;
@@ -37,8 +39,36 @@ pub enum LedgerError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file does not go on to its end.
+    #[error(
+        "the ledger's {} has no end: its run was stopped before it had finished, or the file was cut. \
+         Only a run that went to its end can be judged: judge a whole copy, or make the run again",
+        path.display()
+    )]
+    NoEnd {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file, or the folder of a process that there was.
+    #[error("the ledger's {} is missing: judge a whole copy, or make the run again", path.display())]
+    Missing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Nothing was ever written.
+    #[error(
+        "the ledger in {} holds nothing to judge: name the folder that the run's --ledger named",
+        path.display()
+    )]
+    Empty {
+        /// The run's folder.
+        path: PathBuf,
+    },
     /// A file holds what was never written.
-    #[error("the ledger's {} is damaged at byte {at}: {what}", path.display())]
+    #[error(
+        "the ledger's {} is damaged at byte {at}: {what}. Judge a whole copy, or make the run again",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -58,6 +88,13 @@ impl LedgerError {
 
 /// The file of what every part must know.
 const COMMON: &str = "common";
+
+/// Before the number of the process whose folder it is.
+const PROCESS: &str = "process-";
+
+fn process_name(process: u32) -> String {
+    format!("{PROCESS}{process}")
+}
 
 fn part_name(part: usize) -> String {
     format!("part-{part:02}")

@@ -8,11 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::codec::decode;
-use super::{COMMON, LedgerError, PARTS, part_name};
-use crate::check::{
-    Event, History, Invariant, Violation, check_conversation, check_devices, devices_by_user,
-};
+use super::codec::{End, Record, decode};
+use super::{COMMON, LedgerError, PARTS, PROCESS, part_name, process_name};
+use crate::check::{History, Invariant, Violation, check_conversation, check_devices, devices_by_user};
 
 /// Parts judged at once, where there are so many processors: each takes its 100 MB.
 const THREADS_MAX: usize = 4;
@@ -20,9 +18,6 @@ const THREADS_MAX: usize = 4;
 const TOLD_MAX: usize = 100;
 /// Bytes of the longest record: a group's members.
 const RECORD_LEN_MAX: usize = 1 << 20;
-
-/// Stands for the length of a record whose length is cut off.
-const CUT_OFF: usize = usize::MAX;
 
 /// What a ledger shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,15 +71,27 @@ impl Report {
 /// Judges the run whose ledger is in `run`: all that its processes wrote.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or is not all that they wrote.
 pub fn judge(run: &Path) -> Result<Report, LedgerError> {
-    let processes = processes(run)?;
+    let numbered = processes(run)?;
     let mut common = History::default();
     let mut report = Report::default();
-    for folder in &processes {
-        report.events += replay(&folder.join(COMMON), &mut common)?;
+    for folder in numbered.values() {
+        let end = replay(&folder.join(COMMON), &mut common)?;
+        report.events += end.events;
+        if let Some(missing) = (0..end.processes).find(|process| !numbered.contains_key(process)) {
+            let path = run.join(process_name(missing));
+            return Err(LedgerError::Missing { path });
+        }
+        if let Some((_, other)) = numbered.range(end.processes..).next() {
+            let path = other.clone();
+            return Err(LedgerError::Used { path });
+        }
     }
     report.tell(check_devices(&common));
+    // Each part has a history of its own, and none looks at cursors.
+    common.forget_cursors();
+    let processes: Vec<PathBuf> = numbered.into_values().collect();
 
     let next = AtomicUsize::new(0);
     let judged = Mutex::new(BTreeMap::new());
@@ -108,6 +115,10 @@ pub fn judge(run: &Path) -> Result<Report, LedgerError> {
     for part in judged.into_values() {
         report.add(part?);
     }
+    if report.events == 0 {
+        let path = run.to_owned();
+        return Err(LedgerError::Empty { path });
+    }
     Ok(report)
 }
 
@@ -115,7 +126,7 @@ fn judge_part(processes: &[PathBuf], part: usize, common: &History) -> Result<Re
     let mut history = common.clone();
     let mut report = Report::default();
     for folder in processes {
-        report.events += replay(&folder.join(part_name(part)), &mut history)?;
+        report.events += replay(&folder.join(part_name(part)), &mut history)?.events;
     }
     let devices = devices_by_user(&history);
     for (id, conversation) in &history.conversations {
@@ -132,50 +143,76 @@ fn judge_part(processes: &[PathBuf], part: usize, common: &History) -> Result<Re
     Ok(report)
 }
 
-/// The folders of the run's processes, in order.
-fn processes(run: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+/// The folders of the run's processes that are there, by their numbers.
+fn processes(run: &Path) -> Result<BTreeMap<u32, PathBuf>, LedgerError> {
     let io = |error| LedgerError::io(run)(error);
-    let mut folders = Vec::new();
+    let mut folders = BTreeMap::new();
     for entry in run.read_dir().map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.is_dir() {
-            folders.push(path);
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PROCESS)?.parse().ok());
+        if let Some(number) = number {
+            folders.insert(number, entry.path());
         }
     }
-    folders.sort_unstable();
+    if folders.is_empty() {
+        let path = run.to_owned();
+        return Err(LedgerError::Empty { path });
+    }
     Ok(folders)
 }
 
-/// Adds a file's events to a history; gives how many they were.
-fn replay(path: &Path, history: &mut History) -> Result<u64, LedgerError> {
-    let file = File::open(path).map_err(LedgerError::io(path))?;
+/// Adds a file's events to a history; gives what its end says, which is there and true.
+fn replay(path: &Path, history: &mut History) -> Result<End, LedgerError> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => LedgerError::Missing {
+            path: path.to_owned(),
+        },
+        _ => LedgerError::io(path)(error),
+    })?;
     let mut file = BufReader::with_capacity(1 << 20, file);
     let (mut count, mut at) = (0, 0);
     let mut record = Vec::new();
+    let no_end = || LedgerError::NoEnd {
+        path: path.to_owned(),
+    };
     while let Some(len) = next_len(&mut file).map_err(LedgerError::io(path))? {
         let damaged = |what| LedgerError::Damaged {
             path: path.to_owned(),
             at,
             what,
         };
-        if len == CUT_OFF {
-            return Err(damaged("a record that is cut off"));
-        }
         if len > RECORD_LEN_MAX {
             return Err(damaged("a record longer than any"));
         }
         record.resize(len, 0);
-        file.read_exact(&mut record)
-            .map_err(|_| damaged("a record that is cut off"))?;
-        let event: Event = decode(&record).map_err(damaged)?;
-        history.apply(event);
+        file.read_exact(&mut record).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => no_end(),
+            _ => LedgerError::io(path)(error),
+        })?;
+        match decode(&record).map_err(damaged)? {
+            Record::Event(event) => history.apply(event),
+            Record::End(end) if end.events != count => {
+                return Err(damaged("an end that counts other events than there are"));
+            }
+            Record::End(end) => {
+                let is_last = file.fill_buf().map_err(LedgerError::io(path))?.is_empty();
+                return if is_last {
+                    Ok(end)
+                } else {
+                    Err(damaged("records behind its end"))
+                };
+            }
+        }
         count += 1;
         at += 4 + len as u64;
     }
-    Ok(count)
+    Err(no_end())
 }
 
-/// The next record's length; `None` at the end, a length that no record has where the file ends within it.
+/// The next record's length; `None` at the end, or where the file ends within it.
 fn next_len(file: &mut BufReader<File>) -> io::Result<Option<usize>> {
     if file.fill_buf()?.is_empty() {
         return Ok(None);
@@ -183,7 +220,7 @@ fn next_len(file: &mut BufReader<File>) -> io::Result<Option<usize>> {
     let mut len = [0; 4];
     match file.read_exact(&mut len) {
         Ok(()) => Ok(Some(u32::from_le_bytes(len) as usize)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(CUT_OFF)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -197,12 +234,17 @@ mod tests {
 
     use super::super::Writer;
     use super::*;
-    use crate::check::{Answer, Body, Device, Entry, Row, Showing, Talk, Text, User};
+    use crate::check::{Answer, Body, Device, Entry, Event, Row, Showing, Talk, Text, User};
+    use crate::schedule::Share;
 
     /// What two processes write of `pairs` pairs who said `each` things each; `spoil` may change or drop what is written.
     fn write(run: &Path, pairs: u8, each: u64, mut spoil: impl FnMut(Event) -> Option<Event>) {
         for process in 0..2 {
-            let mut writer = Writer::create(run, process).unwrap();
+            let share = Share {
+                index: process,
+                of: 2,
+            };
+            let mut writer = Writer::create(run, share).unwrap();
             let mut note = |event| {
                 if let Some(event) = spoil(event) {
                     writer.note(&event);
@@ -342,23 +384,82 @@ mod tests {
             .map(|part| run.path().join("process-0").join(part_name(part)))
             .max_by_key(|path| path.metadata().unwrap().len())
             .unwrap();
-        // At every length but those at which a record ends.
+        // Also where a record ends.
         let whole = std::fs::read(&largest).unwrap();
-        let mut ends = vec![0];
-        while let Some(at) = ends.last().copied().filter(|at| *at < whole.len()) {
-            let len = u32::from_le_bytes(whole[at..at + 4].try_into().unwrap()) as usize;
-            ends.push(at + 4 + len);
-        }
-        for len in (0..whole.len()).rev().take(200) {
+        for len in (0..whole.len()).rev().take(200).chain([0]) {
             std::fs::write(&largest, &whole[..len]).unwrap();
-            let damaged = matches!(judge(run.path()), Err(LedgerError::Damaged { .. }));
-            assert_eq!(
-                damaged,
-                !ends.contains(&len),
-                "cut to {len} of {} bytes",
+            let error = judge(run.path()).unwrap_err();
+            assert!(
+                matches!(&error, LedgerError::NoEnd { path } if *path == largest),
+                "cut to {len} of {} bytes: {error}",
                 whole.len()
             );
         }
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_is_said_to_have_been() {
+        let run = tempfile::tempdir().unwrap();
+        drop(Writer::create(run.path(), Share::WHOLE).unwrap());
+        let told = judge(run.path()).unwrap_err().to_string();
+        assert!(told.contains("process-0/common"), "{told}");
+        assert!(told.contains("was stopped before it had finished"), "{told}");
+    }
+
+    #[test]
+    fn what_is_gone_from_a_ledger_is_named() {
+        let part = Path::new("process-0").join(part_name(7));
+        for gone in [Path::new("process-1"), Path::new("process-0"), &part] {
+            let run = tempfile::tempdir().unwrap();
+            write(run.path(), 1, 5, Some);
+            let gone = run.path().join(gone);
+            match gone.is_dir() {
+                true => std::fs::remove_dir_all(&gone).unwrap(),
+                false => std::fs::remove_file(&gone).unwrap(),
+            }
+            let error = judge(run.path()).unwrap_err();
+            assert!(
+                matches!(&error, LedgerError::Missing { path } if *path == gone),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ledger_of_nothing_is_no_clean_one() {
+        let run = tempfile::tempdir().unwrap();
+        assert!(matches!(judge(run.path()), Err(LedgerError::Empty { .. })));
+        Writer::create(run.path(), Share::WHOLE)
+            .unwrap()
+            .finish()
+            .unwrap();
+        assert!(matches!(judge(run.path()), Err(LedgerError::Empty { .. })));
+    }
+
+    #[test]
+    fn an_end_that_does_not_fit_what_is_before_it_or_has_something_behind_it_is_damage() {
+        let run = tempfile::tempdir().unwrap();
+        write(run.path(), 1, 5, Some);
+        let common = run.path().join("process-0").join(COMMON);
+        let whole = std::fs::read(&common).unwrap();
+        let first = 4 + u32::from_le_bytes(whole[..4].try_into().unwrap()) as usize;
+        for spoilt in [
+            whole[first..].to_vec(),
+            [&whole[..first], &whole[..]].concat(),
+            [&whole[..], &whole[..first]].concat(),
+        ] {
+            std::fs::write(&common, spoilt).unwrap();
+            assert!(matches!(judge(run.path()), Err(LedgerError::Damaged { .. })));
+        }
+    }
+
+    #[test]
+    fn a_folder_of_another_run_is_not_judged_with_this_one() {
+        let run = tempfile::tempdir().unwrap();
+        write(run.path(), 1, 5, Some);
+        let other = Share { index: 2, of: 3 };
+        Writer::create(run.path(), other).unwrap().finish().unwrap();
+        assert!(matches!(judge(run.path()), Err(LedgerError::Used { .. })));
     }
 
     #[test]
@@ -366,7 +467,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         write(run.path(), 1, 1, Some);
         assert!(matches!(
-            Writer::create(run.path(), 0),
+            Writer::create(run.path(), Share::WHOLE),
             Err(LedgerError::Used { .. })
         ));
     }
