@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use whimbrel_sim::{Options, Plant, Report, run};
 
 /// Between two lines of progress.
@@ -23,7 +23,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 #[command(name = "sim")]
 struct Args {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first of them; by default where the clock points.
     #[arg(long, value_name = "S")]
@@ -34,9 +34,9 @@ struct Args {
     /// With --seed: print the verdict only.
     #[arg(long, requires = "seed")]
     quiet: bool,
-    /// Seeds at once.
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    jobs: usize,
+    /// Seeds at once, at most 256: each is a thread.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
     /// Runs a cluster with this fault, which should be found.
     #[arg(long, value_name = "FAULT")]
     plant: Option<Plant>,
@@ -77,7 +77,7 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
         "seed {seed}: {} messages, {} commits, {} events with hash {:016x}, {} virtual ms",
         report.messages, report.commits, report.events, report.hash, report.virtual_ms
     );
-    verdict(&report)
+    verdict(&report, args)
 }
 
 fn run_many(args: &Args) -> ExitCode {
@@ -85,20 +85,27 @@ fn run_many(args: &Args) -> ExitCode {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(1, |now| now.as_secs() * 1_000_000)
     });
-    let end = from.saturating_add(args.seeds);
+    let Some(end) = from.checked_add(args.seeds) else {
+        eprintln!(
+            "error: --from {from} and --seeds {}: seeds end at {}, give a smaller --from",
+            args.seeds,
+            u64::MAX
+        );
+        return ExitCode::from(2);
+    };
     let options = options(args);
     let (next, started) = (AtomicU64::new(from), Instant::now());
     println!("seeds {from} to {}", end - 1);
     let (tell, told) = mpsc::channel::<Report>();
     let mut failed = Vec::new();
     std::thread::scope(|threads| {
-        for _ in 0..args.jobs.max(1) {
+        for _ in 0..args.jobs {
             let (tell, next) = (tell.clone(), &next);
             threads.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Relaxed);
+                let take = || next.fetch_update(Relaxed, Relaxed, |seed| (seed < end).then(|| seed + 1));
+                while let Ok(seed) = take() {
                     SEED.set(seed);
-                    if seed >= end || tell.send(run(seed, options)).is_err() {
+                    if tell.send(run(seed, options)).is_err() {
                         return;
                     }
                 }
@@ -110,7 +117,7 @@ fn run_many(args: &Args) -> ExitCode {
             done += 1;
             messages += report.messages;
             if !report.violations.is_empty() {
-                verdict(&report);
+                verdict(&report, args);
                 failed.push(report.seed);
                 if !args.keep_going {
                     next.store(end, Relaxed);
@@ -135,17 +142,32 @@ fn run_many(args: &Args) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn verdict(report: &Report) -> ExitCode {
+fn verdict(report: &Report, args: &Args) -> ExitCode {
     if report.violations.is_empty() {
         println!("seed {}: no violation", report.seed);
         return ExitCode::SUCCESS;
     }
-    println!(
-        "seed {}: replay it with `cargo xtask sim --seed {}`",
-        report.seed, report.seed
-    );
+    let plant = args
+        .plant
+        .and_then(|plant| plant.to_possible_value())
+        .map(|plant| format!(" --plant {}", plant.get_name()))
+        .unwrap_or_default();
+    let seed = report.seed;
+    println!("seed {seed}: replay it with `cargo xtask sim --seed {seed}{plant}`");
     for violation in &report.violations {
         println!("  {violation}");
     }
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_nothing_and_of_no_thread_are_refused() {
+        let fails = |flags: &[&str]| Args::try_parse_from([&["sim"], flags].concat()).is_err();
+        assert!(fails(&["--seeds", "0"]) && fails(&["--jobs", "0"]) && fails(&["--jobs", "257"]));
+        assert!(!fails(&["--seeds", "1", "--jobs", "256", "--from", "0"]));
+    }
 }
