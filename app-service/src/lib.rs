@@ -26,7 +26,7 @@
 //! | `whimbrel_store_serves` | 2: reads and writes; 1: reads only; 0: nothing |
 //! | `whimbrel_store_read_errors_total` | reads that the embedded store's disk failed; always worth a look |
 //! | `whimbrel_pushes_by_last_view_total` | users pushed to where they were last seen, while the registry could not be asked |
-//! | `whimbrel_rooms_by_last_view_total` | messages to rooms that went to every gateway, while the registry could not be asked |
+//! | `whimbrel_rooms_by_last_view_total` | messages to rooms that went to every gateway, while the registry could not be asked or may have lost what it was told |
 //! | `whimbrel_room_members_total{outcome}` | members of rooms whose gateways took a message, or for whom it was dropped |
 //! | `whimbrel_rows_per_commit` | rows of conversation lists brought up to date together |
 //! | `whimbrel_row_conflicts_total` | commits of rows that met another node's |

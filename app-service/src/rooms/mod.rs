@@ -4,12 +4,17 @@
 //! Who is where is the registry's: a gateway tells it of a room before it answers a join, and a send looks it up anew, so a
 //! send that begins after a join was answered finds that member's gateway. The answer to a send says how many members'
 //! gateways took it and for how many it was dropped; a send that nobody took is refused as a whole, to be tried again. While the
-//! registry cannot be asked, a message goes to all gateways that lived when it was.
+//! registry cannot be asked, or may have lost what it was told, a message goes to all gateways that lived when it was
+//! ([`last_view`]).
 //!
 //! Not here: who is in a room (the gateways'), history (there is none), and user lanes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+mod last_view;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,20 +32,19 @@ use whimbrel_protocol::cluster::{
     RoomOnGateway, RoomOrder, RoomOrderResponse, SessionHandle,
 };
 use whimbrel_protocol::code::Code;
-use whimbrel_protocol::ids::RoomId;
+use whimbrel_protocol::ids::{Incarnation, RoomId};
 use whimbrel_protocol::method::PushMethod;
 use whimbrel_registry::{Registry, RegistryError};
 
+use self::last_view::LastView;
+pub use self::places::BROADCASTS_IN_PROGRESS_MAX;
+use self::places::{Holder, Places};
 use crate::env::Env;
 use crate::failure::Failure;
 use crate::log::{Actor, Deadline, checked_content};
 
 /// Bytes of a room message's content: it is copied to every member's socket, fifteen thousand times in a full room.
 pub const ROOM_CONTENT_BYTES_MAX: usize = 8 * 1024;
-
-/// Broadcasts of this node that gateways have not answered yet. A gateway answers in a millisecond or so; more than this
-/// means that one is silent or swamped, and a message to a room is worth little once it is late.
-pub const BROADCASTS_IN_PROGRESS_MAX: usize = 256;
 
 /// How long a gateway may take to say what it did with a broadcast.
 const BROADCAST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,9 +63,8 @@ struct Inner {
     registry: Arc<dyn Registry>,
     caller: Arc<dyn Caller>,
     env: Env,
-    in_progress: AtomicUsize,
-    /// The gateways that lived when the registry last said so.
-    gateways: RwLock<Vec<RoomOnGateway>>,
+    in_progress: Places,
+    last_view: Mutex<LastView>,
 }
 
 /// Who asks to be in a room, or to be out of it.
@@ -74,47 +77,56 @@ pub struct Asker<'a> {
     pub request_id: u32,
 }
 
-/// A place among the broadcasts in progress; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What the gateways made of a broadcast.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     taken: u32,
     dropped: u32,
+    /// Gateways that said neither. How many members they have may not be known, so these need not be among the dropped.
+    unanswered: u32,
+    retry_after_ms: u32,
+}
+
+/// A gateway that did not say what it did with a broadcast, and the members it was known to have.
+#[derive(Debug, PartialEq, Eq)]
+struct Unanswered {
+    members: u32,
     retry_after_ms: u32,
 }
 
 impl Tally {
-    fn add(&mut self, answer: &RoomBroadcastResponse) {
-        self.taken = self.taken.saturating_add(answer.taken);
-        self.dropped = self.dropped.saturating_add(answer.dropped);
-        self.retry_after_ms = self.retry_after_ms.max(answer.retry_after_ms);
+    fn add(&mut self, answer: Result<RoomBroadcastResponse, Unanswered>) {
+        let (taken, dropped, retry_after_ms) = match answer {
+            Ok(answer) => (answer.taken, answer.dropped, answer.retry_after_ms),
+            Err(unanswered) => {
+                self.unanswered = self.unanswered.saturating_add(1);
+                (0, unanswered.members, unanswered.retry_after_ms)
+            }
+        };
+        self.taken = self.taken.saturating_add(taken);
+        self.dropped = self.dropped.saturating_add(dropped);
+        self.retry_after_ms = self.retry_after_ms.max(retry_after_ms);
     }
 
     /// The answer to the sender. What nobody took may be sent again; what somebody has would be shown twice.
     fn judge(self, time_ms: u64) -> Result<SendRoomResponse, Failure> {
-        if self.taken == 0 && self.dropped > 0 {
-            return Err(Failure::later(
-                Code::Overloaded,
-                format!(
-                    "the gateways of the room's {} members have too much to do for it now",
-                    self.dropped
-                ),
-                self.retry_after_ms.max(OVERLOADED_RETRY_AFTER_MS),
-            ));
-        }
-        Ok(SendRoomResponse {
-            time_ms,
-            taken: self.taken,
-            dropped: self.dropped,
-        })
+        let message = match (self.taken, self.dropped, self.unanswered) {
+            (0, dropped @ 1.., _) => {
+                format!("the gateways of the room's {dropped} members have too much to do for it now")
+            }
+            (0, 0, unanswered @ 1..) => format!(
+                "{unanswered} gateways that may have members of the room do not answer now, and no other has any"
+            ),
+            (taken, dropped, _) => {
+                return Ok(SendRoomResponse {
+                    time_ms,
+                    taken,
+                    dropped,
+                });
+            }
+        };
+        let retry_after_ms = self.retry_after_ms.max(OVERLOADED_RETRY_AFTER_MS);
+        Err(Failure::later(Code::Overloaded, message, retry_after_ms))
     }
 }
 
@@ -126,22 +138,25 @@ impl Rooms {
             registry,
             caller,
             env,
-            in_progress: AtomicUsize::new(0),
-            gateways: RwLock::default(),
+            in_progress: Places::default(),
+            last_view: Mutex::default(),
         }))
     }
 
     /// Takes what the registry says of who lives. While it cannot be asked who is in a room, messages go to all gateways that lived:
     /// more than have members, never fewer, for nobody joins meanwhile.
     pub(crate) fn learn_gateways(&self, live: &[NodeLease]) {
-        let gateways = live.iter().filter(|lease| lease.role() == Role::Gateway);
-        let gateways = gateways.map(|lease| RoomOnGateway {
-            gateway: lease.node.clone(),
-            incarnation: lease.incarnation,
-            // Nobody knows; the gateway does.
-            members: 0,
-        });
-        *self.0.gateways.write().unwrap_or_else(PoisonError::into_inner) = gateways.collect();
+        let (life, now) = self.registry_now();
+        self.last_view().learn(life, live, now);
+    }
+
+    fn last_view(&self) -> MutexGuard<'_, LastView> {
+        self.0.last_view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The registry's life as last seen, and the time.
+    fn registry_now(&self) -> (Option<Incarnation>, Duration) {
+        (*self.0.registry.life().borrow(), self.0.env.clock.monotonic())
     }
 
     /// Puts the asking session into a room: every user of an app may join any of its rooms.
@@ -246,8 +261,8 @@ impl Rooms {
     /// Sends a message to everybody in a room.
     ///
     /// # Errors
-    /// When the request is none, too many broadcasts are in progress, the registry is out of reach, or no gateway with
-    /// members took the message.
+    /// When the request is none, the room's share of the broadcasts in progress is used up, nobody knows of a gateway, or no
+    /// gateway took the message and one that has members, or may have, did not.
     pub async fn send(
         &self,
         actor: &Actor,
@@ -264,7 +279,14 @@ impl Rooms {
                 ),
             ));
         }
-        let _place = self.enter()?;
+        let holder = Holder::Room(actor.app.clone(), room.clone());
+        let _place = self.0.in_progress.enter(holder).ok_or_else(|| {
+            Failure::later(
+                Code::Overloaded,
+                "as many messages to the room, or to all rooms, are in progress here as there may be",
+                OVERLOADED_RETRY_AFTER_MS,
+            )
+        })?;
         let time_ms = self.0.env.clock.now_ms();
         let push = RoomPush {
             room: room.as_str().to_owned(),
@@ -274,23 +296,7 @@ impl Rooms {
             content: Some(content),
         };
         let payload = Bytes::from(push.encode_to_vec());
-        let gateways = match self.look_up(actor, &room).await {
-            Ok(gateways) => gateways,
-            Err(failure) if failure.code == Code::Unavailable => {
-                let all = self
-                    .0
-                    .gateways
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
-                if all.is_empty() {
-                    return Err(failure);
-                }
-                metrics::counter!("whimbrel_rooms_by_last_view_total").increment(1);
-                all
-            }
-            Err(failure) => return Err(failure),
-        };
+        let gateways = self.gateways_of(actor, &room).await?;
         let tally = self.broadcast(actor, &room, payload, gateways, deadline).await;
         metrics::counter!("whimbrel_room_members_total", "outcome" => "taken").increment(tally.taken.into());
         metrics::counter!("whimbrel_room_members_total", "outcome" => "dropped")
@@ -298,17 +304,20 @@ impl Rooms {
         tally.judge(time_ms)
     }
 
-    fn enter(&self) -> Result<Place<'_>, Failure> {
-        let in_progress = &self.0.in_progress;
-        let enter = |count: usize| (count < BROADCASTS_IN_PROGRESS_MAX).then_some(count + 1);
-        match in_progress.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter) {
-            Ok(_) => Ok(Place(in_progress)),
-            Err(count) => Err(Failure::later(
-                Code::Overloaded,
-                format!("{count} messages to rooms are in progress here, as many as there may be"),
-                OVERLOADED_RETRY_AFTER_MS,
-            )),
-        }
+    /// The gateways on which a room has members, and those on which it may have some.
+    async fn gateways_of(&self, actor: &Actor, room: &RoomId) -> Result<Vec<RoomOnGateway>, Failure> {
+        let found = self.look_up(actor, room).await;
+        // The answer may have come from a new life, which is seen by now.
+        let (life, now) = self.registry_now();
+        let mut last_view = self.last_view();
+        let known = match found {
+            Ok(known) if !last_view.doubts(life, now) => return Ok(known),
+            Ok(known) => known,
+            Err(failure) if failure.code == Code::Unavailable && !last_view.is_empty() => Vec::new(),
+            Err(failure) => return Err(failure),
+        };
+        metrics::counter!("whimbrel_rooms_by_last_view_total").increment(1);
+        Ok(last_view.completed(known))
     }
 
     /// One frame to each gateway, all at once.
@@ -326,7 +335,7 @@ impl Rooms {
             .collect();
         let mut tally = Tally::default();
         while let Some(answer) = answers.next().await {
-            tally.add(&answer);
+            tally.add(answer);
         }
         tally
     }
@@ -338,7 +347,19 @@ impl Rooms {
         payload: Bytes,
         on: RoomOnGateway,
         deadline: Deadline,
-    ) -> RoomBroadcastResponse {
+    ) -> Result<RoomBroadcastResponse, Unanswered> {
+        let unanswered = |retry_after_ms| Unanswered {
+            members: on.members,
+            retry_after_ms,
+        };
+        let holder = Holder::Gateway(on.gateway.clone());
+        let Some(_place) = self.0.in_progress.enter(holder) else {
+            tracing::debug!(
+                gateway = on.gateway,
+                "a gateway leaves too many messages to rooms unanswered to get another"
+            );
+            return Err(unanswered(OVERLOADED_RETRY_AFTER_MS));
+        };
         let broadcast = RoomBroadcast {
             app_key: actor.app.as_str().to_owned(),
             room: room.as_str().to_owned(),
@@ -353,21 +374,19 @@ impl Rooms {
             &on.gateway,
             &broadcast,
         );
-        let answer = self.call(envelope, BROADCAST_TIMEOUT, deadline).await;
-        let answer = answer.map(|answer| RoomBroadcastResponse::decode(answer.body).unwrap_or_default());
-        answer.unwrap_or_else(|error| {
+        let answer = match self.call(envelope, BROADCAST_TIMEOUT, deadline).await {
+            Ok(answer) => RoomBroadcastResponse::decode(answer.body)
+                .map_err(|error| CallError::Internal(format!("its answer does not parse: {error}"))),
+            Err(error) => Err(error),
+        };
+        answer.map_err(|error| {
             tracing::debug!(%error, gateway = on.gateway, members = on.members, "a gateway did not take a message to a room");
-            let retry_after_ms = match error {
+            unanswered(match error {
                 CallError::Overloaded { retry_after_ms } | CallError::Unavailable { retry_after_ms } => {
                     retry_after_ms
                 }
                 _ => 0,
-            };
-            RoomBroadcastResponse {
-                taken: 0,
-                dropped: on.members,
-                retry_after_ms,
-            }
+            })
         })
     }
 
@@ -450,33 +469,5 @@ fn unanswered(error: &CallError) -> Failure {
             Failure::new(Code::Unavailable, message)
         }
         CallError::BadRequest(_) | CallError::Internal(_) => Failure::new(Code::Internal, message),
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    fn tally(answers: &[(u32, u32, u32)]) -> Tally {
-        let mut tally = Tally::default();
-        for (taken, dropped, retry_after_ms) in answers.iter().copied() {
-            tally.add(&RoomBroadcastResponse {
-                taken,
-                dropped,
-                retry_after_ms,
-            });
-        }
-        tally
-    }
-
-    #[test]
-    fn what_nobody_took_is_refused_and_what_somebody_took_is_told() {
-        let refused = tally(&[(0, 5, 200), (0, 7, 900)]).judge(1).unwrap_err();
-        assert_eq!((refused.code, refused.retry_after_ms), (Code::Overloaded, 900));
-        let told = tally(&[(3, 0, 0), (0, 7, 900)]).judge(9).unwrap();
-        assert_eq!((told.time_ms, told.taken, told.dropped), (9, 3, 7));
-        let empty = tally(&[]).judge(9).unwrap();
-        assert_eq!((empty.taken, empty.dropped), (0, 0), "an empty room is no fault");
     }
 }

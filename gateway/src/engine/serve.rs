@@ -33,9 +33,12 @@ const MOVES_PER_TURN: usize = 2 * HANDSHAKES_PER_TURN;
 /// What a client turned away for want of room waits, in milliseconds.
 const RETRY_AFTER_MS: u32 = 2_000;
 
-/// Questions of one reactor that clients' requests may take: the rest is for logins, however many requests nobody answers.
-/// Clients share them by [`fair`]: whoever has no request unanswered gets one through, whatever others ask.
-const REQUESTS_MAX: usize = REPLIES_MAX / 4 * 3;
+/// Questions of one reactor that sessions may take, by requests and new tokens: the rest is for logins, however many of them
+/// nobody answers. Clients share them by [`fair`]: whoever has no request unanswered gets one through, whatever others ask.
+pub(super) const REQUESTS_MAX: usize = REPLIES_MAX / 4 * 3;
+
+/// What is said when those are taken.
+const TOO_MANY_REQUESTS: &str = "the gateway has too many unanswered requests";
 
 /// What passing a request on costs, in frames.
 const REQUEST_WORK: u32 = 16;
@@ -133,9 +136,23 @@ impl Reactor {
         self.upstream.authenticate(question, asked);
     }
 
+    /// A session has a new token, as one of its questions. When there is no room for it, it goes on and is asked again later.
     fn judge_again(&mut self, place: Place, login: LoginMessage) {
-        let Some(asked) = self.ask(place, Reply::Reauthenticated(Err(lost()))) else {
-            return self.overloaded(place);
+        // One is judged at a time, so it has none of these. Its requests do not count, or who asks much could put off the verdict.
+        let has_room = fair::may_take(0, self.questions, REQUESTS_MAX);
+        let asked = has_room
+            .then(|| self.ask(place, Reply::Reauthenticated(Err(lost()))))
+            .flatten();
+        let Some(asked) = asked else {
+            let unjudged = Unanswered {
+                code: Code::Overloaded.number(),
+                message: TOO_MANY_REQUESTS.to_owned(),
+                retry_after_ms: RETRY_AFTER_MS,
+            };
+            self.with(place, |session, cx| {
+                session.handle_reauthenticated(cx, Err(unjudged));
+            });
+            return;
         };
         let Some(identity) = self
             .slots
@@ -261,11 +278,7 @@ impl Reactor {
             .then(|| self.ask(place, Reply::Answered(id, Answer::Refused(lost()))))
             .flatten();
         let Some(asked) = asked else {
-            let answer = refusal(
-                Code::Overloaded,
-                "the gateway has too many unanswered requests",
-                RETRY_AFTER_MS,
-            );
+            let answer = refusal(Code::Overloaded, TOO_MANY_REQUESTS, RETRY_AFTER_MS);
             self.with(place, |session, cx| session.handle_response(cx, id, answer));
             return;
         };

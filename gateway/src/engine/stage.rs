@@ -22,11 +22,16 @@ struct Yes;
 impl Upstream for Yes {
     fn flush(&self) {}
 
-    fn authenticate(&self, _question: Authenticate, asked: Asked) {
-        asked.reply(Reply::Authenticated(Ok(AuthenticateResponse {
+    fn authenticate(&self, question: Authenticate, asked: Asked) {
+        let judged = Ok(AuthenticateResponse {
             user_id: 7,
             ..AuthenticateResponse::default()
-        })));
+        });
+        asked.reply(if question.again {
+            Reply::Reauthenticated(judged)
+        } else {
+            Reply::Authenticated(judged)
+        });
     }
     fn open(&self, record: SessionRecord, _uid: &str, asked: Asked) {
         let opened = OpenSessionResponse {
@@ -315,6 +320,38 @@ fn when_their_allowance_is_used_up_strangers_wait_for_the_next_round_and_session
     stage.clock.advance(patience);
     stage.turn_at_once();
     assert_eq!(stage.reactor.slots.len(), inside + 1);
+}
+
+#[test]
+fn a_token_that_comes_when_too_much_is_unanswered_ends_no_session_and_is_asked_for_again() {
+    let mut stage = Stage::new();
+    let mut bob = stage.log_in("bob");
+    let token = Frame::Reauth {
+        within_ms: 0,
+        payload: Bytes::from_static(b"good"),
+    };
+    stage.reactor.questions += serve::REQUESTS_MAX;
+    let record = bob.client.seal(&[token.clone(), Frame::Ping { token: 1 }]);
+    bob.stream.write_all(&record).unwrap();
+    assert_eq!(stage.turns_until_frame(&mut bob).0, Frame::Pong { token: 1 });
+    // The rest is for logins.
+    stage.log_in("carol");
+    stage.clock.advance(Duration::from_secs(30));
+    let (asked_again, _) = stage.turns_until_frame(&mut bob);
+    assert!(matches!(asked_again, Frame::Reauth { .. }), "{asked_again:?}");
+    // Room at last.
+    stage.reactor.questions -= serve::REQUESTS_MAX;
+    let record = bob.client.seal(&[token]);
+    bob.stream.write_all(&record).unwrap();
+    stage.turn();
+    stage.clock.advance(Duration::from_secs(31));
+    let record = bob.client.seal(&[Frame::Ping { token: 2 }]);
+    bob.stream.write_all(&record).unwrap();
+    assert_eq!(
+        stage.turns_until_frame(&mut bob).0,
+        Frame::Pong { token: 2 },
+        "it was judged: the session has not run out"
+    );
 }
 
 const CHILD: &str = "WHIMBREL_TEST_REACTOR_PANICS";

@@ -39,7 +39,7 @@ pub(crate) struct RoomLimits {
     /// Broadcasts that wait or are under way. Each holds its payload, 64 KiB at most.
     pub(crate) broadcasts: usize,
     /// Deliveries that those stand for: about two seconds of a core that does nothing else. Whoever would come behind
-    /// them is better told to come later. A single broadcast may be larger.
+    /// them is better told to come later. The first that waits of each room may go beyond: no more than there are memberships.
     pub(crate) deliveries: usize,
     /// Deliveries that a user bucket can save up: two seconds' worth of its fair share, or sixteen broadcasts to a crowded
     /// one.

@@ -9,8 +9,15 @@
 //! this walk. Members leave at any time in O(1): the hole is filled with the last of its part, the hole that leaves with
 //! the last of the next part, and so on. So a walk skips nobody who stays, and serves nobody twice, even one who
 //! leaves and joins again.
+//!
+//! Until a walk has served all, each round begins somewhere else than the one before, and comes to those before that place
+//! at last. So what is too little for all goes round among them.
 
 use super::pace::Member;
+
+/// 2^32 over the golden ratio: its multiples are spread evenly, however many there are (Knuth, The Art of Computer
+/// Programming, volume 3, section 6.4).
+const SCATTER: u32 = 0x9E37_79B9;
 
 /// See the module. Positions change as members come and go; every change but one's own is told.
 #[derive(Debug, Default)]
@@ -19,6 +26,10 @@ pub(super) struct Roster {
     served: usize,
     cursor: usize,
     end: usize,
+    /// Rounds since a walk last served all.
+    rounds: u32,
+    /// Those before the place at which this round began have not had their turn in it.
+    untried: bool,
 }
 
 impl Roster {
@@ -50,7 +61,16 @@ impl Roster {
 
     /// A walk over all who are there begins.
     pub(super) fn begin(&mut self) {
-        (self.served, self.cursor, self.end) = (0, 0, self.members.len());
+        (self.served, self.end) = (0, self.members.len());
+        self.begin_round();
+    }
+
+    fn begin_round(&mut self) {
+        let scattered = u64::from(self.rounds.wrapping_mul(SCATTER));
+        // A fraction of what is left, so that it fits.
+        let first = usize::try_from((scattered * self.left() as u64) >> u32::BITS).unwrap_or(0);
+        self.cursor = self.served + first;
+        self.untried = first > 0;
     }
 
     /// Whose turn it is in this round.
@@ -80,14 +100,29 @@ impl Roster {
         self.end - self.served
     }
 
+    /// Goes on with those before the place at which the round began, if it did not begin with the first.
+    pub(super) fn wrap(&mut self) -> bool {
+        let wraps = std::mem::take(&mut self.untried);
+        if wraps {
+            self.cursor = self.served;
+        }
+        wraps
+    }
+
     /// Another round, over those who had to wait.
     pub(super) fn again(&mut self) {
-        self.cursor = self.served;
+        self.rounds = self.rounds.wrapping_add(1);
+        self.begin_round();
     }
 
     /// The walk is over.
     pub(super) fn finish(&mut self) {
+        self.rounds = match self.left() {
+            0 => 0,
+            _ => self.rounds.wrapping_add(1),
+        };
         (self.served, self.cursor, self.end) = (0, 0, 0);
+        self.untried = false;
     }
 }
 

@@ -5,7 +5,15 @@
 //!
 //! Broadcasts of one room are served one after another, so that members see them in order; rooms take turns, a slice
 //! each. A broadcast that has to wait is bounded in number, in the deliveries it stands for, and in time; what falls out
-//! is counted ([`Rooms::take_drops`]).
+//! is counted ([`Rooms::take_drops`]). Rooms share the number and the deliveries by [`fair`]: one that is sent to faster than
+//! it is walked leaves half of both to others, and whoever has no broadcast waiting gets one in.
+//!
+//! Members whose user buckets have no tokens hold up nobody else for long. A walk waits for them up to [`PACED_MAX_MS`] while
+//! nothing follows it, so that in a large or crowded room all are served, only later. Once the broadcast behind it has waited
+//! for [`HELD_UP_MAX_MS`], or places for broadcasts run short, it goes on without them, and so do those that follow until none
+//! has waited so long. A pause for each broadcast, however short, would have the crowded bucket set the room's pace; this way
+//! the others get everything, late by that bound and a rest at most. Nor does the crowded bucket lose everything: it gets as
+//! many deliveries as it has tokens, which is all that it could have, and they go round among its members ([`Roster`]).
 //!
 //! Orders of one session may come in another order than it asked for them, and twice: a request waits in a node that stands
 //! still, is carried out by another node, and once more when the first goes on. So a membership knows the last request that
@@ -15,6 +23,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use whimbrel_host::fair;
 use whimbrel_protocol::frame::RequestId;
 
 use super::pace::{Member, Pace, PacedBy};
@@ -22,11 +31,19 @@ use super::roster::Roster;
 use super::{ROOMS_PER_SESSION_MAX, RoomLimits, RoomName};
 use crate::engine::Place;
 
+/// Of what is free, a room must have less than this part to have more, once half is taken: beside one that takes all it can,
+/// another still has some fifteen broadcasts, and fifty such rooms leave places for thirty more.
+const SHARE: usize = 8;
+
 /// How long a broadcast may wait for its first member, in milliseconds: by then a conversation has moved on.
 const WAIT_MAX_MS: u64 = 5_000;
 
 /// How long a walk may wait for tokens of crowded buckets, in milliseconds; those who had none by then are passed over.
 const PACED_MAX_MS: u64 = 2_000;
+
+/// How long a broadcast may wait for members without a token in the walk before it, in milliseconds: in a chat nobody notices,
+/// and a bucket gains as many tokens again as it can save up.
+const HELD_UP_MAX_MS: u64 = 250;
 
 /// The pause before members without a token are tried again, in milliseconds: some tens of tokens.
 const PACED_REST_MS: u64 = 20;
@@ -82,10 +99,21 @@ struct Room<B> {
     name: Arc<RoomName>,
     roster: Roster,
     queue: VecDeque<Broadcast<B>>,
+    /// Deliveries that the queue stands for.
+    deliveries: usize,
     /// The first of the queue is being walked.
     walking: bool,
     give_up_at_ms: u64,
     rest_until_ms: u64,
+}
+
+impl<B> Room<B> {
+    /// Whether it is time to go on without those who have no token.
+    fn gives_up(&self, places_are_short: bool, now_ms: u64) -> bool {
+        let is_held_up = |next: &Broadcast<B>| now_ms.saturating_sub(next.since_ms) >= HELD_UP_MAX_MS;
+        let next = self.queue.get(1);
+        self.give_up_at_ms <= now_ms || next.is_some_and(|next| places_are_short || is_held_up(next))
+    }
 }
 
 /// One membership, as its session knows it.
@@ -186,6 +214,7 @@ impl<B> Rooms<B> {
             name: Arc::clone(name),
             roster: Roster::default(),
             queue: VecDeque::new(),
+            deliveries: 0,
             walking: false,
             give_up_at_ms: 0,
             rest_until_ms: 0,
@@ -247,11 +276,7 @@ impl<B> Rooms<B> {
             return;
         };
         self.broadcasts -= room.queue.len();
-        self.deliveries -= room
-            .queue
-            .iter()
-            .map(|broadcast| broadcast.deliveries)
-            .sum::<usize>();
+        self.deliveries -= room.deliveries;
         if !room.queue.is_empty() {
             self.turns.retain(|turn| *turn != number);
         }
@@ -278,11 +303,16 @@ impl<B> Rooms<B> {
             return Offered::Taken(0);
         };
         let deliveries = members as usize;
-        let too_much = self.deliveries.saturating_add(deliveries) > self.limits.deliveries;
-        if self.broadcasts >= self.limits.broadcasts || (self.broadcasts > 0 && too_much) {
+        let room = room_mut(&mut self.rooms, number);
+        let limits = &self.limits;
+        // Whoever has none waiting is asked for no more than a place: rooms take turns, so its deliveries keep nobody waiting.
+        let has_room = room.queue.is_empty()
+            || (self.deliveries.saturating_add(deliveries) <= limits.deliveries
+                && fair::may_take_with(SHARE, room.deliveries, self.deliveries, limits.deliveries));
+        let has_place = fair::may_take_with(SHARE, room.queue.len(), self.broadcasts, limits.broadcasts);
+        if !has_room || !has_place {
             return Offered::Dropped(members);
         }
-        let room = room_mut(&mut self.rooms, number);
         if room.queue.is_empty() {
             self.turns.push_back(number);
         }
@@ -291,6 +321,7 @@ impl<B> Rooms<B> {
             since_ms: now_ms,
             deliveries,
         });
+        room.deliveries += deliveries;
         self.broadcasts += 1;
         self.deliveries += deliveries;
         Offered::Taken(members)
@@ -299,6 +330,9 @@ impl<B> Rooms<B> {
     /// The next delivery, counted as done; none when nothing is left that could be done now.
     pub(crate) fn next(&mut self, now_ms: u64) -> Option<Due> {
         let mut resting = 0;
+        // As many may come again in a rest before rooms are held to their shares.
+        let places_are_short =
+            self.broadcasts >= self.limits.broadcasts / 4 || self.deliveries >= self.limits.deliveries / 4;
         while resting < self.turns.len() {
             let number = *self.turns.front()?;
             let Self { rooms, sessions, .. } = self;
@@ -333,7 +367,8 @@ impl<B> Rooms<B> {
                 }
                 Some(_) => room.roster.defer(),
                 None if room.roster.left() == 0 => self.finish(number),
-                None if room.give_up_at_ms <= now_ms => {
+                None if room.roster.wrap() => {}
+                None if room.gives_up(places_are_short, now_ms) => {
                     self.drops.paced += room.roster.left() as u64;
                     self.finish(number);
                 }
@@ -353,6 +388,7 @@ impl<B> Rooms<B> {
         room.walking = false;
         room.rest_until_ms = 0;
         if let Some(over) = room.queue.pop_front() {
+            room.deliveries -= over.deliveries;
             self.broadcasts -= 1;
             self.deliveries -= over.deliveries;
         }

@@ -63,6 +63,12 @@ impl Lives {
         }
     }
 
+    /// Whether the registry's life is told of all that is known to be lost.
+    pub(crate) fn is_published(&self) -> bool {
+        let known = self.known();
+        *self.registry.borrow() == Some(combined(&known))
+    }
+
     /// The registry's life.
     pub(crate) fn registry(&self) -> watch::Receiver<Option<Incarnation>> {
         self.registry.subscribe()
@@ -90,7 +96,9 @@ mod tests {
             assert_eq!(*registry.borrow_and_update(), None);
             assert!(lives.learn(place, format!("{:016x}", place.index() + 1)));
         }
+        assert!(!lives.is_published());
         lives.publish();
+        assert!(lives.is_published());
         let first = registry.borrow_and_update().unwrap();
         assert!(!lives.learn(Place::Part(3), lives.of(Place::Part(3))));
         lives.publish();
@@ -98,7 +106,7 @@ mod tests {
         for part in [3, 4] {
             assert!(lives.learn(Place::Part(part), "ff".to_owned()));
         }
-        assert!(!registry.has_changed().unwrap());
+        assert!(!registry.has_changed().unwrap() && !lives.is_published());
         lives.publish();
         assert_ne!(registry.borrow_and_update().unwrap(), first);
     }

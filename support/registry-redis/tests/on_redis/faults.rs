@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use whimbrel_protocol::ids::Incarnation;
-use whimbrel_registry::conformance::{lease, session};
-use whimbrel_registry::{Registry, RegistryError, Role};
+use whimbrel_registry::conformance::{lease, room_counts, session};
+use whimbrel_registry::{Registry, RegistryError, Role, RoomKey};
 use whimbrel_registry_redis::{RedisRegistry, StartError};
 
 use crate::block_on;
@@ -13,7 +13,7 @@ use crate::harness::{config, new_cluster, registry};
 use crate::server::{Cluster, PATIENCE, Server, Watched};
 use crate::together::{G1, put, slots};
 
-pub(crate) const TESTS: [(&str, fn()); 9] = [
+pub(crate) const TESTS: [(&str, fn()); 10] = [
     (
         "one_restarted_empty_is_noticed_by_all",
         one_restarted_empty_is_noticed_by_all,
@@ -21,6 +21,10 @@ pub(crate) const TESTS: [(&str, fn()); 9] = [
     (
         "one_emptied_is_noticed_without_a_call",
         one_emptied_is_noticed_without_a_call,
+    ),
+    (
+        "one_emptied_calls_no_room_empty_before_its_new_life_is_seen",
+        one_emptied_calls_no_room_empty_before_its_new_life_is_seen,
     ),
     (
         "one_restarted_with_old_data_is_noticed",
@@ -147,6 +151,31 @@ fn one_emptied_is_noticed_without_a_call() {
         }
         put(&one, G1, 60_000).await;
         assert_eq!(other.nodes(None).await.unwrap().len(), 1);
+    });
+}
+
+fn one_emptied_calls_no_room_empty_before_its_new_life_is_seen() {
+    let server = Server::start(&["--save", ""]);
+    block_on(async {
+        let node = registry(&server.url(), &new_cluster()).await;
+        put(&node, G1, 60_000).await;
+        node.put_rooms(room_counts(G1, &[("hall", 3)])).await.unwrap();
+        let hall = RoomKey {
+            app_key: "demo".to_owned(),
+            room: "hall".to_owned(),
+        };
+        let before = *node.life().borrow();
+        let _: String = server.ask("FLUSHALL");
+        let patience = Instant::now() + PATIENCE;
+        let told = loop {
+            assert!(Instant::now() < patience, "nothing is said of the room any more");
+            if let Ok(told) = node.look_up_room(hall.clone()).await {
+                break told;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(told.is_empty());
+        assert_ne!(*node.life().borrow(), before);
     });
 }
 
