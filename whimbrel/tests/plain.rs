@@ -1,6 +1,6 @@
 //! The binary that serves people has no planted faults: nothing of one is in it, neither of its own nor of any crate it is
 //! made of, though it is built here beside everything else in the workspace. That no dependency asks for them is held by
-//! `xtask/tests/arrows.rs`.
+//! `xtask/tests/plants.rs`.
 #![cfg(not(feature = "planted-faults"))]
 
 #[path = "planted/markers.rs"]
