@@ -31,6 +31,20 @@ impl Chat {
                 .all(|person| self.missing(person) == 0 && person.open_repeats() == 0)
     }
 
+    /// Whether everybody's row tells of all that the run has put into their conversation.
+    #[must_use]
+    pub fn rows_are_level(&self) -> bool {
+        self.people.iter().all(|person| {
+            let Some(talk) = self.conversations.get(person.talk) else {
+                return true;
+            };
+            let governing = talk.governing.as_ref();
+            let end = governing.map_or(talk.head, |group| group.end(person.device.user, talk.head));
+            // Rows of before may have come before it was known which conversation is theirs.
+            end <= talk.base || person.row_head >= end
+        })
+    }
+
     /// Counts what is left open at the end.
     pub fn close(&self, tally: &mut Tally) {
         let repeats: usize = self.people.iter().map(Person::open_repeats).sum();

@@ -84,6 +84,8 @@ struct Conversation {
     acked: u64,
     /// The highest acknowledged.
     head: u64,
+    /// The head when the run began to use it.
+    base: u64,
     preparing: preparing::Step,
     /// Of a group whose members come and go.
     governing: Option<Governing>,
@@ -135,6 +137,7 @@ impl Chat {
                 members: members.to_vec(),
                 acked: 0,
                 head: 0,
+                base: 0,
                 preparing: preparing::Step::default(),
                 governing: (options.governed && size > 2).then(Governing::default),
             })
@@ -552,6 +555,7 @@ impl Chat {
         };
         conversation.id = Some(id);
         conversation.head = head_seq;
+        conversation.base = head_seq;
         let mut numbers = Vec::with_capacity(conversation.members.len());
         for seat in &conversation.members {
             if let Some(person) = self.people.get_mut(seat.index()) {

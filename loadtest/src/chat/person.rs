@@ -58,6 +58,8 @@ pub(super) struct Person {
     pub(super) last_acked: u64,
     /// Others' messages of this run, each once.
     pub(super) received: u64,
+    /// How far the conversation's row says that it goes; 0 before there is one.
+    pub(super) row_head: u64,
     /// As a group's owner: when to ask for the change that is due.
     pub(super) change_at: Option<Duration>,
     /// The last batch refused for good, until it was sent again.
@@ -87,6 +89,7 @@ impl Person {
             acked: 0,
             last_acked: 0,
             received: 0,
+            row_head: 0,
             change_at: None,
             refused: Vec::new(),
             repeats: Vec::new(),

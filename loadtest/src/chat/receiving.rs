@@ -136,6 +136,7 @@ impl Chat {
             return;
         };
         for row in rows.iter().filter(|row| *row.conversation == *id.as_bytes()) {
+            person.row_head = row.head_seq;
             person.inbox.learn_head(row.head_seq, at_once, now);
         }
     }
