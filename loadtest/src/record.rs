@@ -79,6 +79,19 @@ pub struct Acked {
     pub at: Duration,
 }
 
+/// Another answer to a message that was answered before. It says itself which one: that may be long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again<'a> {
+    /// Where it was sent to.
+    pub conversation: ConversationId,
+    /// What it says.
+    pub text: &'a str,
+    /// Its place in the log and the server's time of it; or the code with which it was refused for good.
+    pub answer: Result<(u64, u64), u32>,
+    /// When the answer arrived.
+    pub at: Duration,
+}
+
 /// How an entry came to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
@@ -141,11 +154,14 @@ pub trait Recorder {
     /// A message is to be sent.
     fn send_begun(&mut self, send: &Begun<'_>) {}
 
-    /// It is acknowledged. Comes again if a repetition was answered too.
+    /// It is acknowledged, for the first time.
     fn send_acked(&mut self, acked: &Acked) {}
 
-    /// It was refused for good with this code.
+    /// It was refused for good with this code, for the first time.
     fn send_refused(&mut self, operation: OperationId, code: u32, at: Duration) {}
+
+    /// It was sent again, and answered once more.
+    fn answered_again(&mut self, again: &Again<'_>) {}
 
     /// A device was shown an entry, as often as it came: also twice, also ahead of a hole.
     fn delivered(

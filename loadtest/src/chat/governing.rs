@@ -21,7 +21,7 @@ use whimbrel_protocol::method::Method;
 use super::person::{Ask, Person};
 use super::{Chat, Conversation};
 use crate::engine::SeatId;
-use crate::record::{Acked, Membership, UserNumber};
+use crate::record::{Membership, UserNumber};
 use crate::wire::{Wire, final_code, request, retry_after};
 
 /// Times a member is invited back: of more absences the server forgets the oldest (it keeps 16 intervals).
@@ -321,25 +321,25 @@ impl Chat {
 
     pub(super) fn take_sent_again(
         &mut self,
+        seat: SeatId,
         batch: &[super::Outgoing],
         result: Result<Bytes, Failure>,
         now: Duration,
+        wire: &mut dyn Wire,
     ) {
         match result.and_then(|body| SendResponse::decode(body).map_err(|_| Failure::Malformed)) {
             Ok(answer) => {
+                if answer.accepted.len() != batch.len() {
+                    self.tell_miscounted(seat, batch.len(), answer.accepted.len(), wire);
+                }
                 for (outgoing, accepted) in batch.iter().zip(&answer.accepted) {
-                    self.recorder.send_acked(&Acked {
-                        operation: outgoing.operation,
-                        seq: accepted.seq,
-                        time_ms: accepted.time_ms,
-                        at: now,
-                    });
+                    self.tell_again(seat, *outgoing, Ok((accepted.seq, accepted.time_ms)), now);
                 }
             }
             Err(failure) => {
-                for (outgoing, code) in batch.iter().zip(std::iter::repeat(final_code(&failure))) {
-                    if let Some(code) = code {
-                        self.recorder.send_refused(outgoing.operation, code, now);
+                if let Some(code) = final_code(&failure) {
+                    for outgoing in batch {
+                        self.tell_again(seat, *outgoing, Err(code), now);
                     }
                 }
             }

@@ -454,7 +454,7 @@ impl Chat {
         };
         match ask {
             Ask::Send { seen_seq } => self.take_send(seat, seen_seq, result, now, wire),
-            Ask::SendAgain(batch) => self.take_sent_again(&batch, result, now),
+            Ask::SendAgain(batch) => self.take_sent_again(seat, &batch, result, now, wire),
             Ask::Sync { from } => self.take_sync(seat, &from, result, now, wire),
             Ask::Pull { from_seq } => self.take_page(seat, from_seq, result, now, wire),
             Ask::Prepare => self.take_prepared(seat, result, now),

@@ -12,7 +12,7 @@ use whimbrel_protocol::client_session::Failure;
 use super::person::{Ask, Person};
 use super::{Chat, Outgoing};
 use crate::engine::SeatId;
-use crate::record::Acked;
+use crate::record::Again;
 use crate::wire::{Wire, final_code, retry_after};
 
 /// Of so many acknowledged messages of a process one is sent again.
@@ -115,6 +115,40 @@ impl Chat {
         }
     }
 
+    /// A message that was answered before is answered again.
+    pub(super) fn tell_again(
+        &mut self,
+        seat: SeatId,
+        outgoing: Outgoing,
+        answer: Result<(u64, u64), u32>,
+        now: Duration,
+    ) {
+        let Some(person) = self.people.get(seat.index()) else {
+            return;
+        };
+        let Some(conversation) = self.id_of(person) else {
+            return;
+        };
+        let text = self.text(conversation, person.device, outgoing);
+        self.recorder.answered_again(&Again {
+            conversation,
+            text: &text,
+            answer,
+            at: now,
+        });
+    }
+
+    /// What was sent again got other acknowledgements than one for each message.
+    pub(super) fn tell_miscounted(&self, seat: SeatId, asked: usize, got: usize, wire: &mut dyn Wire) {
+        let uid = self
+            .people
+            .get(seat.index())
+            .map_or("?", |person| person.uid.as_str());
+        wire.counter().tally.violate(3, || {
+            format!("{uid} sent {asked} messages again and {got} are acknowledged")
+        });
+    }
+
     pub(super) fn take_repeated(
         &mut self,
         seat: SeatId,
@@ -126,19 +160,15 @@ impl Chat {
         let answer = result.and_then(|body| SendResponse::decode(body).map_err(|_| Failure::Malformed));
         match answer {
             Ok(answer) => {
+                let [accepted] = answer.accepted.as_slice() else {
+                    return self.tell_miscounted(seat, 1, answer.accepted.len(), wire);
+                };
                 wire.counter().tally.repeated += 1;
-                for accepted in &answer.accepted {
-                    self.recorder.send_acked(&Acked {
-                        operation: outgoing.operation,
-                        seq: accepted.seq,
-                        time_ms: accepted.time_ms,
-                        at: now,
-                    });
-                }
+                self.tell_again(seat, outgoing, Ok((accepted.seq, accepted.time_ms)), now);
             }
             Err(failure) => match final_code(&failure) {
                 // For the judge to see: it was acknowledged before.
-                Some(code) => self.recorder.send_refused(outgoing.operation, code, now),
+                Some(code) => self.tell_again(seat, outgoing, Err(code), now),
                 None => {
                     let again_at = now + retry_after(&failure).max(AGAIN_AFTER);
                     if let Some(person) = self.people.get_mut(seat.index()) {

@@ -12,7 +12,7 @@ use whimbrel_protocol::ids::ConversationKind;
 use whimbrel_protocol::method::PushMethod;
 
 use super::*;
-use crate::record::{NoRecord, Synced};
+use crate::record::{Again, NoRecord, Synced};
 use crate::tally::{Counter, Tally};
 
 /// Takes requests, and has the answers that a test gives.
@@ -675,13 +675,14 @@ fn rows_of_an_answer_that_notices_have_overtaken_are_asked_for_again() {
     assert_eq!(*heads.borrow(), [41, 42, 43]);
 }
 
-/// Whoever checks a run, and hears of answers only.
+/// Whoever checks a run, and hears of answers to repetitions only: which text, and its seq or code.
 #[derive(Default)]
-struct Checks(std::rc::Rc<std::cell::RefCell<Vec<(OperationId, u64)>>>);
+struct Checks(std::rc::Rc<std::cell::RefCell<Vec<(String, u64)>>>);
 
 impl Recorder for Checks {
-    fn send_acked(&mut self, acked: &Acked) {
-        self.0.borrow_mut().push((acked.operation, acked.seq));
+    fn answered_again(&mut self, again: &Again<'_>) {
+        let told = again.answer.map_or_else(u64::from, |(seq, _)| seq);
+        self.0.borrow_mut().push((again.text.to_owned(), told));
     }
 
     fn wants_everything_read(&self) -> bool {
@@ -710,17 +711,20 @@ fn an_acknowledged_message_is_sent_again_with_its_id_also_after_a_fault() {
     );
     scene.chat.hasten_repeats(ms(at));
     scene.chat.tick(ms(at), &mut scene.wire);
+    let mut repeated = Vec::new();
     for (seat, id, request) in std::mem::take(&mut scene.wire.asked) {
         let again = SendRequest::decode(request.payload).unwrap();
         assert!(sent.contains(&again.messages[0]), "the same id and content");
+        let Some(content::Content::Text(said)) = again.messages[0].content.clone().unwrap().content else {
+            panic!("{again:?}");
+        };
         // Another answer than before, for whoever checks to see.
+        repeated.push((said.text, 7));
         let result = Ok(accepted(7).into());
         scene.happen(seat.0, at, What::Response { id, result });
     }
-    assert_eq!(
-        answers.borrow().iter().filter(|(_, seq)| *seq == 7).count(),
-        planned
-    );
+    assert_eq!(repeated.len(), planned);
+    assert_eq!(*answers.borrow(), repeated);
     let lost = What::Lost {
         epoch: 1,
         was_ready: true,
@@ -734,6 +738,29 @@ fn an_acknowledged_message_is_sent_again_with_its_id_also_after_a_fault() {
     assert_eq!(scene.chat.people[0].open_repeats(), 1);
     scene.chat.tick(ms(at + 2_000), &mut scene.wire);
     scene.asked(Method::Send);
+}
+
+#[test]
+fn a_repetition_that_is_not_acknowledged_once_is_told() {
+    let accepted_twice = SendResponse {
+        accepted: vec![Accepted::default(); 2],
+    };
+    for answer in [SendResponse::default(), accepted_twice] {
+        let answers = std::rc::Rc::default();
+        let mut scene = Scene::new();
+        scene.chat.recorder = Box::new(Checks(std::rc::Rc::clone(&answers)));
+        scene.chat.send(ms(1), ms(1), &mut scene.wire);
+        let (seat, id, _) = scene.asked(Method::Send);
+        let result = Ok(accepted(HEAD + 1).into());
+        scene.happen(seat.0, 2, What::Response { id, result });
+        scene.chat.plan_repeat_after_fault(seat, ms(3));
+        scene.chat.hasten_repeats(ms(3));
+        scene.chat.tick(ms(3), &mut scene.wire);
+        scene.answer(Method::Send, 4, Ok(answer.encode_to_vec()));
+        let tally = &scene.wire.counter.tally;
+        let told: Vec<u8> = tally.told().iter().map(|told| told.invariant).collect();
+        assert_eq!((told, tally.repeated, answers.borrow().len()), (vec![3], 0, 0));
+    }
 }
 
 #[test]

@@ -14,11 +14,8 @@ use super::{
     Answer, Body, ChangeDone, Device, Entry, Event, LiveSessions, Preview, Row, Showing, Shows, Talk, Text,
     User,
 };
-use crate::record::{self, Acked, Begun, Membership, Recorder, Synced, UserNumber, Via};
+use crate::record::{self, Acked, Again, Begun, Membership, Recorder, Synced, UserNumber, Via};
 use crate::schedule::Share;
-
-/// Operations whose answer is in, kept in case that there is another: those of some seconds.
-const ANSWERED_KEPT: usize = 100_000;
 
 /// Who judges the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +51,6 @@ pub struct LedgerRecorder {
     devices: HashMap<record::Device, Device>,
     sessions: BTreeMap<record::Device, Sessions>,
     unanswered: HashMap<OperationId, Message>,
-    answered: HashMap<OperationId, Message>,
-    answered_before: HashMap<OperationId, Message>,
     changes: HashMap<OperationId, ConversationId>,
 }
 
@@ -73,8 +68,6 @@ impl LedgerRecorder {
             devices: HashMap::new(),
             sessions: BTreeMap::new(),
             unanswered: HashMap::new(),
-            answered: HashMap::new(),
-            answered_before: HashMap::new(),
             changes: HashMap::new(),
         })
     }
@@ -102,19 +95,6 @@ impl LedgerRecorder {
             },
         });
         id
-    }
-
-    /// The message of an operation. An answer moves it among those of which another answer may come.
-    fn message(&mut self, operation: OperationId) -> Option<Message> {
-        if let Some(message) = self.unanswered.remove(&operation) {
-            if self.answered.len() >= ANSWERED_KEPT {
-                self.answered_before = std::mem::take(&mut self.answered);
-            }
-            self.answered.insert(operation, message);
-            return Some(message);
-        }
-        let known = self.answered.get(&operation);
-        known.or_else(|| self.answered_before.get(&operation)).copied()
     }
 }
 
@@ -168,7 +148,7 @@ impl Recorder for LedgerRecorder {
     }
 
     fn send_acked(&mut self, acked: &Acked) {
-        if let Some(Message { id, text }) = self.message(acked.operation) {
+        if let Some(Message { id, text }) = self.unanswered.remove(&acked.operation) {
             let answer = Answer {
                 seq: acked.seq,
                 time_ms: acked.time_ms,
@@ -179,9 +159,20 @@ impl Recorder for LedgerRecorder {
     }
 
     fn send_refused(&mut self, operation: OperationId, code: u32, at: Duration) {
-        if let Some(Message { id, text }) = self.message(operation) {
+        if let Some(Message { id, text }) = self.unanswered.remove(&operation) {
             self.writer.note(&Event::Refused { id, text, code, at });
         }
+    }
+
+    fn answered_again(&mut self, again: &Again<'_>) {
+        let (id, text, at) = (again.conversation, Text::of(again.text), again.at);
+        self.writer.note(&match again.answer {
+            Ok((seq, time_ms)) => {
+                let answer = Answer { seq, time_ms, at };
+                Event::Answered { id, text, answer }
+            }
+            Err(code) => Event::Refused { id, text, code, at },
+        });
     }
 
     fn delivered(
@@ -354,5 +345,56 @@ fn shows(row: &client::ConversationRow) -> Shows {
                 },
             }
         }),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use whimbrel_protocol::ids::ConversationKind;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_to_a_repetition_is_judged_however_many_others_came_before_it() {
+        const OTHERS: u64 = 200_000;
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("ledger");
+        let mut recorder = LedgerRecorder::create(&run, Share::WHOLE, Judged::Here).unwrap();
+        let conversation = ConversationId::from_parts(ConversationKind::Direct, [7; 15]);
+        let device = record::Device {
+            user: UserNumber(1),
+            number: 0,
+        };
+        let at = Duration::from_secs(1);
+        for number in 0..=OTHERS {
+            let mut random = [0; 10];
+            random[..8].copy_from_slice(&number.to_be_bytes());
+            let operation = OperationId::new(1, random);
+            recorder.send_begun(&Begun {
+                operation,
+                conversation,
+                device,
+                order: number,
+                text: &number.to_string(),
+                scheduled: at,
+                at,
+            });
+            recorder.send_acked(&Acked {
+                operation,
+                seq: number + 1,
+                time_ms: 1,
+                at,
+            });
+        }
+        recorder.answered_again(&Again {
+            conversation,
+            text: "0",
+            answer: Ok((777, 1)),
+            at,
+        });
+        let found = Box::new(recorder).finish().unwrap();
+        let of_the_answers = found.iter().filter(|found| found.invariant == 3);
+        assert_eq!(of_the_answers.count(), 1, "the first message has two places");
     }
 }
