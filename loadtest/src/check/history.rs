@@ -258,6 +258,15 @@ impl Shown {
     }
 }
 
+impl History {
+    /// Forgets how cursors moved: for copies of a history whose devices were judged.
+    pub(super) fn forget_cursors(&mut self) {
+        for facts in self.devices.values_mut() {
+            facts.cursors = Cursors::default();
+        }
+    }
+}
+
 impl Conversation {
     /// A message was handed over.
     pub fn push_sent(&mut self, sent: Sent) {

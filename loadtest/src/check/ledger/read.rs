@@ -89,6 +89,8 @@ pub fn judge(run: &Path) -> Result<Report, LedgerError> {
         }
     }
     report.tell(check_devices(&common));
+    // Each part has a history of its own, and none looks at cursors.
+    common.forget_cursors();
     let processes: Vec<PathBuf> = numbered.into_values().collect();
 
     let next = AtomicUsize::new(0);
