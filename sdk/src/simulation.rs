@@ -55,6 +55,17 @@ pub enum Turn {
     Over(Option<End>),
 }
 
+/// The conversation list's cursor was moved by what the server said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorMove {
+    /// Where it was.
+    pub from: Bytes,
+    /// Where it is now: behind an answer to a sync, and all notices that went on from there.
+    pub to: Bytes,
+    /// The server said to forget all rows first.
+    pub full_resync: bool,
+}
+
 /// What came of a call.
 pub type CallResult = Result<Bytes, Error>;
 
@@ -80,6 +91,7 @@ pub struct SimulatedClient {
     turns: Vec<Turn>,
     answers: Arc<Mutex<Vec<(u64, CallResult)>>>,
     pushes: Vec<(u32, Bytes)>,
+    moves: Vec<CursorMove>,
     next_call: u64,
     token: String,
 }
@@ -113,6 +125,7 @@ impl SimulatedClient {
             turns: Vec::new(),
             answers: Arc::default(),
             pushes: Vec::new(),
+            moves: Vec::new(),
             next_call: 0,
             token,
         }
@@ -252,6 +265,11 @@ impl SimulatedClient {
     /// shown.
     pub fn take_pushes(&mut self) -> Vec<(u32, Bytes)> {
         std::mem::take(&mut self.pushes)
+    }
+
+    /// How the cursor of its conversation list moved.
+    pub fn take_cursor_moves(&mut self) -> Vec<CursorMove> {
+        std::mem::take(&mut self.moves)
     }
 
     /// Enters a room, as an app does: every later session joins it by itself. Gives the call's number.
@@ -399,7 +417,17 @@ impl SimulatedClient {
     fn follow(&mut self, clocks: (Duration, u64)) {
         whole(self.core.begin(false));
         while let Some(event) = self.line.as_mut().and_then(|line| line.session.poll_event()) {
+            let (from, generation) = self.core.list_at();
             self.handle_session_event(event, clocks);
+            let (to, begun) = self.core.list_at();
+            let full_resync = begun != generation;
+            if to != from || full_resync {
+                self.moves.push(CursorMove {
+                    from,
+                    to,
+                    full_resync,
+                });
+            }
         }
         self.publish();
         self.settle(clocks);

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use whimbrel_loadtest::check::cursors::EMPTY;
 use whimbrel_loadtest::check::{
     Answer, Body, Device as DeviceId, Entry, Event as Happened, History, Preview, Row, Showing, Shows, Text,
     User,
 };
+use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::client::ChangeKind;
 use whimbrel_protocol::client_session::End;
 use whimbrel_protocol::close::CloseReason;
 use whimbrel_protocol::ids::{ConversationId, NodeId};
-use whimbrel_sdk::simulation::{CallResult, Identity, SimulatedClient, Turn};
+use whimbrel_sdk::simulation::{CallResult, CursorMove, Identity, SimulatedClient, Turn};
 use whimbrel_sdk::{EntryBody, Event, GroupChangeKind, LocalMessageId, SendState};
 
 use crate::clock::START_UNIX_MS;
@@ -43,6 +45,8 @@ pub(crate) struct Device {
     pub(crate) rows: BTreeMap<ConversationId, Row>,
     /// The newest entry shown of each conversation.
     pub(crate) shown: BTreeMap<ConversationId, u64>,
+    /// How many connections it has had.
+    pub(crate) connections: u64,
     connection: Option<Connection>,
     dialling: Option<(u64, NodeId, Known)>,
     /// Closed by the client, with bytes still on their way.
@@ -91,6 +95,7 @@ impl Device {
             pushes: Vec::new(),
             rows: BTreeMap::new(),
             shown: BTreeMap::new(),
+            connections: 0,
             connection: None,
             dialling: None,
             leaving: Vec::new(),
@@ -193,6 +198,19 @@ impl Device {
                 }
             }
         }
+        for CursorMove {
+            from,
+            to,
+            full_resync,
+        } in self.client.take_cursor_moves()
+        {
+            scene.history.apply(Happened::Synced {
+                device: self.id(),
+                from: cursor(&from),
+                to: cursor(&to),
+                full_resync,
+            });
+        }
         for event in self.client.take_events() {
             self.account(event, scene);
         }
@@ -292,6 +310,7 @@ impl Device {
             let network = scene.processes.get(gateway).and_then(Process::network);
             match network.and_then(|network| network.connect(peer, reactor)) {
                 Some(wire) => {
+                    self.connections += 1;
                     self.connection = Some(Connection::new(gateway.clone(), wire));
                     self.client.connect((known.0, &known.1), clocks);
                 }
@@ -388,6 +407,7 @@ impl Device {
                 let seq = after_seq + 1;
                 scene.history.apply(Happened::Changed { id, device, seq });
             }
+            // How the cursor moved says more.
             Event::Connection(_)
             | Event::ConversationRemoved { .. }
             | Event::RoomMessageReceived { .. }
@@ -397,6 +417,11 @@ impl Device {
     }
 }
 
+fn cursor(bytes: &[u8]) -> u64 {
+    if bytes.is_empty() { EMPTY } else { city_hash(bytes) }
+}
+
+/// An entry as the app is shown it: without the sender's id of it and the running count.
 fn seen(entry: whimbrel_sdk::Entry) -> Entry {
     let body = match entry.body {
         EntryBody::Text(text) => Body::text(&text),

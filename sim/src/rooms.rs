@@ -2,7 +2,8 @@
 //! conversation and the checker of `loadtest` knows nothing of it.
 //!
 //! What must hold: nothing that was sent to a room comes to a session that never was in it (invariant 10), nor in another
-//! room's name; and when everything has come to rest, the registry counts as many members as there are.
+//! room's name; and when everything has come to rest, the registry counts as many members as there are. What a session was in
+//! ends with its connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +22,13 @@ type DeviceAt = usize;
 pub(crate) struct Rooms {
     /// Who is in a room, or has asked to be.
     inside: BTreeSet<(usize, DeviceAt)>,
-    /// Who has been, in the device's life.
-    ever: BTreeSet<(usize, DeviceAt)>,
+    /// Whose client joins a room with every new session. The simulated client keeps its rooms when its app starts anew, which then
+    /// believes itself in none.
+    kept: BTreeSet<(usize, DeviceAt)>,
+    /// Who has been, over the connection that the device has now, or had last.
+    been: BTreeSet<(usize, DeviceAt)>,
+    /// Which connection of each device that is.
+    connections: BTreeMap<DeviceAt, u64>,
     /// Into which room each text was sent.
     sent: BTreeMap<String, usize>,
     /// Members that answered sends were said to reach.
@@ -55,17 +61,27 @@ impl Rooms {
     /// A device asks to be in a room.
     pub(crate) fn enter(&mut self, room: usize, device: DeviceAt) {
         self.inside.insert((room, device));
-        self.ever.insert((room, device));
+        self.kept.insert((room, device));
+        self.been.insert((room, device));
     }
 
     /// A device is not in a room any more, as far as it knows.
     pub(crate) fn leave(&mut self, room: usize, device: DeviceAt) {
         self.inside.remove(&(room, device));
+        self.kept.remove(&(room, device));
     }
 
-    /// A device's app has started anew, and is in no room.
+    /// A device's app has started anew, and is in no room as far as it knows.
     pub(crate) fn leave_all(&mut self, device: DeviceAt) {
         self.inside.retain(|(_, of)| *of != device);
+    }
+
+    /// A device is at its connection of this number. Over a new one it is in no room but those that it has its client join again.
+    pub(crate) fn connected(&mut self, device: DeviceAt, connection: u64) {
+        if self.connections.insert(device, connection) != Some(connection) {
+            let kept = &self.kept;
+            self.been.retain(|of| of.1 != device || kept.contains(of));
+        }
     }
 
     pub(crate) fn is_inside(&self, room: usize, device: DeviceAt) -> bool {
@@ -87,8 +103,8 @@ impl Rooms {
             Some((room, sent)) if sent != Some(room) => {
                 format!("in the name of {} what was not sent to it", ROOMS[room])
             }
-            Some((room, _)) if !self.ever.contains(&(room, device)) => {
-                format!("a message to {}, in which it never was", ROOMS[room])
+            Some((room, _)) if !self.been.contains(&(room, device)) => {
+                format!("a message to {}, in which its session never was", ROOMS[room])
             }
             Some(_) => return,
         };
@@ -107,13 +123,13 @@ impl Rooms {
             };
             // An attempt to join that was given up for lost may be carried out behind the leaving: then the session is in
             // the room until it ends, and its app is shown nothing.
-            let (inside, ever) = (of_room(&self.inside), of_room(&self.ever));
+            let (inside, been) = (of_room(&self.kept), of_room(&self.been));
             let counted = members(name);
-            if !counted.is_some_and(|counted| (inside..=ever).contains(&counted)) {
+            if !counted.is_some_and(|counted| (inside..=been).contains(&counted)) {
                 violations.push(Violation {
                     invariant: Invariant::DevicePolicy,
                     what: format!(
-                        "the registry counts {counted:?} members in {name}: {inside} are in it, {ever} have been"
+                        "the registry counts {counted:?} members in {name}: {inside} are in it, {been} have been over their connections"
                     ),
                 });
             }
@@ -166,6 +182,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_session_was_in_ends_with_its_connection() {
+        let mut rooms = Rooms::default();
+        let text = rooms.send(0, 7);
+        rooms.connected(7, 1);
+        rooms.enter(0, 7);
+        rooms.enter(1, 7);
+        rooms.leave(0, 7);
+        let count = |rooms: &Rooms, lobby, hall| {
+            let found = rooms.judge(|room| Some(if room == "lobby" { lobby } else { hall }));
+            found.len()
+        };
+        rooms.connected(7, 1);
+        rooms.hear(7, Some(&push("lobby", &text)));
+        assert_eq!(count(&rooms, 0, 1), 0);
+        assert_eq!(count(&rooms, 1, 1), 0, "a join that came late");
+        rooms.connected(7, 2);
+        assert_eq!(count(&rooms, 0, 1), 0);
+        assert_eq!(count(&rooms, 1, 1), 1, "of a session that is gone");
+        rooms.hear(7, Some(&push("lobby", &text)));
+        assert_eq!(foreign(&rooms), 1);
+    }
+
+    #[test]
     fn a_message_in_another_rooms_name_or_of_nobody_is_wrong() {
         let mut rooms = Rooms::default();
         rooms.enter(0, 7);
@@ -196,6 +235,9 @@ mod tests {
         assert_eq!(judged(&rooms, Some(3)), 1);
         assert_eq!(judged(&rooms, None), 1);
         rooms.leave_all(2);
-        assert_eq!(judged(&rooms, Some(1)), 0);
+        rooms.connected(2, 2);
+        assert!(!rooms.is_inside(0, 2));
+        assert_eq!(judged(&rooms, Some(2)), 0, "its client joins again");
+        assert_eq!(judged(&rooms, Some(1)), 1);
     }
 }

@@ -189,7 +189,7 @@ impl Run {
                 what: "a conversation could not be opened while nothing went wrong".to_owned(),
             });
         }
-        violations.extend(self.workload.strays());
+        violations.extend(self.workload.wrongly_brought());
         violations.extend(self.workload.rooms().judge(|room| self.world.room_members(room)));
         violations.extend(self.world.stayed().iter().map(|what| Violation {
             invariant: Invariant::Answered,

@@ -146,9 +146,9 @@ impl Workload {
         }
     }
 
-    /// What was brought to users who had nothing to do with it.
-    pub(crate) fn strays(&self) -> Vec<Violation> {
-        self.brought.strays(&self.audiences)
+    /// What is wrong with what connections brought.
+    pub(crate) fn wrongly_brought(&self) -> Vec<Violation> {
+        self.brought.violations(&self.audiences)
     }
 
     /// The rooms, and the account of them.
@@ -179,6 +179,7 @@ impl Workload {
     /// Takes in what came of calls.
     pub(crate) fn take_answers(&mut self, world: &mut World) {
         for device in 0..world.devices.len() {
+            self.rooms.connected(device, world.devices[device].connections);
             for (method, payload) in std::mem::take(&mut world.devices[device].pushes) {
                 self.hear(world, device, method, payload);
             }

@@ -227,6 +227,11 @@ impl Core {
         self.restore_marks()
     }
 
+    /// Where the conversation list is, and how many times it was begun anew.
+    pub(crate) fn list_at(&self) -> (Bytes, i64) {
+        (self.list.cursor().clone(), self.generation)
+    }
+
     /// The local store, for values that are not the core's.
     pub(crate) fn store(&mut self) -> &mut Store {
         &mut self.store
