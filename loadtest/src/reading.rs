@@ -64,7 +64,7 @@ struct Reader {
     cursor: Bytes,
     asked: Option<(RequestId, Ask)>,
     synced: bool,
-    /// When to sync again, with all read and rows that trail.
+    /// When to ask again, with all read and rows that trail.
     look_at: Option<Duration>,
     /// Conversations still to be read, and from where.
     open: VecDeque<(ConversationId, u64)>,
@@ -164,8 +164,11 @@ impl Reading {
         self.began.get_or_insert(now);
         self.progress_at.get_or_insert(now);
         for (seat, reader) in &mut self.readers {
-            if reader.look_at.is_some_and(|at| at <= now) && engine.is_ready(*seat) {
-                reader.ask(*seat, Ask::Sync, now, engine);
+            if reader.look_at.is_some_and(|at| at <= now)
+                && engine.is_ready(*seat)
+                && let Some(next) = reader.next()
+            {
+                reader.ask(*seat, next, now, engine);
             }
         }
         while self.readers.len() < AT_ONCE
@@ -262,9 +265,9 @@ impl Reading {
 impl Reader {
     /// Asks; what cannot be asked now is when the connection is there again.
     fn ask(&mut self, seat: SeatId, ask: Ask, now: Duration, engine: &mut dyn Readers) {
+        self.look_at = None;
         let made = match ask {
             Ask::Sync => {
-                self.look_at = None;
                 let message = SyncRequest {
                     cursor: self.cursor.clone(),
                     limit: PAGE,

@@ -22,6 +22,9 @@ type DeviceAt = usize;
 pub(crate) struct Rooms {
     /// Who is in a room, or has asked to be.
     inside: BTreeSet<(usize, DeviceAt)>,
+    /// Whose client joins a room with every new session. The simulated client keeps its rooms when its app starts anew, which then
+    /// believes itself in none.
+    kept: BTreeSet<(usize, DeviceAt)>,
     /// Who has been, over the connection that the device has now, or had last.
     been: BTreeSet<(usize, DeviceAt)>,
     /// Which connection of each device that is.
@@ -58,15 +61,17 @@ impl Rooms {
     /// A device asks to be in a room.
     pub(crate) fn enter(&mut self, room: usize, device: DeviceAt) {
         self.inside.insert((room, device));
+        self.kept.insert((room, device));
         self.been.insert((room, device));
     }
 
     /// A device is not in a room any more, as far as it knows.
     pub(crate) fn leave(&mut self, room: usize, device: DeviceAt) {
         self.inside.remove(&(room, device));
+        self.kept.remove(&(room, device));
     }
 
-    /// A device's app has started anew, and is in no room.
+    /// A device's app has started anew, and is in no room as far as it knows.
     pub(crate) fn leave_all(&mut self, device: DeviceAt) {
         self.inside.retain(|(_, of)| *of != device);
     }
@@ -74,8 +79,8 @@ impl Rooms {
     /// A device is at its connection of this number. Over a new one it is in no room but those that it has its client join again.
     pub(crate) fn connected(&mut self, device: DeviceAt, connection: u64) {
         if self.connections.insert(device, connection) != Some(connection) {
-            let inside = &self.inside;
-            self.been.retain(|of| of.1 != device || inside.contains(of));
+            let kept = &self.kept;
+            self.been.retain(|of| of.1 != device || kept.contains(of));
         }
     }
 
@@ -118,7 +123,7 @@ impl Rooms {
             };
             // An attempt to join that was given up for lost may be carried out behind the leaving: then the session is in
             // the room until it ends, and its app is shown nothing.
-            let (inside, been) = (of_room(&self.inside), of_room(&self.been));
+            let (inside, been) = (of_room(&self.kept), of_room(&self.been));
             let counted = members(name);
             if !counted.is_some_and(|counted| (inside..=been).contains(&counted)) {
                 violations.push(Violation {
@@ -230,6 +235,9 @@ mod tests {
         assert_eq!(judged(&rooms, Some(3)), 1);
         assert_eq!(judged(&rooms, None), 1);
         rooms.leave_all(2);
-        assert_eq!(judged(&rooms, Some(1)), 0);
+        rooms.connected(2, 2);
+        assert!(!rooms.is_inside(0, 2));
+        assert_eq!(judged(&rooms, Some(2)), 0, "its client joins again");
+        assert_eq!(judged(&rooms, Some(1)), 1);
     }
 }

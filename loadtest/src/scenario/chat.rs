@@ -196,11 +196,12 @@ impl Scenario for ChatScenario {
                 Ok(Step::Until(now))
             }
             State::Reading { reading, deadline } => {
-                // What readers have been told of is on its way to the others.
-                if reading.tick(now, engine) && (self.chat.rows_are_level() || !reading.may_trail(now)) {
+                let is_read = reading.tick(now, engine);
+                // What readers have been told of is on its way to those who chat.
+                if is_read && (self.chat.rows_are_level() || !reading.may_trail(now)) {
                     return Ok(Step::Done);
                 }
-                if now >= *deadline && reading.is_stuck(now) {
+                if !is_read && now >= *deadline && reading.is_stuck(now) {
                     self.reading_failed = Some(reading.progress());
                     return Ok(Step::Done);
                 }
