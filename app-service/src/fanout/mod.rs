@@ -176,6 +176,7 @@ impl FanoutTask {
                     in_flight.extend(next.map(|frame| self.hand_over(frame)));
                 }
                 Some(looked_up) = look_up.next(), if !look_up.is_empty() => {
+                    self.owed.add(untold(&looked_up));
                     let (jobs, sessions) = with_last_seen(looked_up, &mut last_seen);
                     let now = self.clock.monotonic();
                     for frame in frames(&jobs, &sessions) {
@@ -317,7 +318,22 @@ async fn sessions_of(registry: Arc<dyn Registry>, jobs: Vec<PushJob>) -> LookedU
     looked_up
 }
 
-/// Remembers what the registry said, and goes by what it said before where it said nothing.
+/// Those of whom the registry said nothing and who have a last word coming: where they were before is not all, for sessions may
+/// have begun since, which gateways that reach the registry have no cause to have sync.
+fn untold(looked_up: &LookedUp) -> BTreeSet<User> {
+    if looked_up.unanswered.is_empty() {
+        return BTreeSet::new();
+    }
+    let last_words = looked_up.jobs.iter().filter(|job| job.payload.is_last_word());
+    let users: BTreeSet<User> = last_words
+        .flat_map(|job| job.users.iter().map(|user| (job.app.clone(), *user)))
+        .collect();
+    let unanswered = looked_up.unanswered.iter();
+    unanswered.filter(|user| users.contains(user)).cloned().collect()
+}
+
+/// Remembers what the registry said, and goes by what it said before where it said nothing. Not to ask anybody to sync: that
+/// waits until the registry answers, or those whom it does not name would sync twice a second.
 fn with_last_seen(
     looked_up: LookedUp,
     last_seen: &mut LastSeen,
@@ -333,8 +349,12 @@ fn with_last_seen(
         last_seen.learn(user, now);
     }
     let mut unknown = 0;
+    let asks_to_sync = jobs
+        .iter()
+        .any(|job| matches!(job.payload, Payload::Missed { .. }));
     for user in unanswered {
         match last_seen.of(&user) {
+            _ if asks_to_sync => {}
             Some(before) => {
                 metrics::counter!("whimbrel_pushes_by_last_view_total").increment(1);
                 sessions.insert(user, before.to_vec());

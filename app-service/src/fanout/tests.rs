@@ -328,3 +328,40 @@ async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
     fanout.close();
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_a_notice_while_the_registry_is_cut_off_is_asked_to_sync_once_it_is_back() {
+    let gates = Arc::new(Gates::default());
+    let clock = Arc::new(VirtualClock(Instant::now()));
+    let registry = Arc::new(CutOff {
+        inner: registry().await,
+        is_cut: true.into(),
+    });
+    let (fanout, task) = Fanout::new(
+        16,
+        Arc::clone(&registry) as _,
+        Arc::clone(&gates) as _,
+        clock,
+        Arc::new(TokioTimers),
+    );
+    let task = tokio::spawn(task.run());
+    let cut = |is_cut| registry.is_cut.store(is_cut, std::sync::atomic::Ordering::SeqCst);
+    let pushed = async || {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        (gates.0.lock().unwrap().len(), told_to_sync(&gates))
+    };
+    fanout.push(notice(2));
+    fanout.push(job(2));
+    assert_eq!(pushed().await, (0, 0), "nobody knows where they are");
+    cut(false);
+    assert_eq!(pushed().await, (1, 1));
+    // Where they were last seen is known now; they may be elsewhere as well.
+    cut(true);
+    fanout.push(notice(2));
+    fanout.push(job(2));
+    assert_eq!(pushed().await, (3, 1));
+    cut(false);
+    assert_eq!(pushed().await, (4, 2));
+    fanout.close();
+    task.await.unwrap();
+}
