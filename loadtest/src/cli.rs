@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use humantime_serde::re::humantime;
 
 use crate::deployment::DeploymentArgs;
@@ -19,6 +21,15 @@ const PAYLOAD_MAX: usize = 24_000;
 /// The longest text to a room: what of its 8 KiB is left.
 const ROOM_PAYLOAD_MAX: usize = 8_000;
 
+/// Processes of one run: each takes a block 127.X of loopback addresses.
+pub const WORKERS_MAX: u32 = 250;
+
+/// The longest of all times: nobody waits longer for a run, and moments that far from now can be counted with.
+const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Members of a room that send, unless it is said otherwise.
+const SENDERS: u32 = 10;
+
 /// Changes of groups' members a second in a checked run, unless it says otherwise: an absence begins or ends often enough to
 /// fall together with every kind of fault, and hardly anybody is out at any moment.
 const MEMBERSHIP_CHANGES_PER_S: f64 = 2.0;
@@ -32,7 +43,7 @@ const GOVERNED_SIZE_MIN: u32 = 3;
     name = "whimbrel-loadtest",
     version,
     about = "Load, open loop, from outside: thousands of clients against a running deployment",
-    after_help = "Exit status: 0; 1 on any violation, unresolved send, send refused for no reason that the run knows, or client that could not log in or was lost, or when the run could not be made; 2 when the command line is wrong."
+    after_help = "Exit status: 0; 1 on any violation, unresolved send, send refused for no reason that the run knows, or client that could not log in or was lost, or when the run could not be made; 2 when the command line is wrong. Times are at most 30days."
 )]
 pub struct Cli {
     /// What clients do.
@@ -53,20 +64,20 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 pub struct CommonArgs {
     /// Write all figures to this file, as JSON.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, value_parser = file)]
     pub json: Option<PathBuf>,
     /// Write a page with plots to this file.
-    #[arg(long, value_name = "FILE.html", global = true)]
+    #[arg(long, value_name = "FILE.html", global = true, value_parser = file)]
     pub report: Option<PathBuf>,
     /// Say in the JSON what became of the messages that were due in each tenth of a second.
     #[arg(long, global = true, requires = "json")]
     pub slices: bool,
     /// Write a line of JSON to this file for each phase that is reached, and for each second of the run.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, value_parser = file)]
     pub live: Option<PathBuf>,
     /// Generator processes, each with a share of the clients and of the rate; for more connections than one process may
     /// have descriptors.
-    #[arg(long, value_name = "N", default_value_t = 1, global = true, value_parser = clap::value_parser!(u32).range(1..=250))]
+    #[arg(long, value_name = "N", default_value_t = 1, global = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
     pub workers: u32,
     /// Loopback source addresses of each process; 0 derives them from the number of clients.
     #[arg(long, value_name = "N", default_value_t = 0, global = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(SOURCES_MAX)))]
@@ -79,13 +90,13 @@ pub struct CommonArgs {
     #[arg(long, value_name = "PER_S", default_value_t = 1_000.0, global = true, value_parser = rate)]
     pub connect_rate: f64,
     /// How long clients may take to come in, beyond what their rate takes.
-    #[arg(long, value_name = "TIME", default_value = "60s", global = true)]
+    #[arg(long, value_name = "TIME", default_value = "60s", global = true, value_parser = time)]
     pub connect_within: humantime::Duration,
     /// How long to wait for open sends and deliveries when the load is over.
-    #[arg(long, value_name = "TIME", default_value = "30s", global = true)]
+    #[arg(long, value_name = "TIME", default_value = "30s", global = true, value_parser = time)]
     pub grace: humantime::Duration,
     /// How long the LBS may take to give the first list.
-    #[arg(long, value_name = "TIME", default_value = "10s", global = true)]
+    #[arg(long, value_name = "TIME", default_value = "10s", global = true, value_parser = time)]
     pub lbs_within: humantime::Duration,
     /// Measure what a bare write of the same size costs on this machine, after the run.
     #[arg(long, global = true)]
@@ -102,6 +113,24 @@ pub struct CommonArgs {
 }
 
 impl ChatArgs {
+    /// Refuses what does not go together, where some process has no more than `least` of the users.
+    fn judge_together(&self, least: u32) -> Result<(), String> {
+        let (size, users) = (self.group_size, self.users);
+        if size > least {
+            return Err(format!(
+                "--group-size {size} with --users {users}: expected groups of at most {least}, which is what one process has of the users"
+            ));
+        }
+        let changes = self.membership_changes().map_err(|error| error.to_string())?;
+        if self.rate <= 0.0 && changes <= 0.0 {
+            return Err(
+                "--rate 0 without --membership-changes: nobody would do anything; `connect` and `room --rate 0` have clients that are idle"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
     /// Changes of groups' members a second.
     ///
     /// # Errors
@@ -150,7 +179,7 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "PER_S", default_value_t = 1_000.0, value_parser = rate)]
     pub rate: f64,
     /// How long they stay once all are in.
-    #[arg(long, value_name = "TIME", default_value = "20s")]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
     pub hold: humantime::Duration,
 }
 
@@ -160,17 +189,17 @@ pub struct ChatArgs {
     /// People, each with one device and one conversation.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub users: u32,
-    /// Messages a second, of all of them.
+    /// Messages a second, of all of them; 0 only where members come and go.
     #[arg(long, value_name = "PER_S", value_parser = rate)]
     pub rate: f64,
     /// For how long.
-    #[arg(long, value_name = "TIME", default_value = "20s")]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = span)]
     pub duration: humantime::Duration,
     /// Bytes of a message's text.
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = payload)]
     pub payload: usize,
     /// People per group; 0 or 2: pairs that chat directly.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2_000))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = group_size)]
     pub group_size: u32,
     /// How often a second the owner of some group removes a member or invites one back, over all groups; 0: never. Without it
     /// 2 in a checked run with groups, else 0.
@@ -194,17 +223,25 @@ pub struct RoomArgs {
     #[arg(long, value_name = "PER_S", value_parser = rate)]
     pub rate: f64,
     /// For how long.
-    #[arg(long, value_name = "TIME", default_value = "20s")]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = span)]
     pub duration: humantime::Duration,
     /// Bytes of a message's text.
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = room_payload)]
     pub payload: usize,
-    /// How many of the members send.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub senders: u32,
+    /// How many of the members send, at least one in each process; without it 10, or all if there are fewer.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub senders: Option<u32>,
     /// The room; without it one of its own.
     #[arg(long, value_name = "ID")]
     pub room: Option<String>,
+}
+
+impl RoomArgs {
+    /// How many of the members send.
+    #[must_use]
+    pub fn senders(&self) -> u32 {
+        self.senders.unwrap_or(SENDERS).min(self.members)
+    }
 }
 
 /// `reconnect`.
@@ -220,7 +257,7 @@ pub struct ReconnectArgs {
     #[arg(long, value_enum, default_value_t = DropKind::Rst)]
     pub drop: DropKind,
     /// They come back at a random moment within this, as clients do.
-    #[arg(long, value_name = "TIME", default_value = "1s")]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub spread: humantime::Duration,
 }
 
@@ -281,6 +318,38 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+fn time(text: &str) -> Result<humantime::Duration, String> {
+    match text.parse::<humantime::Duration>() {
+        Ok(time) if *time <= TIME_MAX => Ok(time),
+        Ok(_) => Err("expected at most 30days".to_owned()),
+        Err(error) => Err(format!(
+            "{error}: expected a time such as 90s or 2h, at most 30days"
+        )),
+    }
+}
+
+/// A time in which something is to happen.
+fn span(text: &str) -> Result<humantime::Duration, String> {
+    time(text).and_then(|time| match time.is_zero() {
+        true => Err("expected more than 0s: nothing would be sent".to_owned()),
+        false => Ok(time),
+    })
+}
+
+fn group_size(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(people @ (0 | 2..=2_000)) => Ok(people),
+        _ => Err("expected 2 to 2000 people, or 0".to_owned()),
+    }
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "-" => Err("expected a file; standard output has the summary".to_owned()),
+        path => Ok(path.into()),
+    }
+}
+
 fn payload(text: &str) -> Result<usize, String> {
     let what = "for which conversation it is, which message, and when it was due";
     payload_within(text, STAMP_IN_LEN, PAYLOAD_MAX, what)
@@ -317,8 +386,69 @@ impl Cli {
     /// When it is wrong.
     pub fn read(typed: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
         let typed: Vec<String> = typed.into_iter().collect();
-        let cli = Self::try_parse_from(&typed)?;
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(&typed)?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        cli.judge_unused(&matches)
+            .and_then(|()| cli.judge_together())
+            .map_err(|what| command.error(ErrorKind::ArgumentConflict, what))?;
         Ok(Self { typed, ..cli })
+    }
+
+    /// Refuses what was said and would mean nothing.
+    fn judge_unused(&self, matches: &ArgMatches) -> Result<(), String> {
+        let said = matches.subcommand().map(|(_, own)| own);
+        for id in self.command.unused() {
+            let source = said.and_then(|said| said.value_source(id));
+            if source == Some(ValueSource::CommandLine) {
+                let (flag, name) = (id.replace('_', "-"), self.command.name());
+                return Err(format!("--{flag} means nothing to `{name}`: leave it out"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what is right by itself and does not go together.
+    fn judge_together(&self) -> Result<(), String> {
+        let CommonArgs {
+            json, report, live, ..
+        } = &self.common;
+        let files = [("--json", json), ("--report", report), ("--live", live)];
+        let mut files = files
+            .iter()
+            .filter_map(|(flag, path)| Some((*flag, path.as_ref()?)));
+        while let Some((flag, path)) = files.next() {
+            if let Some((other, _)) = files.clone().find(|(_, other)| *other == path) {
+                let path = path.display();
+                return Err(format!(
+                    "{flag} {path} and {other} {path}: expected a file for each"
+                ));
+            }
+        }
+        let (workers, clients) = (self.common.workers, self.command.clients());
+        let each = self.command.clients_min();
+        // What falls to the last is what falls to the least.
+        let least = Share {
+            index: workers.saturating_sub(1),
+            of: workers,
+        }
+        .count(clients);
+        if least < each {
+            return Err(format!(
+                "--workers {workers}: each process needs at least {each} of the {clients} clients; give fewer workers"
+            ));
+        }
+        match &self.command {
+            Command::Chat(args) => args.judge_together(least),
+            Command::Room(args) => match args.senders {
+                Some(senders) if senders > args.members => Err(format!(
+                    "--senders {senders} with --members {}: expected no more senders than members",
+                    args.members
+                )),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// It again, for a report: of paths their last names.
@@ -373,6 +503,41 @@ impl Command {
         }
     }
 
+    /// Clients that each process must have for there to be anything to do.
+    const fn clients_min(&self) -> u32 {
+        match self {
+            Self::Chat(_) => 2,
+            Self::Connect(_) | Self::Room(_) | Self::Reconnect(_) => 1,
+            Self::Raw(_) | Self::RawReader(_) | Self::Judge(_) => 0,
+        }
+    }
+
+    /// What of the flags for all scenarios means nothing in this one, and would promise something if it were taken in silence.
+    const fn unused(&self) -> &'static [&'static str] {
+        match self {
+            Self::Chat(_) | Self::Room(_) | Self::Reconnect(_) => &[],
+            Self::Connect(_) => &["connect_rate"],
+            Self::Raw(_) | Self::RawReader(_) | Self::Judge(_) => &[
+                "report",
+                "slices",
+                "live",
+                "workers",
+                "sources",
+                "user_prefix",
+                "connect_rate",
+                "connect_within",
+                "grace",
+                "lbs_within",
+                "raw",
+                "ready_file",
+                "lbs",
+                "app_key",
+                "app_secret_file",
+                "root_key",
+            ],
+        }
+    }
+
     /// How long messages are sent for.
     #[must_use]
     pub fn lasting(&self) -> Duration {
@@ -412,7 +577,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_ascii_whitespace())
+        Cli::read(line.split_ascii_whitespace().map(str::to_owned))
     }
 
     #[test]
@@ -445,8 +610,108 @@ mod tests {
         ] {
             assert_eq!(changes(&format!("{line} {more}")).unwrap(), expected, "{more}");
         }
-        let error = changes(&format!("{line} --membership-changes 7")).unwrap_err();
+        let error = parse(&format!("{line} --membership-changes 7")).unwrap_err();
         assert!(error.to_string().contains("--group-size 0"), "{error}");
+    }
+
+    #[test]
+    fn one_client_is_enough_where_nobody_talks_to_another() {
+        for line in [
+            "room --members 1 --rate 5",
+            "connect --connections 1",
+            "reconnect --connections 1",
+            "reconnect --connections 3 --workers 3",
+            "chat --users 4 --rate 5 --workers 2",
+            "raw --connections 1",
+        ] {
+            parse(&format!("whimbrel-loadtest {line}")).unwrap();
+        }
+        for (line, expected) in [
+            ("chat --users 5 --rate 5 --workers 3", "at least 2 of the 5"),
+            ("connect --connections 2 --workers 3", "at least 1 of the 2"),
+        ] {
+            let error = parse(&format!("whimbrel-loadtest {line}"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_that_no_run_lasts_are_refused_by_their_flags() {
+        let forever = "500000000000years";
+        for line in [
+            "connect --connections 1 --hold",
+            "chat --users 2 --rate 1 --duration",
+            "room --members 2 --rate 1 --duration",
+            "reconnect --connections 1 --spread",
+            "connect --connections 1 --lbs-within",
+            "connect --connections 1 --connect-within",
+            "room --members 2 --rate 1 --grace",
+        ] {
+            let flag = line.rsplit(' ').next().unwrap();
+            for (time, is_right) in [("30days", true), ("30days1ns", false), (forever, false)] {
+                let parsed = parse(&format!("whimbrel-loadtest {line} {time}"));
+                assert_eq!(parsed.is_ok(), is_right, "{line} {time}");
+                if let Err(error) = parsed {
+                    let error = error.to_string();
+                    assert!(error.contains(flag) && error.contains("30days"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_taken_in_silence_is_refused() {
+        for (line, expected) in [
+            ("raw --report r.html", "--report means nothing to `raw`"),
+            ("raw --workers 2", "--workers means nothing"),
+            ("raw --live l.json", "--live means nothing"),
+            (
+                "--report r.html judge --ledger x",
+                "--report means nothing to `judge`",
+            ),
+            (
+                "connect --connections 5 --connect-rate 7",
+                "--connect-rate means nothing",
+            ),
+            (
+                "room --members 5 --rate 1 --json x --report x",
+                "--json x and --report x",
+            ),
+            (
+                "room --members 5 --rate 1 --report x --live x",
+                "--report x and --live x",
+            ),
+            ("room --members 5 --rate 1 --json -", "--json"),
+            (
+                "room --members 5 --rate 1 --senders 6",
+                "--senders 6 with --members 5",
+            ),
+            ("room --members 5 --rate 1 --duration 0s", "more than 0s"),
+            ("chat --users 5 --rate 1 --duration 0s", "more than 0s"),
+            ("chat --users 5 --rate 1 --group-size 1", "--group-size"),
+            (
+                "chat --users 5 --rate 1 --group-size 6",
+                "--group-size 6 with --users 5",
+            ),
+            ("chat --users 9 --rate 1 --group-size 5 --workers 2", "at most 4"),
+            ("chat --users 5 --rate 0", "--rate 0"),
+        ] {
+            let error = parse(&format!("whimbrel-loadtest {line}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let error = error.to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+        for line in [
+            "room --members 4 --rate 1",
+            "raw --json x --quiet",
+            "chat --users 6 --rate 0 --group-size 3 --membership-changes 1",
+            "chat --users 5 --rate 1 --group-size 5",
+            "connect --connections 5 --hold 0s",
+        ] {
+            parse(&format!("whimbrel-loadtest {line}")).unwrap();
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use whimbrel_protocol::ids::{RoomId, Uid};
 
 use crate::chat::ChatOptions;
 use crate::check::{Judged, LedgerRecorder, ledger};
-use crate::cli::{Cli, Command, CommonArgs, RawArgs};
+use crate::cli::{Cli, Command, CommonArgs, RawArgs, WORKERS_MAX};
 use crate::clock;
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Sources};
@@ -115,9 +115,6 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
     writable(&cli.common)?;
     let mut cli = cli.clone();
     cli.common.run.get_or_insert_with(|| rand::rng().random());
-    if let Command::Chat(args) = &cli.command {
-        args.membership_changes()?;
-    }
     if cli.common.raw {
         // What is short then would cost the run.
         allow_descriptors(raw_sockets(cli.command.clients()), |_| {
@@ -160,12 +157,6 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
 
 fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conductor)> {
     let count = cli.common.workers;
-    if cli.command.clients() < count.saturating_mul(2) {
-        bail!(
-            "--workers {count}: each process needs at least 2 of the {} clients; give fewer workers",
-            cli.command.clients()
-        );
-    }
     let args = cli.deployment.clone();
     let known = deployment.pids.clone();
     let roles = move || {
@@ -216,19 +207,14 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
     };
     let user_prefix = cli.user_prefix();
     Uid::new(&format!("{user_prefix}000000")).with_context(|| format!("--user-prefix {user_prefix:?}"))?;
-    let workers = |most: u64| {
-        let each = most.saturating_sub(OTHER_DESCRIPTORS).max(1);
-        format!(
-            "give --workers {} or more",
-            u64::from(common.clients).div_ceil(each)
-        )
-    };
     let others = if cli.command.is_checked() {
         CHECK_DESCRIPTORS
     } else {
         0
     };
-    allow_descriptors(common.count().saturating_add(others), workers)?;
+    allow_descriptors(common.count().saturating_add(others), |most| {
+        more_workers(common.clients, others, most)
+    })?;
     let listing = first_listing(cli, deployment)?;
     let sources = Sources::new(share.index, cli.common.sources, common.count());
     let mut engine = Engine::new(
@@ -253,7 +239,7 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
             let room = args.room.as_deref().unwrap_or(&own);
             let options = RoomOptions {
                 room: RoomId::new(room).with_context(|| format!("--room {room:?}"))?,
-                senders: args.senders,
+                senders: args.senders(),
                 per_s: args.rate,
                 lasting: args.duration.into(),
                 payload: args.payload,
@@ -353,6 +339,19 @@ fn allow_descriptors(connections: u32, cure: impl FnOnce(u64) -> String) -> anyh
     setrlimit(Resource::Nofile, raised).context("the bound on descriptors cannot be raised")
 }
 
+/// What helps a run of so many clients where a process may have `most` descriptors, and needs `others` of them for other devices.
+fn more_workers(clients: u32, others: u32, most: u64) -> String {
+    let each = most.saturating_sub(OTHER_DESCRIPTORS + u64::from(others)).max(1);
+    let workers = u64::from(clients).div_ceil(each);
+    if workers <= u64::from(WORKERS_MAX) {
+        return format!("give --workers {workers} or more");
+    }
+    let all = each.saturating_mul(WORKERS_MAX.into());
+    format!(
+        "{WORKERS_MAX} workers, which are the most, hold {all}: have no more clients, or raise the bound (ulimit -n)"
+    )
+}
+
 /// Sockets of the reference, of a run of so many clients: as one process may have.
 fn raw_sockets(clients: u32) -> u32 {
     clients.clamp(1, 15_000)
@@ -396,4 +395,17 @@ fn cannot_write(path: &Path, flag: &str) -> String {
         "cannot write {}: give {flag} a path in a folder you may write to",
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_as_many_workers_are_advised_as_there_may_be() {
+        assert!(more_workers(60_000, 0, 20_000).contains("--workers 4 "));
+        assert!(more_workers(60_000, 256, 1_024).contains("--workers 86 "));
+        let cure = more_workers(u32::MAX, 0, 20_000);
+        assert!(!cure.contains("--workers") && cure.contains("4984000"), "{cure}");
+    }
 }
