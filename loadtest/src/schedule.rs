@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+/// Events taken at once: what is owed beyond them waits until sockets were read and the run was shown.
+pub const TAKEN_MAX: usize = 1_000;
+
 /// One process's part of a schedule that `of` processes share: every `of`-th event, from the `index`-th on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -80,6 +83,11 @@ impl Schedule {
         Some(due)
     }
 
+    /// Takes those whose moment has come, [`TAKEN_MAX`] at most.
+    pub fn take_some(&mut self, now: Duration) -> impl Iterator<Item = Duration> {
+        std::iter::from_fn(move || self.take(now)).take(TAKEN_MAX)
+    }
+
     /// Whether every event was taken.
     #[must_use]
     pub fn is_through(&self) -> bool {
@@ -105,6 +113,19 @@ mod tests {
         let owed: Vec<Duration> = std::iter::from_fn(|| schedule.take(ms(1_550))).collect();
         assert_eq!(owed, [ms(1_100), ms(1_200), ms(1_300), ms(1_400), ms(1_500)]);
         assert_eq!(schedule.due(), Some(ms(1_600)));
+    }
+
+    #[test]
+    fn of_what_is_owed_some_is_taken_at_once_and_nothing_is_skipped() {
+        let mut schedule = Schedule::new(ms(0), ms(1_000), 2_500.0, Share::WHOLE);
+        let taken: Vec<usize> = (0..4).map(|_| schedule.take_some(ms(5_000)).count()).collect();
+        assert_eq!(taken, [TAKEN_MAX, TAKEN_MAX, 500, 0]);
+        let mut schedule = Schedule::new(ms(0), ms(1_000), 10_000_000.0, Share::WHOLE);
+        schedule.take_some(ms(5_000)).for_each(drop);
+        assert!(
+            schedule.due() < Some(ms(1)),
+            "the next is still owed at its own time"
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ const SYNC_PAGE: u32 = 100;
 const PULL_PAGE: u32 = 200;
 
 /// Messages that may be due and unanswered in one process: 64 bytes each. What does not fit has failed.
-const BACKLOG_MAX: usize = 4_000_000;
+pub(crate) const BACKLOG_MAX: usize = 4_000_000;
 
 /// Between syncs that nothing asks for, milliseconds: the net under everything.
 const NET_SYNC_MS: std::ops::Range<u64> = 180_000..300_000;

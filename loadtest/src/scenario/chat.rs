@@ -153,10 +153,10 @@ impl Scenario for ChatScenario {
                 Ok(self.step(now + WAIT_STEP))
             }
             State::Sending { sends, changes } => {
-                while let Some(due) = sends.take(now) {
+                for due in sends.take_some(now) {
                     self.chat.send(due, now, engine);
                 }
-                while changes.take(now).is_some() {
+                for _ in changes.take_some(now) {
                     self.chat.change_members(now, engine);
                 }
                 if let Some(due) = sends.due().into_iter().chain(changes.due()).min() {

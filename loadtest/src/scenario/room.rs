@@ -18,14 +18,14 @@ use whimbrel_protocol::method::{Method, PushMethod};
 
 use super::connecting::Connecting;
 use super::{Common, HEAD_START, WAIT_STEP};
-use crate::chat::{Outbox, Outgoing};
+use crate::chat::{BACKLOG_MAX, Outbox, Outgoing};
 use crate::engine::{Engine, Happening, SeatId, Timers, What};
 use crate::lead::{Lead, Phase};
 use crate::run::{Scenario, Step};
 use crate::schedule::Schedule;
 use crate::stamp::Stamp;
 use crate::tally::Tally;
-use crate::wire::{ANSWER_WITHIN, Wire as _, final_code, request, retry_after};
+use crate::wire::{ANSWER_WITHIN, Wire, final_code, request, retry_after};
 
 /// Between two looks at what is still open.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -49,6 +49,18 @@ pub struct RoomOptions {
     pub lasting: Duration,
     /// Bytes of a message's text.
     pub payload: usize,
+}
+
+/// What sending needs of whatever holds the connections: the engine, or a test's imitation.
+trait Line: Wire {
+    /// See [`Engine::is_ready`].
+    fn is_ready(&self, seat: SeatId) -> bool;
+}
+
+impl Line for Engine {
+    fn is_ready(&self, seat: SeatId) -> bool {
+        self.is_ready(seat)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -142,10 +154,14 @@ impl RoomScenario {
         }
     }
 
-    fn send(&mut self, scheduled: Duration, now: Duration, engine: &mut Engine) {
-        engine.counter.send(scheduled);
+    fn send(&mut self, scheduled: Duration, now: Duration, line: &mut dyn Line) {
+        line.counter().send(scheduled);
+        if self.backlog >= BACKLOG_MAX {
+            line.counter().tally.backlog_dropped += 1;
+            return;
+        }
         let who = self.rng.random_range(0..self.senders.len().max(1));
-        let operation = OperationId::new(engine.server_ms(now), self.rng.random());
+        let operation = OperationId::new(line.server_ms(now), self.rng.random());
         if let Some(sender) = self.senders.get_mut(who) {
             sender.order += 1;
             sender.outbox.push(Outgoing {
@@ -155,16 +171,16 @@ impl RoomScenario {
                 begun: now,
             });
             self.backlog += 1;
-            self.pump(SeatId(u32::try_from(who).unwrap_or_default()), now, engine);
+            self.pump(SeatId(u32::try_from(who).unwrap_or_default()), now, line);
         }
     }
 
-    fn pump(&mut self, seat: SeatId, now: Duration, engine: &mut Engine) {
+    fn pump(&mut self, seat: SeatId, now: Duration, line: &mut dyn Line) {
         let user = self.common.first() + seat.0;
         let Some(sender) = self.senders.get_mut(seat.index()) else {
             return;
         };
-        if !engine.is_ready(seat) {
+        if !line.is_ready(seat) {
             return;
         }
         // A send to a room is one message.
@@ -189,7 +205,7 @@ impl RoomScenario {
                 })),
             }),
         };
-        let asked = engine.ask(seat, self.request(Method::SendRoom, &message), now);
+        let asked = line.ask(seat, self.request(Method::SendRoom, &message), now);
         let Some(sender) = self.senders.get_mut(seat.index()) else {
             return;
         };
@@ -419,10 +435,7 @@ impl Scenario for RoomScenario {
                 step(now + WAIT_STEP)
             }
             State::Sending { schedule } => {
-                let mut owed = Vec::new();
-                while let Some(due) = schedule.take(now) {
-                    owed.push(due);
-                }
+                let owed: Vec<Duration> = schedule.take_some(now).collect();
                 let next = schedule.due();
                 let over = engine.counter.tally.began + self.options.lasting;
                 for due in owed {
@@ -462,7 +475,7 @@ impl Scenario for RoomScenario {
     }
 
     fn close(&mut self, tally: &mut Tally) {
-        tally.unresolved += self.backlog as u64;
+        tally.unresolved += self.backlog as u64 + tally.backlog_dropped;
         tally.lost += self.lost;
         tally.room_members += self.members.len() as u64;
     }
@@ -471,7 +484,65 @@ impl Scenario for RoomScenario {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use whimbrel_protocol::client_session::RequestError;
+
     use super::*;
+    use crate::schedule::Share;
+    use crate::tally::Counter;
+
+    /// Nobody is in.
+    #[derive(Default)]
+    struct Nobody(Counter);
+
+    impl Wire for Nobody {
+        fn ask(&mut self, _: SeatId, _: OutgoingRequest, _: Duration) -> Result<RequestId, RequestError> {
+            Err(RequestError::Ended)
+        }
+
+        fn server_ms(&self, _: Duration) -> u64 {
+            0
+        }
+
+        fn counter(&mut self) -> &mut Counter {
+            &mut self.0
+        }
+    }
+
+    impl Line for Nobody {
+        fn is_ready(&self, _: SeatId) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_backlog_has_failed() {
+        let common = Common {
+            share: Share::WHOLE,
+            clients: 4,
+            connect_per_s: 0.0,
+            connect_within: Duration::ZERO,
+            grace: Duration::ZERO,
+            run: 7,
+        };
+        let options = RoomOptions {
+            room: RoomId::new("ours").unwrap(),
+            senders: 2,
+            per_s: 1.0,
+            lasting: Duration::from_secs(1),
+            payload: 40,
+        };
+        let mut scenario = RoomScenario::new(common, options);
+        let mut nobody = Nobody::default();
+        scenario.backlog = BACKLOG_MAX - 1;
+        for _ in 0..3 {
+            scenario.send(Duration::ZERO, Duration::ZERO, &mut nobody);
+        }
+        assert_eq!(scenario.backlog, BACKLOG_MAX);
+        let tally = &mut nobody.0.tally;
+        assert_eq!((tally.sends, tally.backlog_dropped), (3, 2));
+        scenario.close(tally);
+        assert_eq!(tally.unresolved, BACKLOG_MAX as u64 + 2);
+    }
 
     fn push(room: &str, text: &str) -> Bytes {
         let content = Content {
