@@ -43,7 +43,7 @@ const GOVERNED_SIZE_MIN: u32 = 3;
     name = "whimbrel-loadtest",
     version,
     about = "Load, open loop, from outside: thousands of clients against a running deployment",
-    after_help = "Exit status: 0; 1 on any violation, unresolved send, send refused for no reason that the run knows, or client that could not log in or was lost, or when the run could not be made; 2 when the command line is wrong. Times are at most 30days."
+    after_help = "Exit status: 0; 1 on any violation, unresolved send, send refused for no reason that the run knows, or client that could not log in or was lost, or when the run could not be made; 2 when the command line is wrong; 130 or 143 when SIGINT or SIGTERM ended the run: figures are of what was until then. Times are at most 30days."
 )]
 pub struct Cli {
     /// What clients do.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::interrupt::{Interrupt, Signal};
 use crate::procfs::{RoleProcesses, RoleUsage};
 use crate::tally::Second;
 
@@ -35,6 +36,9 @@ pub trait Lead {
     /// Hears, as often as it is called, that this process has reached `phase`; gives the moment at which to go on once all
     /// processes have.
     fn pass(&mut self, phase: Phase) -> Option<Duration>;
+
+    /// The signal by which the run is to end before it is over.
+    fn cut_by(&self) -> Option<Signal>;
 }
 
 /// What a phase's end looked like.
@@ -123,18 +127,27 @@ impl Conductor {
 
 /// Leads the only process of a run.
 #[derive(Debug)]
-pub struct Solo(pub Conductor);
+pub struct Solo {
+    /// Sums up and looks at the server.
+    pub conductor: Conductor,
+    /// Of this process.
+    pub interrupt: Interrupt,
+}
 
 impl Lead for Solo {
     fn second(&mut self, second: Second) {
-        self.0.take_second(&second);
+        self.conductor.take_second(&second);
     }
 
     fn pass(&mut self, phase: Phase) -> Option<Duration> {
-        if !self.0.samples.contains_key(&phase) {
-            self.0.reach(phase);
+        if !self.conductor.samples.contains_key(&phase) {
+            self.conductor.reach(phase);
         }
         Some(clock::now())
+    }
+
+    fn cut_by(&self) -> Option<Signal> {
+        self.interrupt.heard()
     }
 }
 
@@ -173,8 +186,15 @@ mod tests {
                 pids: vec![std::process::id()],
             }]
         };
-        let mut solo = Solo(Conductor::new(1, Box::new(roles), Box::new(Quiet)));
+        let mut solo = Solo {
+            conductor: Conductor::new(1, Box::new(roles), Box::new(Quiet)),
+            interrupt: Interrupt::default(),
+        };
         assert!(solo.pass(Phase::Begun).is_some());
-        assert!(solo.0.samples[&Phase::Begun].usage.contains_key("gateway"));
+        assert!(
+            solo.conductor.samples[&Phase::Begun]
+                .usage
+                .contains_key("gateway")
+        );
     }
 }

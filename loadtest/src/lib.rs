@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod directory;
 mod doubles;
 pub mod engine;
+pub mod interrupt;
 pub mod latency;
 pub mod lead;
 pub mod listing;

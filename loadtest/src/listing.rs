@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::deployment::{Deployment, DeploymentArgs};
 use crate::directory::GATEWAYS_MAX;
+use crate::interrupt::{self, Interrupt};
 
 /// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -68,8 +69,8 @@ fn http_client() -> anyhow::Result<reqwest::blocking::Client> {
 /// Asks until there is an answer that lists somebody, for at most `within`.
 ///
 /// # Errors
-/// When there is none in time.
-pub fn first(deployment: &Deployment, within: Duration) -> anyhow::Result<Listing> {
+/// When there is none in time, or before a signal.
+pub fn first(deployment: &Deployment, within: Duration, interrupt: &Interrupt) -> anyhow::Result<Listing> {
     let http = http_client()?;
     let until = Instant::now() + within;
     loop {
@@ -78,6 +79,10 @@ pub fn first(deployment: &Deployment, within: Duration) -> anyhow::Result<Listin
             Ok(_) => anyhow::anyhow!("it lists no gateway yet"),
             Err(error) => error,
         };
+        if let Some(signal) = interrupt.heard() {
+            let name = interrupt::name(signal);
+            return Err(failed.context(format!("{name} ended the run before it had begun")));
+        }
         if Instant::now() >= until {
             return Err(failed.context(format!(
                 "the LBS at {} gave no gateways within {} s: is the deployment running, and is this its address (--lbs, or the ready file)?",
@@ -184,7 +189,10 @@ mod tests {
             root: whimbrel_protocol::descriptor::RootKey::from_seed(&[1; 32]).public(),
             pids: std::collections::BTreeMap::new(),
         };
-        let error = format!("{:#}", first(&deployment, Duration::ZERO).unwrap_err());
+        let error = format!(
+            "{:#}",
+            first(&deployment, Duration::ZERO, &Interrupt::default()).unwrap_err()
+        );
         assert!(
             error.contains(&nobody.to_string()) && error.contains("--lbs"),
             "{error}"

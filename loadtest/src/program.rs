@@ -1,6 +1,7 @@
 //! The program: a command line in, figures out.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ use crate::cli::{Cli, Command, CommonArgs, RawArgs, WORKERS_MAX};
 use crate::clock;
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Sources};
+use crate::interrupt::{self, Interrupt};
 use crate::lead::{Conductor, Lead, Solo};
 use crate::listing;
 use crate::procfs;
@@ -41,12 +43,16 @@ const CHECK_DESCRIPTORS: u32 = 256;
 ///
 /// # Errors
 /// When the run could not be made; what it found wrong is in the exit code.
-#[expect(clippy::print_stdout, reason = "the answer to whoever started the program")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the answer to whoever started the program"
+)]
 pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Raw(args) => {
             writable(&cli.common)?;
-            println!("{}", raw_reference(cli, *args)?);
+            raw_reference(cli, *args)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::RawReader(args) => {
@@ -58,22 +64,37 @@ pub fn main(cli: &Cli) -> anyhow::Result<ExitCode> {
             let report = ledger::judge(&args.ledger)
                 .with_context(|| format!("the ledger in {} cannot be judged", args.ledger.display()))?;
             let verdict = Verdict::of(&args.ledger, &report);
-            write_json(cli.common.json.as_deref(), &verdict)?;
             print!("{}", verdict.summary());
+            write_json(cli.common.json.as_deref(), &verdict)?;
             return Ok(exit_code(verdict.is_failure()));
         }
         _ => {}
     }
+    let interrupt = Interrupt::listen()?;
     if let Some(share) = cli.common.share {
-        let mut lead = ByPipe::start()?;
+        let mut lead = ByPipe::start(interrupt.clone())?;
         let outcome = Deployment::read(&cli.deployment)
-            .and_then(|deployment| do_share(cli, &deployment, share, &mut lead));
+            .and_then(|deployment| do_share(cli, &deployment, share, &mut lead, &interrupt));
         ByPipe::finish(outcome);
         return Ok(ExitCode::SUCCESS);
     }
-    let report = measure(cli)?;
+    let (report, mut wrong) = match (figures(cli, &interrupt), interrupt.heard()) {
+        (Ok(figures), _) => figures,
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(signal)) => {
+            eprintln!("whimbrel-loadtest: {error:#}");
+            return Ok(interrupt::status(signal).into());
+        }
+    };
     print!("{}", report::summary(&report));
-    Ok(exit_code(report.is_failure()))
+    wrong.extend(write_files(&cli.common, &report));
+    for error in &wrong {
+        eprintln!("whimbrel-loadtest: {error:#}");
+    }
+    Ok(match report.cut_by {
+        Some(signal) => interrupt::status(signal).into(),
+        None => exit_code(report.is_failure() || !wrong.is_empty()),
+    })
 }
 
 const fn exit_code(is_failure: bool) -> ExitCode {
@@ -84,8 +105,9 @@ const fn exit_code(is_failure: bool) -> ExitCode {
     }
 }
 
-/// Measures a bare write: the line that says what it costs.
-fn raw_reference(cli: &Cli, args: RawArgs) -> anyhow::Result<String> {
+/// Measures a bare write, and says what it costs.
+#[expect(clippy::print_stdout, reason = "the answer to whoever started the program")]
+fn raw_reference(cli: &Cli, args: RawArgs) -> anyhow::Result<()> {
     let limit = |most: u64| {
         format!(
             "give --connections {} or fewer",
@@ -101,16 +123,23 @@ fn raw_reference(cli: &Cli, args: RawArgs) -> anyhow::Result<String> {
         "raw_write_us": raw.write_us,
         "writes": raw.writes,
     });
-    write_json(cli.common.json.as_deref(), &json)?;
     let (us, writes) = (raw.write_us, raw.writes);
-    Ok(format!("raw write             {us:.2} us over {writes} writes"))
+    println!("raw write             {us:.2} us over {writes} writes");
+    write_json(cli.common.json.as_deref(), &json)
 }
 
 /// Makes the run that the command line asks for, and writes the files that it names.
 ///
 /// # Errors
-/// When the run could not be made.
+/// When the run could not be made, or a file could not be written.
 pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
+    let (report, wrong) = figures(cli, &Interrupt::default())?;
+    let wrong = wrong.into_iter().chain(write_files(&cli.common, &report));
+    wrong.map(Err).next().unwrap_or(Ok(report))
+}
+
+/// Makes the run: its figures, and what went wrong around it that does not take them back.
+fn figures(cli: &Cli, interrupt: &Interrupt) -> anyhow::Result<(Report, Vec<anyhow::Error>)> {
     let deployment = Deployment::read(&cli.deployment)?;
     writable(&cli.common)?;
     let mut cli = cli.clone();
@@ -123,15 +152,27 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
     }
     let started_unix_ms = clock::unix_ms();
     let ledger = Ledger::of(&cli);
-    let (mut tally, conductor) = conduct(&cli, &deployment)?;
-    if let Some(ledger) = &ledger {
-        ledger.judge(&mut tally)?;
+    // Goes with this value, however the run ends, unless there is something to be seen in it.
+    let mut temporary = ledger.as_ref().and_then(Ledger::temporary);
+    let (mut tally, conductor) = conduct(&cli, &deployment, interrupt)?;
+    let mut wrong = Vec::new();
+    if let Some(ledger) = ledger.as_ref().filter(|_| tally.cut_by.is_none()) {
+        let judged = ledger.judge(&mut tally, interrupt);
+        tally.cut_by = interrupt.heard();
+        let failed = judged.err().filter(|_| tally.cut_by.is_none());
+        let is_of_use = tally.cut_by.is_none() && (failed.is_some() || tally.is_failure());
+        wrong.extend(failed);
+        if is_of_use {
+            temporary.iter_mut().for_each(Temporary::keep);
+        }
     }
-    let raw_write_us = cli
-        .common
-        .raw
-        .then(|| raw_like(&tally, cli.command.clients()))
-        .transpose()?;
+    let mut raw_write_us = None;
+    if cli.common.raw && tally.cut_by.is_none() {
+        match raw_like(&tally, cli.command.clients()) {
+            Ok(us) => raw_write_us = Some(us),
+            Err(error) => wrong.push(error.context("the bare write (--raw) was not measured")),
+        }
+    }
     let facts = Facts {
         scenario: cli.command.name(),
         command: cli.shown(),
@@ -142,20 +183,25 @@ pub fn measure(cli: &Cli) -> anyhow::Result<Report> {
         payload: cli.command.payload(),
         raw_write_us,
         ledger: ledger
-            .filter(|ledger| !ledger.remove_if_temporary(&tally))
+            .filter(|_| temporary.as_ref().is_none_or(|temporary| temporary.is_kept))
             .map(|ledger| ledger.folder),
         slices: cli.common.slices,
     };
     let report = Report::new(facts, &tally, &conductor.samples, &conductor.seconds);
-    write_json(cli.common.json.as_deref(), &report)?;
-    if let Some(path) = &cli.common.report {
-        let page = report::page(&report)?;
-        fs::write(path, page).with_context(|| cannot_write(path, "--report"))?;
-    }
-    Ok(report)
+    Ok((report, wrong))
 }
 
-fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conductor)> {
+/// Writes the files that the command line names, each whatever became of the others: what could not be.
+fn write_files(common: &CommonArgs, report: &Report) -> Vec<anyhow::Error> {
+    let json = write_json(common.json.as_deref(), report);
+    let page = common.report.as_deref().map_or(Ok(()), |path| {
+        let page = report::page(report)?;
+        fs::write(path, page).map_err(|error| cannot_write(path, "--report", error))
+    });
+    [json, page].into_iter().filter_map(Result::err).collect()
+}
+
+fn conduct(cli: &Cli, deployment: &Deployment, interrupt: &Interrupt) -> anyhow::Result<(Tally, Conductor)> {
     let count = cli.common.workers;
     let args = cli.deployment.clone();
     let known = deployment.pids.clone();
@@ -165,19 +211,23 @@ fn conduct(cli: &Cli, deployment: &Deployment) -> anyhow::Result<(Tally, Conduct
     };
     let show = progress::show(cli.common.quiet);
     let show = match &cli.common.live {
-        Some(path) => progress::live(path, show).with_context(|| cannot_write(path, "--live"))?,
+        Some(path) => progress::live(path, show).map_err(|error| cannot_write(path, "--live", error))?,
         None => show,
     };
     let mut conductor = Conductor::new(count as usize, Box::new(roles), show);
     if count > 1 {
         // Whether the LBS answers, and what it lists is believed, is told once and not by every worker.
-        first_listing(cli, deployment)?;
-        let tally = workers::conduct(count, |share| worker_arguments(cli, share), &mut conductor)?;
+        first_listing(cli, deployment, interrupt)?;
+        let arguments = |share| worker_arguments(cli, share);
+        let tally = workers::conduct(count, arguments, &mut conductor, interrupt)?;
         return Ok((tally, conductor));
     }
-    let mut solo = Solo(conductor);
-    let tally = do_share(cli, deployment, Share::WHOLE, &mut solo)?;
-    Ok((tally, solo.0))
+    let mut solo = Solo {
+        conductor,
+        interrupt: interrupt.clone(),
+    };
+    let tally = do_share(cli, deployment, Share::WHOLE, &mut solo, interrupt)?;
+    Ok((tally, solo.conductor))
 }
 
 /// This process's command line, with a share.
@@ -188,12 +238,22 @@ fn worker_arguments(cli: &Cli, share: Share) -> Vec<String> {
     arguments
 }
 
-fn first_listing(cli: &Cli, deployment: &Deployment) -> anyhow::Result<listing::Listing> {
-    listing::first(deployment, cli.common.lbs_within.into())
+fn first_listing(
+    cli: &Cli,
+    deployment: &Deployment,
+    interrupt: &Interrupt,
+) -> anyhow::Result<listing::Listing> {
+    listing::first(deployment, cli.common.lbs_within.into(), interrupt)
 }
 
 /// Does one process's share.
-fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lead) -> anyhow::Result<Tally> {
+fn do_share(
+    cli: &Cli,
+    deployment: &Deployment,
+    share: Share,
+    lead: &mut dyn Lead,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Tally> {
     let common = Common {
         share,
         clients: cli.command.clients(),
@@ -215,7 +275,7 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
     allow_descriptors(common.count().saturating_add(others), |most| {
         more_workers(common.clients, others, most)
     })?;
-    let listing = first_listing(cli, deployment)?;
+    let listing = first_listing(cli, deployment, interrupt)?;
     let sources = Sources::new(share.index, cli.common.sources, common.count());
     let mut engine = Engine::new(
         &cli.deployment,
@@ -265,6 +325,10 @@ fn do_share(cli: &Cli, deployment: &Deployment, share: Share, lead: &mut dyn Lea
             };
             let mut chat = ChatScenario::new(common, options, rates, args.duration.into(), recorder);
             let mut tally = run(&mut engine, &mut chat, lead)?;
+            if tally.cut_by.is_some() {
+                // A ledger without its end is one that nobody judges.
+                return Ok(tally);
+            }
             for violation in chat.into_recorder().finish()? {
                 tally.violate(violation.invariant, || violation.what);
             }
@@ -304,17 +368,51 @@ impl Ledger {
         recorder.with_context(|| format!("no ledger can be kept in {} (--ledger)", self.folder.display()))
     }
 
-    fn judge(&self, tally: &mut Tally) -> anyhow::Result<()> {
-        let report = ledger::judge(&self.folder)
+    /// `None` of one that was asked for, and of one that was there before.
+    fn temporary(&self) -> Option<Temporary> {
+        let is_own = self.temporary && !self.folder.exists();
+        is_own.then(|| Temporary {
+            folder: self.folder.clone(),
+            is_kept: false,
+        })
+    }
+
+    fn judge(&self, tally: &mut Tally, interrupt: &Interrupt) -> anyhow::Result<()> {
+        let report = ledger::judge_unless(&self.folder, &|| interrupt.heard().is_some())
             .with_context(|| format!("the ledger in {} cannot be judged", self.folder.display()))?;
         let verdict = Verdict::of(&self.folder, &report);
         tally.take_violations(&verdict.violations_of, verdict.violations_told);
         Ok(())
     }
+}
 
-    /// Nobody needs the ledger of a run in which nothing was wrong. Says whether it is gone.
-    fn remove_if_temporary(&self, tally: &Tally) -> bool {
-        self.temporary && !tally.is_failure() && fs::remove_dir_all(&self.folder).is_ok()
+/// A ledger that nobody asked to keep: it is gone with this value, unless it is kept.
+struct Temporary {
+    folder: PathBuf,
+    is_kept: bool,
+}
+
+impl Temporary {
+    fn keep(&mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl std::ops::Drop for Temporary {
+    #[expect(clippy::print_stderr, reason = "whoever started the program has to remove it")]
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.folder.display();
+                eprintln!(
+                    "whimbrel-loadtest: the ledger in {path} is of no use and cannot be removed: {error}"
+                );
+            }
+            _ => {}
+        }
     }
 }
 
@@ -373,9 +471,9 @@ fn writable(common: &CommonArgs) -> anyhow::Result<()> {
             .append(true)
             .create(true)
             .open(path)
-            .with_context(|| cannot_write(path, flag))?;
+            .map_err(|error| cannot_write(path, flag, error))?;
         if is_new {
-            fs::remove_file(path).with_context(|| cannot_write(path, flag))?;
+            fs::remove_file(path).map_err(|error| cannot_write(path, flag, error))?;
         }
     }
     Ok(())
@@ -387,14 +485,19 @@ fn write_json(path: Option<&Path>, value: &impl serde::Serialize) -> anyhow::Res
     };
     let mut text = serde_json::to_string_pretty(value).context("figures are plain data")?;
     text.push('\n');
-    fs::write(path, text).with_context(|| cannot_write(path, "--json"))
+    fs::write(path, text).map_err(|error| cannot_write(path, "--json", error))
 }
 
-fn cannot_write(path: &Path, flag: &str) -> String {
-    format!(
-        "cannot write {}: give {flag} a path in a folder you may write to",
-        path.display()
-    )
+fn cannot_write(path: &Path, flag: &str, error: io::Error) -> anyhow::Error {
+    let cure = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room there, or give a path on another disk"
+        }
+        io::ErrorKind::IsADirectory => "give the path of a file",
+        _ => "give a path in a folder you may write to",
+    };
+    let path = path.display();
+    anyhow::Error::new(error).context(format!("cannot write {path} ({flag}): {cure}"))
 }
 
 #[cfg(test)]

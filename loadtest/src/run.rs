@@ -36,9 +36,14 @@ pub trait Scenario {
 
     /// Counts what is left open.
     fn close(&mut self, tally: &mut Tally);
+
+    /// The run is cut: counts what is there, and says nothing of what may have been on its way.
+    fn cut(&mut self, tally: &mut Tally) {
+        tally.unresolved += self.backlog() + tally.backlog_dropped;
+    }
 }
 
-/// Runs a scenario to its end.
+/// Runs a scenario to its end, or until its leader cuts it.
 ///
 /// # Errors
 /// When the system or the scenario says that it cannot go on.
@@ -47,11 +52,20 @@ pub fn run(engine: &mut Engine, scenario: &mut dyn Scenario, lead: &mut dyn Lead
         if let Some(begun) = lead.pass(Phase::Begun) {
             break begun;
         }
+        if let Some(signal) = lead.cut_by() {
+            return Ok(Tally {
+                cut_by: Some(signal),
+                ..Tally::default()
+            });
+        }
         engine.turn(clock::now() + Duration::from_millis(10))?;
     };
     let mut second_ends = begun + SECOND;
     let mut at_s = 0;
-    loop {
+    let cut_by = loop {
+        if let Some(signal) = lead.cut_by() {
+            break Some(signal);
+        }
         let now = clock::now();
         while now >= second_ends {
             let online = engine.online();
@@ -62,19 +76,23 @@ pub fn run(engine: &mut Engine, scenario: &mut dyn Scenario, lead: &mut dyn Lead
             at_s += 1;
         }
         match scenario.tick(now, engine, lead)? {
-            Step::Done => break,
+            Step::Done => break None,
             Step::Until(until) => engine.turn(until.min(second_ends))?,
         }
         while let Some(happening) = engine.next() {
             scenario.handle(happening, engine);
         }
-    }
+    };
     let online = engine.online();
     let mut last = engine.counter.end_second(at_s, online, scenario.backlog());
     last.is_cut = true;
     lead.second(last);
     let mut tally = std::mem::take(&mut engine.counter.tally);
-    scenario.close(&mut tally);
+    tally.cut_by = cut_by;
+    match cut_by {
+        None => scenario.close(&mut tally),
+        Some(_) => scenario.cut(&mut tally),
+    }
     if tally.last_setback.is_none() {
         tally.last_setback = engine.last_setback().map(str::to_owned);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interrupt::Signal;
 use crate::latency::Latency;
 use crate::record::Violation;
 use crate::slices::Slices;
@@ -17,6 +18,8 @@ const VIOLATIONS_TOLD_FIRST: usize = 5;
 /// What one process, or all, have counted in a run. Adding two gives that of both.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Tally {
+    /// The signal that ended the run before it was over.
+    pub cut_by: Option<Signal>,
     /// Clients that were in when the connecting was over.
     pub connected: u64,
     /// Clients that never came in.
@@ -90,6 +93,7 @@ pub struct Tally {
 impl Tally {
     /// Takes in what another process counted.
     pub fn merge(&mut self, other: &Self) {
+        self.cut_by = self.cut_by.or(other.cut_by);
         self.connected += other.connected;
         self.failed += other.failed;
         self.logins += other.logins;

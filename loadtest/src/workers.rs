@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{self, Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
@@ -12,14 +13,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::SIGKILL;
 
 use crate::clock;
+use crate::interrupt::{Interrupt, Signal};
 use crate::lead::{Conductor, Lead, Phase};
 use crate::schedule::Share;
 use crate::tally::{Second, Tally};
 
 /// The longest that nothing may be heard of one worker: each tells something every second, until it has finished.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// Between two looks whether there was a signal.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a process that has closed its pipes may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a worker tells.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,11 +40,14 @@ enum Told {
     Failed(String),
 }
 
-/// What a worker is told: all are there; the run goes on at this moment of the monotonic clock.
+/// What a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
-struct Go {
-    phase: Phase,
-    at_ns: u64,
+#[serde(rename_all = "snake_case")]
+enum Order {
+    /// All are there; the run goes on at this moment of the monotonic clock.
+    Go { phase: Phase, at_ns: u64 },
+    /// This signal came: the run is over.
+    Cut(Signal),
 }
 
 /// Leads a worker by what its first process tells it.
@@ -43,25 +55,30 @@ struct Go {
 pub struct ByPipe {
     reached: Option<Phase>,
     passed: BTreeMap<Phase, Duration>,
-    told: Receiver<Go>,
+    told: Receiver<(Phase, Duration)>,
+    interrupt: Interrupt,
 }
 
 impl ByPipe {
-    /// Listens on standard input.
+    /// Listens on standard input. What comes to the first process comes to `interrupt` too.
     ///
     /// # Errors
     /// When there can be no thread for it.
-    pub fn start() -> anyhow::Result<Self> {
+    pub fn start(interrupt: Interrupt) -> anyhow::Result<Self> {
         let (tell, told) = mpsc::channel();
+        let passed_on = interrupt.clone();
         thread::Builder::new()
             .name("lead".to_owned())
             .spawn(move || {
                 for line in io::stdin().lines().map_while(Result::ok) {
-                    let Ok(go) = serde_json::from_str(&line) else {
-                        break;
-                    };
-                    if tell.send(go).is_err() {
-                        return;
+                    match serde_json::from_str(&line) {
+                        Ok(Order::Go { phase, at_ns }) => {
+                            if tell.send((phase, Duration::from_nanos(at_ns))).is_err() {
+                                return;
+                            }
+                        }
+                        Ok(Order::Cut(signal)) => passed_on.pass_on(signal),
+                        Err(_) => break,
                     }
                 }
                 // The first process is gone, or speaks no more sense: nobody waits for this one, and it is not to stay
@@ -73,6 +90,7 @@ impl ByPipe {
             reached: None,
             passed: BTreeMap::new(),
             told,
+            interrupt,
         })
     }
 
@@ -104,8 +122,8 @@ impl Lead for ByPipe {
         }
         loop {
             match self.told.try_recv() {
-                Ok(go) => {
-                    self.passed.insert(go.phase, Duration::from_nanos(go.at_ns));
+                Ok((phase, at)) => {
+                    self.passed.insert(phase, at);
                 }
                 Err(TryRecvError::Empty) => break,
                 // The thread that listens is about to end this process.
@@ -114,12 +132,46 @@ impl Lead for ByPipe {
         }
         self.passed.get(&phase).copied()
     }
+
+    fn cut_by(&self) -> Option<Signal> {
+        self.interrupt.heard()
+    }
 }
 
 struct Worker {
     child: Child,
     input: ChildStdin,
     tally: Option<Tally>,
+}
+
+impl Worker {
+    fn order(&mut self, order: &Order) -> io::Result<()> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        self.input.write_all(line.as_bytes())
+    }
+
+    /// What became of a worker that neither speaks nor listens any more, though it has not finished.
+    fn fate(&mut self) -> String {
+        let until = clock::now() + ENDS_WITHIN;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.signal() == Some(SIGKILL) => {
+                    return format!(
+                        "ended before the run did: {status}. If nobody here sent it, the system was short of memory"
+                    );
+                }
+                Ok(Some(status)) => {
+                    return format!(
+                        "ended before the run did: {status}. What it said of it is above, if anything"
+                    );
+                }
+                Ok(None) if clock::now() < until => thread::sleep(ENDS_WITHIN / 100),
+                Ok(None) => return "speaks no more, and has not ended".to_owned(),
+                Err(error) => return format!("is gone: {error}"),
+            }
+        }
+    }
 }
 
 /// When each worker was heard last, on the monotonic clock; `None` of those from whom nothing more is to come.
@@ -165,7 +217,8 @@ impl Drop for Workers {
     }
 }
 
-/// Starts `count` processes of this program and conducts them to the end. `arguments` gives a worker's command line.
+/// Starts `count` processes of this program and conducts them to the end, which is near once there is an `interrupt`. `arguments`
+/// gives a worker's command line.
 ///
 /// # Errors
 /// When one cannot be started, fails, or is silent for too long.
@@ -173,6 +226,7 @@ pub fn conduct(
     count: u32,
     arguments: impl Fn(Share) -> Vec<String>,
     conductor: &mut Conductor,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<Tally> {
     let program =
         std::env::current_exe().context("cannot find this program's own file to start workers of it")?;
@@ -210,24 +264,33 @@ pub fn conduct(
         });
     }
     drop(tell);
-    hear(&mut workers, &told, conductor)
+    hear(&mut workers, &told, conductor, interrupt)
 }
 
 fn hear(
     workers: &mut Workers,
     told: &Receiver<(u32, Option<String>)>,
     conductor: &mut Conductor,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<Tally> {
+    let mut is_cut = false;
     let mut reached: BTreeMap<Phase, usize> = BTreeMap::new();
     let mut voices = Voices::new(workers.0.len(), clock::now());
     while workers.0.iter().any(|worker| worker.tally.is_none()) {
+        if let Some(signal) = interrupt.heard().filter(|_| !is_cut) {
+            is_cut = true;
+            for worker in &mut workers.0 {
+                // Whoever does not listen any more has finished, or is told of below.
+                let _ = worker.order(&Order::Cut(signal));
+            }
+        }
         let patience = voices.patience(clock::now()).map_err(|index| {
             let silent = SILENCE_MAX.as_secs();
             anyhow!(
                 "worker {index} said nothing for {silent} s: it is stopped, or its machine has no time for it"
             )
         })?;
-        let (index, line) = match told.recv_timeout(patience) {
+        let (index, line) = match told.recv_timeout(patience.min(LOOK_EVERY)) {
             Ok(told) => told,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => bail!("the workers are gone"),
@@ -238,7 +301,7 @@ fn hear(
         };
         let Some(line) = line else {
             if worker.tally.is_none() {
-                bail!("worker {index} ended before the run did: its own words are above");
+                bail!("worker {index} {}", worker.fate());
             }
             continue;
         };
@@ -246,6 +309,10 @@ fn hear(
         match serde_json::from_str(&line).with_context(|| format!("worker {index} said {line:?}"))? {
             Told::Second(second) => conductor.take_second(&second),
             Told::Finished(tally) => {
+                // A signal that came to one of them is meant for all.
+                if let Some(signal) = tally.cut_by {
+                    interrupt.pass_on(signal);
+                }
                 worker.tally = Some(*tally);
                 voices.heard(index as usize, true, clock::now());
             }
@@ -271,13 +338,10 @@ fn hear(
 
 fn go(workers: &mut Workers, phase: Phase) -> anyhow::Result<()> {
     let at_ns = u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX);
-    let mut line = serde_json::to_string(&Go { phase, at_ns })?;
-    line.push('\n');
     for (index, worker) in workers.0.iter_mut().enumerate() {
-        worker
-            .input
-            .write_all(line.as_bytes())
-            .with_context(|| format!("worker {index} does not listen any more"))?;
+        if worker.order(&Order::Go { phase, at_ns }).is_err() {
+            bail!("worker {index} {}", worker.fate());
+        }
     }
     Ok(())
 }

@@ -87,6 +87,18 @@ fn files_that_cannot_be_written_are_told_before_the_run() {
 }
 
 #[test]
+fn what_was_measured_is_told_though_it_cannot_be_written() {
+    let output = run(&["raw", "--connections", "5", "--json", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("us over"));
+    let complaint = complaint(&output);
+    assert!(
+        complaint.contains("--json") && complaint.contains("make room"),
+        "{complaint}"
+    );
+}
+
+#[test]
 fn a_ledger_is_judged_again() {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, json) = (folder.path().join("kept"), folder.path().join("verdict.json"));

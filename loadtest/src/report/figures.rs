@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::interrupt::Signal;
 use crate::latency::Latency;
 use crate::lead::{Phase, Sample};
 use crate::record::Violation;
@@ -149,6 +150,11 @@ pub struct Report {
     pub version: &'static str,
     pub started_unix_ms: u64,
     pub processes: u32,
+    /// A signal ended the run before it was over: figures are of what was until then.
+    pub is_cut: bool,
+    /// Which one.
+    #[serde(skip)]
+    pub cut_by: Option<Signal>,
     pub connected: u64,
     pub failed: u64,
     pub connects_per_s: f64,
@@ -234,6 +240,8 @@ impl Report {
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms: facts.started_unix_ms,
             processes: facts.processes,
+            is_cut: tally.cut_by.is_some(),
+            cut_by: tally.cut_by,
             connected: tally.connected,
             failed: tally.failed,
             connects_per_s: per(tally.connected, connecting),
@@ -262,7 +270,8 @@ impl Report {
             disconnects: tally.disconnects,
             membership_changes: tally.membership_changes,
             room_members: is_room.then_some(tally.room_members),
-            room_drops: is_room.then(|| told_to_all.saturating_sub(tally.deliveries)),
+            room_drops: (is_room && tally.cut_by.is_none())
+                .then(|| told_to_all.saturating_sub(tally.deliveries)),
             rounds_ms: tally.rounds_ms.clone(),
             payload: facts.payload,
             bytes_in: tally.bytes_in,

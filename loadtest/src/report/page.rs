@@ -7,6 +7,7 @@ use humantime_serde::re::humantime;
 
 use super::figures::{Quantiles, Report, RoleFigures, SecondFigures};
 use super::plot::{Line, Plot, Scale};
+use crate::interrupt;
 use crate::latency::Latency;
 
 const STYLE: &str = include_str!("page.css");
@@ -23,8 +24,10 @@ pub fn page(report: &Report) -> anyhow::Result<String> {
     let scenario = escape(report.scenario);
     let started = SystemTime::UNIX_EPOCH + Duration::from_millis(report.started_unix_ms);
     let started = humantime::format_rfc3339_seconds(started);
-    let good = !report.is_failure();
-    let verdict = if good {
+    let verdict = if let Some(signal) = report.cut_by {
+        let name = interrupt::name(signal);
+        format!("<span class=\"bad\">cut by {name}: all of this is of what was until then</span>")
+    } else if !report.is_failure() {
         "<span class=\"good\">nothing lost, nothing unresolved</span>".to_owned()
     } else {
         format!(

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::{Quantiles, Report};
+use crate::interrupt;
 
 /// The lines.
 #[must_use]
@@ -13,6 +14,10 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(out, "{name:<22}{value}");
     };
     line("scenario", report.scenario.to_owned());
+    if let Some(signal) = report.cut_by {
+        let name = interrupt::name(signal);
+        line("CUT", format!("by {name}: all of this is of what was until then"));
+    }
     line(
         "connected",
         format!(
@@ -122,7 +127,14 @@ pub fn summary(report: &Report) -> String {
         );
     }
     if let Some(ledger) = &report.ledger {
-        line("ledger", ledger.display().to_string());
+        let path = ledger.display();
+        line(
+            "ledger",
+            match report.is_cut {
+                true => format!("{path}, which was not judged: it is not whole"),
+                false => path.to_string(),
+            },
+        );
     }
     if report.failed + report.unresolved + report.refused_wrongly + report.lost > 0
         && let Some(setback) = &report.last_setback

@@ -270,4 +270,8 @@ impl Scenario for ReconnectScenario {
         tally.lost += self.lost;
         tally.rounds_ms.append(&mut self.rounds_ms);
     }
+
+    fn cut(&mut self, tally: &mut Tally) {
+        tally.rounds_ms.append(&mut self.rounds_ms);
+    }
 }

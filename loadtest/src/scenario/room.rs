@@ -479,6 +479,11 @@ impl Scenario for RoomScenario {
         tally.lost += self.lost;
         tally.room_members += self.members.len() as u64;
     }
+
+    fn cut(&mut self, tally: &mut Tally) {
+        tally.unresolved += self.backlog as u64 + tally.backlog_dropped;
+        tally.room_members += self.members.len() as u64;
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-pub use read::{Report, judge};
+pub use read::{Report, judge, judge_unless};
 pub use write::Writer;
 
 /// Files that conversations are spread over: of six million messages to pairs, a part is some 400,000 events and 100 MB while
@@ -55,6 +55,9 @@ pub enum LedgerError {
         /// Which.
         path: PathBuf,
     },
+    /// Whoever asked does not wait for the answer any more.
+    #[error("the ledger was not judged to the end: a signal came")]
+    Stopped,
     /// Nothing was ever written.
     #[error(
         "the ledger in {} holds nothing to judge: name the folder that the run's --ledger named",

@@ -73,6 +73,14 @@ impl Report {
 /// # Errors
 /// When it cannot be read, or is not all that they wrote.
 pub fn judge(run: &Path) -> Result<Report, LedgerError> {
+    judge_unless(run, &|| false)
+}
+
+/// The same, unless `is_stopped`, which is asked before each part.
+///
+/// # Errors
+/// The same, and [`LedgerError::Stopped`].
+pub fn judge_unless(run: &Path, is_stopped: &(dyn Fn() -> bool + Sync)) -> Result<Report, LedgerError> {
     let numbered = processes(run)?;
     let mut common = History::default();
     let mut report = Report::default();
@@ -104,7 +112,10 @@ pub fn judge(run: &Path) -> Result<Report, LedgerError> {
                     if part >= PARTS {
                         return;
                     }
-                    let result = judge_part(&processes, part, &common);
+                    let result = match is_stopped() {
+                        true => Err(LedgerError::Stopped),
+                        false => judge_part(&processes, part, &common),
+                    };
                     let mut judged = judged.lock().expect("nothing panics while holding it");
                     judged.insert(part, result);
                 }
