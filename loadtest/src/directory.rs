@@ -192,7 +192,7 @@ impl Directory {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
+pub(crate) mod tests {
     use whimbrel_protocol::descriptor::{
         Address, Certificate, ExchangeKey, IdentityKey, RootKey, STATEMENT_LIFE_MS, Statement, assemble,
     };
@@ -203,7 +203,7 @@ mod tests {
 
     const MADE_MS: u64 = 1_795_219_200_000;
 
-    fn descriptor(root: u8, node: &str, endpoint: &str, key: u8, made_ms: u64) -> Bytes {
+    pub(crate) fn descriptor(root: u8, node: &str, endpoint: &str, key: u8, made_ms: u64) -> Bytes {
         let root = RootKey::from_seed(&[root; 32]);
         let identity = IdentityKey::from_seed(&[9; 32]);
         let node = NodeId::new(node).unwrap();

@@ -9,6 +9,7 @@ use rand::RngExt as _;
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::client::Login;
 use whimbrel_protocol::client_session::{ClientSession, End};
+use whimbrel_protocol::close::CloseReason;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::frame::Retry;
 
@@ -27,6 +28,10 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 /// Before the next gateway of a round, after one that did not let in.
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// Behind the reason, as the newer login is nobody's of this run.
+const SUPERSEDED: &str =
+    ": its user has logged in elsewhere; does another run go on with the same --user-prefix?";
 
 /// Why an attempt failed, and what next.
 pub(super) struct Setback {
@@ -47,6 +52,16 @@ impl Setback {
             retry_after_ms: 0,
             for_good: false,
             at_once: false,
+        }
+    }
+}
+
+/// What a CLOSE says.
+fn closed(reason: u32) -> String {
+    match CloseReason::from_number(reason) {
+        Some(known) => format!("the gateway closed the session, {known:?} (reason {reason})"),
+        None => {
+            format!("the gateway closed the session for reason {reason}, which this version does not know")
         }
     }
 }
@@ -146,7 +161,7 @@ impl Engine {
     /// What the end of a session means for the next attempt.
     pub(super) fn judge_end(&mut self, end: &End) -> Setback {
         let mut setback = Setback::of(match end {
-            End::Closed { reason, .. } => format!("the gateway closed the session for reason {reason}"),
+            End::Closed { reason, .. } => closed(*reason),
             End::LoginRefused { refusal, .. } => format!("the login was {refusal}"),
             End::Rejected(reject) => format!("the gateway rejected the hello: {:?}", reject.reason),
             End::Faulty(fault) => format!("the gateway broke the protocol: {fault}"),
@@ -218,7 +233,12 @@ impl Engine {
                 },
             });
         }
-        self.last_setback = Some(setback.why);
+        // Who is to stay out by now was to lose it: so do the doubles of a checked run.
+        if seat.wanted {
+            let is_superseded = setback.closed_for == Some(CloseReason::Superseded.number());
+            let hint = if is_superseded { SUPERSEDED } else { "" };
+            self.last_setback = Some(setback.why + hint);
+        }
         if setback.for_good {
             seat.wanted = false;
         }
@@ -246,5 +266,84 @@ impl Engine {
         }
         seat.dial_at = Some(at);
         self.timers.arm(id.0, at);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener;
+
+    use whimbrel_protocol::descriptor::RootKey;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::deployment::{Deployment, DeploymentArgs};
+    use crate::directory;
+    use crate::engine::Sources;
+    use crate::record::{Device, UserNumber};
+
+    /// An engine whose only device dials a gateway that says nothing.
+    fn dialing(gateway: &TcpListener) -> (Engine, SeatId) {
+        let deployment = Deployment {
+            lbs: "http://127.0.0.1:1".to_owned(),
+            app_key: "demo".to_owned(),
+            secret: Zeroizing::new(b"s3cret".to_vec()),
+            root: RootKey::from_seed(&[1; 32]).public(),
+            pids: BTreeMap::new(),
+        };
+        let endpoint = gateway.local_addr().unwrap().to_string();
+        let listing = vec![directory::tests::descriptor(
+            1,
+            "g1",
+            &endpoint,
+            5,
+            clock::unix_ms(),
+        )];
+        let sources = Sources::new(0, 0, 1);
+        let args = DeploymentArgs::default();
+        let mut engine = Engine::new(&args, &deployment, &listing, "load-", sources, 1).unwrap();
+        let seat = engine.add_seat(Device {
+            user: UserNumber(1),
+            number: 0,
+        });
+        engine.come(seat, clock::now());
+        engine.dial(seat, clock::now());
+        (engine, seat)
+    }
+
+    fn end(reason: u32) -> End {
+        End::Closed {
+            retry: Retry::Never,
+            reason,
+        }
+    }
+
+    #[test]
+    fn a_close_is_told_by_name_and_what_was_to_end_is_no_setback() {
+        let gateway = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (reason, is_wanted, expected) in [
+            (
+                8,
+                true,
+                Some("Superseded (reason 8): its user has logged in elsewhere"),
+            ),
+            (7, true, Some("Silent (reason 7)")),
+            (99, true, Some("reason 99, which this version")),
+            (8, false, None),
+        ] {
+            let (mut engine, seat) = dialing(&gateway);
+            if !is_wanted {
+                engine.stay_out(seat);
+            }
+            let setback = engine.judge_end(&end(reason));
+            engine.end_line(seat, setback, clock::now());
+            let told = engine.last_setback();
+            match expected {
+                Some(expected) => assert!(told.unwrap().contains(expected), "{told:?}"),
+                None => assert_eq!(told, None),
+            }
+        }
     }
 }
