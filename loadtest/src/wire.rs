@@ -16,6 +16,10 @@ use crate::tally::Counter;
 /// For how long an answer is of use; after that it is asked again. The server's own default.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// The first pause before something is asked again, and the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+pub(crate) const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+
 /// See the module.
 pub trait Wire {
     /// Asks something in a device's name.
@@ -82,6 +86,18 @@ pub fn final_code(failure: &Failure) -> Option<u32> {
             code.retry() != Retry::Never || code == Code::UnknownUser
         });
     (!later).then_some(refusal.code)
+}
+
+/// How long to wait before what has failed `failures` times before is asked again: twice as long each time, and no less than the
+/// server asks for. `jitter` is a random number from 0 up to 1.
+#[must_use]
+pub fn pause(failures: u32, retry_after: Duration, jitter: f64) -> Duration {
+    let longest = PAUSE_FIRST
+        .saturating_mul(1 << failures.min(10))
+        .min(PAUSE_LONGEST);
+    longest
+        .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        .max(retry_after)
 }
 
 /// How long a failure asks to be left alone.

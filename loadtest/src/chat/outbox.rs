@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use whimbrel_protocol::ids::OperationId;
 
+use crate::wire;
+
 /// Messages of one send (docs/protocol.md, section 11).
 const BATCH_MAX: usize = 32;
 
 /// Bytes of one send, with room below the protocol's 48 KiB for what surrounds each message.
 const BATCH_BYTES_MAX: usize = 40 * 1024;
-
-/// The first pause before a send is tried again, and the longest.
-const PAUSE_FIRST: Duration = Duration::from_millis(250);
-const PAUSE_LONGEST: Duration = Duration::from_secs(10);
 
 /// A message that is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +81,8 @@ impl Outbox {
     /// The batch has no answer; the same one goes out again after a pause. `jitter` is a random number from 0 up to 1.
     pub(crate) fn failed(&mut self, retry_after: Duration, jitter: f64, now: Duration) {
         self.on_wire = false;
-        let longest = PAUSE_FIRST
-            .saturating_mul(1 << self.failures.min(10))
-            .min(PAUSE_LONGEST);
+        let pause = wire::pause(self.failures, retry_after, jitter);
         self.failures = self.failures.saturating_add(1);
-        let pause = longest
-            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
-            .max(retry_after);
         self.pause_until = Some(now.saturating_add(pause));
     }
 
@@ -179,7 +172,7 @@ mod tests {
         for _ in 0..20 {
             outbox.failed(ms(0), 1.0, ms(0));
         }
-        assert_eq!(outbox.due(), Some(PAUSE_LONGEST));
+        assert_eq!(outbox.due(), Some(wire::PAUSE_LONGEST));
         outbox.failed(ms(60_000), 0.0, ms(0));
         assert_eq!(outbox.due(), Some(ms(60_000)));
     }

@@ -8,16 +8,17 @@ use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_protocol::client::{SyncRequest, SyncResponse};
+use whimbrel_protocol::client_session::Failure;
 use whimbrel_protocol::frame::RequestId;
 use whimbrel_protocol::method::Method;
 
 use super::connecting::Connecting;
 use super::{Common, WAIT_STEP};
-use crate::engine::{Engine, Happening, Leave, SeatId, What};
+use crate::engine::{Engine, Happening, Leave, SeatId, Timers, What};
 use crate::lead::{Lead, Phase};
 use crate::run::{Scenario, Step};
 use crate::tally::Tally;
-use crate::wire::request;
+use crate::wire::{self, request, retry_after};
 
 /// Rows asked for at once.
 const SYNC_PAGE: u32 = 100;
@@ -31,6 +32,25 @@ struct Client {
     asked: Option<RequestId>,
     ready: bool,
     synced: bool,
+    /// When a sync that failed is tried again, and how many have.
+    sync_at: Option<Duration>,
+    failures: u32,
+}
+
+impl Client {
+    /// A sync failed: when it is tried again. `jitter` is a random number from 0 up to 1.
+    fn fail(&mut self, retry_after: Duration, jitter: f64, now: Duration) -> Duration {
+        let at = now.saturating_add(wire::pause(self.failures, retry_after, jitter));
+        self.failures = self.failures.saturating_add(1);
+        self.sync_at = Some(at);
+        at
+    }
+
+    /// There is no connection any more, and nothing to wait for.
+    fn lose(&mut self) {
+        (self.ready, self.asked, self.sync_at) = (false, None, None);
+        self.failures = 0;
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +93,7 @@ pub struct ReconnectScenario {
     drop: Drop,
     rng: StdRng,
     clients: Vec<Client>,
+    timers: Timers,
     synced: usize,
     rounds_ms: Vec<f64>,
     lost: u64,
@@ -89,6 +110,7 @@ impl ReconnectScenario {
             common,
             rounds,
             drop,
+            timers: Timers::default(),
             synced: 0,
             rounds_ms: Vec::new(),
             lost: 0,
@@ -104,9 +126,22 @@ impl ReconnectScenario {
             cursor: client.cursor.clone(),
             limit: SYNC_PAGE,
         };
+        client.sync_at = None;
         client.asked = engine
             .request(seat, request(Method::Sync, None, &message), now)
             .ok();
+        if client.asked.is_none() {
+            self.sync_later(seat, Duration::ZERO, now);
+        }
+    }
+
+    /// A sync failed.
+    fn sync_later(&mut self, seat: SeatId, retry_after: Duration, now: Duration) {
+        let jitter = self.rng.random_range(0.0..1.0);
+        if let Some(client) = self.clients.get_mut(seat.index()) {
+            let at = client.fail(retry_after, jitter, now);
+            self.timers.arm(seat.0, at);
+        }
     }
 
     /// Some have not come back, or not synced, before the end of `round` (0: of the first sync). What was measured
@@ -114,7 +149,7 @@ impl ReconnectScenario {
     fn give_up(&mut self, round: u32, engine: &mut Engine) {
         self.lost = self.missing();
         engine.counter.tally.last_setback = Some(format!(
-            "{} of {} clients are not back and synced within {} s: {}",
+            "{} of {} clients are not back and synced within {} s (--connect-within): {}",
             self.lost,
             self.clients.len(),
             self.common.connect_within.as_secs(),
@@ -136,7 +171,8 @@ impl ReconnectScenario {
             engine.leave(SeatId(index), self.drop.how);
         }
         for client in &mut self.clients {
-            (client.ready, client.synced, client.asked) = (false, false, None);
+            client.synced = false;
+            client.lose();
         }
         self.synced = 0;
         for index in 0..self.common.count() {
@@ -161,32 +197,45 @@ impl Scenario for ReconnectScenario {
             What::Hello => self.sync(seat, engine, now),
             What::Ready { .. } => {
                 client.ready = true;
-                if client.asked.is_none() && !client.synced {
+                if client.asked.is_none() && client.sync_at.is_none() && !client.synced {
                     self.sync(seat, engine, now);
                 }
             }
             What::Response { id, result } if client.asked == Some(id) => {
                 client.asked = None;
-                match result.map(SyncResponse::decode) {
-                    Ok(Ok(answer)) => {
+                let answer =
+                    result.and_then(|body| SyncResponse::decode(body).map_err(|_| Failure::Malformed));
+                match answer {
+                    Ok(answer) => {
+                        client.failures = 0;
                         client.cursor = answer.cursor;
                         if answer.more {
                             return self.sync(seat, engine, now);
                         }
                         self.synced += usize::from(!std::mem::replace(&mut client.synced, true));
                     }
-                    Ok(Err(_)) | Err(_) => self.sync(seat, engine, now),
+                    Err(failure) => {
+                        engine.counter.tally.retries += 1;
+                        self.sync_later(seat, retry_after(&failure), now);
+                    }
                 }
             }
             What::Lost { .. } => {
                 self.synced -= usize::from(std::mem::take(&mut client.synced));
-                (client.ready, client.asked) = (false, None);
+                client.lose();
             }
             What::Response { .. } | What::Push { .. } | What::SyncHint { .. } => {}
         }
     }
 
     fn tick(&mut self, now: Duration, engine: &mut Engine, lead: &mut dyn Lead) -> anyhow::Result<Step> {
+        while let Some(seat) = self.timers.take(now) {
+            let seat = SeatId(seat);
+            let client = self.clients.get(seat.index());
+            if client.is_some_and(|client| client.sync_at.is_some_and(|at| at <= now)) {
+                self.sync(seat, engine, now);
+            }
+        }
         match &mut self.state {
             State::New => {
                 let rate = (self.common.connect_per_s, self.common.share);
@@ -273,5 +322,23 @@ impl Scenario for ReconnectScenario {
 
     fn cut(&mut self, tally: &mut Tally) {
         tally.rounds_ms.append(&mut self.rounds_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_failed_waits_as_long_as_the_server_asks_and_longer_each_time() {
+        let (ms, now) = (Duration::from_millis, Duration::from_secs(9));
+        let mut client = Client::default();
+        assert_eq!(client.fail(ms(0), 0.0, now), now + ms(125), "never at once");
+        assert_eq!(client.fail(ms(0), 1.0, now), now + ms(500));
+        assert_eq!(client.fail(ms(7_000), 1.0, now), now + ms(7_000));
+        assert_eq!(client.sync_at, Some(now + ms(7_000)));
+        client.lose();
+        assert_eq!(client.sync_at, None);
+        assert_eq!(client.fail(ms(0), 1.0, now), now + ms(250));
     }
 }
