@@ -112,7 +112,8 @@ impl Deployment {
             .clone()
             .or_else(|| of_ready(|ready| ready.lbs.clone()))
             .with_context(|| missing("where the LBS is", "--lbs URL"))?;
-        if !lbs.starts_with("http://") && !lbs.starts_with("https://") {
+        let url = reqwest::Url::parse(&lbs).ok();
+        if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             bail!("--lbs {lbs}: expected a URL such as http://127.0.0.1:7000");
         }
         let app_key = args
@@ -239,6 +240,10 @@ mod tests {
             (
                 with(|args, _| args.lbs = Some("127.0.0.1:7000".into()), &empty),
                 "http://",
+            ),
+            (
+                with(|args, _| args.lbs = Some("http://".into()), &empty),
+                "expected a URL",
             ),
             (
                 with(|args, _| args.root_key = Some("nonsense".into()), &empty),

@@ -85,9 +85,8 @@ pub fn first(deployment: &Deployment, within: Duration, interrupt: &Interrupt) -
         }
         if Instant::now() >= until {
             return Err(failed.context(format!(
-                "the LBS at {} gave no gateways within {} s: is the deployment running, and is this its address (--lbs, or the ready file)?",
-                deployment.lbs,
-                within.as_secs()
+                "the LBS at {} gave no gateways within {within:?} (--lbs-within), though a running deployment is expected there (by --lbs, or the ready file)",
+                deployment.lbs
             )));
         }
         thread::sleep(TRY_EVERY);

@@ -72,7 +72,7 @@ impl Preparing {
 
 /// Conversations that could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{open} of {all} conversations could not be opened in time: {why}")]
+#[error("{open} of {all} conversations could not be opened in time (--connect-within): {why}")]
 pub struct Unprepared {
     open: usize,
     all: usize,

@@ -16,6 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Connecting {
     seats: Vec<SeatId>,
+    within: Duration,
     deadline: Duration,
     look_at: Duration,
 }
@@ -47,6 +48,7 @@ impl Connecting {
         let seats = seats.collect();
         Self {
             seats,
+            within,
             deadline: last.saturating_add(within),
             look_at: now,
         }
@@ -79,8 +81,9 @@ impl Connecting {
         tally.failed = (self.seats.len() - connected) as u64;
         if connected == 0 && !self.seats.is_empty() {
             bail!(
-                "none of {} clients could log in: {}",
+                "none of {} clients could log in within {:?} (--connect-within): {}",
                 self.seats.len(),
+                self.within,
                 engine.last_setback().unwrap_or("no gateway answered in time")
             );
         }

@@ -416,8 +416,9 @@ impl Scenario for RoomScenario {
                 }
                 if now >= *deadline {
                     bail!(
-                        "only {} of {connected} clients could join the room: {}",
+                        "only {} of {connected} clients could join the room within {:?} (--connect-within): {}",
                         self.joined,
+                        self.common.connect_within,
                         self.last_refusal.as_deref().unwrap_or("no answer came")
                     );
                 }

@@ -26,7 +26,7 @@ pub const PARTS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// A file or folder of it.
-    #[error("the ledger's {}: {source}", path.display())]
+    #[error("the ledger's {}", path.display())]
     Io {
         /// Which.
         path: PathBuf,

@@ -474,6 +474,13 @@ mod tests {
     }
 
     #[test]
+    fn what_the_system_says_is_told_once() {
+        let error = anyhow::Error::new(judge(Path::new("/nonexistent/ledger")).unwrap_err());
+        let told = format!("{error:#}");
+        assert_eq!(told.matches("No such file").count(), 1, "{told}");
+    }
+
+    #[test]
     fn a_ledger_is_not_written_over() {
         let run = tempfile::tempdir().unwrap();
         write(run.path(), 1, 1, Some);
