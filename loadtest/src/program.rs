@@ -382,6 +382,8 @@ impl Ledger {
             .with_context(|| format!("the ledger in {} cannot be judged", self.folder.display()))?;
         let verdict = Verdict::of(&self.folder, &report);
         tally.take_violations(&verdict.violations_of, verdict.violations_told);
+        // The same conversations, seen from both sides.
+        tally.unread = tally.unread.max(verdict.unread);
         Ok(())
     }
 }

@@ -57,6 +57,14 @@ impl Readers for Engine {
     }
 }
 
+/// The device with which a user reads everything.
+const fn new_device(user: u32) -> Device {
+    Device {
+        user: UserNumber(user),
+        number: 1,
+    }
+}
+
 #[derive(Debug)]
 struct Reader {
     device: Device,
@@ -155,6 +163,13 @@ impl Reading {
             .is_some_and(|at| now.saturating_sub(at) >= STUCK_AFTER)
     }
 
+    /// The devices that have not read everything, those that were not let in yet among them.
+    pub(crate) fn unread(&self) -> Vec<Device> {
+        let waiting = self.users.clone().map(new_device);
+        let readers = self.readers.values().map(|reader| reader.device);
+        readers.chain(waiting).collect()
+    }
+
     pub(crate) fn progress(&self) -> String {
         format!("{} of {} users are read", self.done, self.all)
     }
@@ -174,10 +189,7 @@ impl Reading {
         while self.readers.len() < AT_ONCE
             && let Some(user) = self.users.next()
         {
-            let device = Device {
-                user: UserNumber(user),
-                number: 1,
-            };
+            let device = new_device(user);
             let seat = engine.add_seat(device);
             engine.come(seat, now);
             self.readers.insert(seat, Reader::new(device));
@@ -445,6 +457,18 @@ mod tests {
             head_seq,
             ..ConversationRow::default()
         }
+    }
+
+    #[test]
+    fn whoever_has_not_read_everything_is_known() {
+        let mut server = Imitation::default();
+        let mut reading = Reading::new(1..4);
+        let users =
+            |reading: &Reading| -> Vec<u32> { reading.unread().iter().map(|device| device.user.0).collect() };
+        assert_eq!(users(&reading), [1, 2, 3], "nobody was let in");
+        assert!(!reading.tick(Duration::ZERO, &mut server));
+        // The imitation has one seat for all of them.
+        assert_eq!(users(&reading), [3]);
     }
 
     /// A user reads a conversation of seven entries, whose row is at five until `level_at`: when they are done, and how far their

@@ -210,6 +210,9 @@ pub trait Recorder {
     /// It is done, by the entry `seq` (0: nothing had to change), or was refused for good with a code.
     fn change_answered(&mut self, operation: OperationId, answer: Result<u64, u32>, at: Duration) {}
 
+    /// A device could not read to the end, as the server was not reachable.
+    fn unread(&mut self, device: Device) {}
+
     /// Whether every user is to log in at the end with a new device that reads everything.
     fn wants_everything_read(&self) -> bool {
         false

@@ -89,12 +89,12 @@ pub fn run(engine: &mut Engine, scenario: &mut dyn Scenario, lead: &mut dyn Lead
     lead.second(last);
     let mut tally = std::mem::take(&mut engine.counter.tally);
     tally.cut_by = cut_by;
+    if tally.last_setback.is_none() {
+        tally.last_setback = engine.last_setback().map(str::to_owned);
+    }
     match cut_by {
         None => scenario.close(&mut tally),
         Some(_) => scenario.cut(&mut tally),
-    }
-    if tally.last_setback.is_none() {
-        tally.last_setback = engine.last_setback().map(str::to_owned);
     }
     Ok(tally)
 }

@@ -52,6 +52,8 @@ pub struct Tally {
     pub deliveries: u64,
     /// Messages that were pushed again.
     pub duplicates: u64,
+    /// Conversations of which something is missing, and whose members could not read to the end: nobody knows whether it is there.
+    pub unread: u64,
     /// Messages that members should have and do not, at the end.
     pub undelivered: u64,
     /// Members of groups who were removed, or invited back, by the server's word.
@@ -111,6 +113,7 @@ impl Tally {
         self.deliveries += other.deliveries;
         self.duplicates += other.duplicates;
         self.undelivered += other.undelivered;
+        self.unread += other.unread;
         self.membership_changes += other.membership_changes;
         self.room_members += other.room_members;
         self.pulls += other.pulls;
@@ -185,6 +188,7 @@ impl Tally {
             self.refused_wrongly,
             self.failed,
             self.lost,
+            self.unread,
         ]
         .iter()
         .any(|count| *count > 0)
@@ -391,6 +395,7 @@ mod tests {
             |tally: &mut Tally| tally.refused_wrongly = 1,
             |tally: &mut Tally| tally.failed = 1,
             |tally: &mut Tally| tally.lost = 1,
+            |tally: &mut Tally| tally.unread = 1,
         ] {
             let mut tally = Tally::default();
             wrong(&mut tally);

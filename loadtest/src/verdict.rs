@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::check::ledger;
+use crate::check::{ledger, promise};
 use crate::record::Violation;
 use crate::tally::Tally;
 
@@ -22,6 +22,8 @@ pub struct Verdict {
     pub sends_acked: u64,
     /// Entries that devices were shown.
     pub shown: u64,
+    /// Conversations of which something is missing that nobody could read to the end.
+    pub unread: u64,
     pub violations: u64,
     pub violations_of: BTreeMap<u8, u64>,
     pub violations_told: Vec<Violation>,
@@ -52,16 +54,17 @@ impl Verdict {
             sends: report.sent,
             sends_acked: report.acknowledged,
             shown: report.shown,
+            unread: report.unread,
             violations: tally.violations,
             violations_told: tally.told(),
             violations_of: counts,
         }
     }
 
-    /// Whether a promise was broken.
+    /// Whether a promise was broken, or nobody knows.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
-        self.violations > 0
+        self.violations > 0 || self.unread > 0
     }
 
     /// It in a few lines.
@@ -79,15 +82,16 @@ impl Verdict {
             format!("{} of {} sends", self.sends_acked, self.sends),
         );
         line("shown", self.shown.to_string());
+        line("unread", format!("{} conversations", self.unread));
         line("violations", self.violations.to_string());
         for (invariant, count) in &self.violations_of {
-            line("", format!("{count} of invariant {invariant}"));
-        }
-        for violation in &self.violations_told {
             line(
                 "",
-                format!("invariant {}: {}", violation.invariant, violation.what),
+                format!("{count} against ({invariant}), {}", promise(*invariant)),
             );
+        }
+        for violation in &self.violations_told {
+            line("", format!("({}) {}", violation.invariant, violation.what));
         }
         out
     }

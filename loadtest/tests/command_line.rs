@@ -140,6 +140,9 @@ fn a_ledger_is_judged_again() {
             (&told["ledger"], &told["violations_of"]["0"]),
             (&"kept".into(), &70.into())
         );
+        assert_eq!(told["unread"], 0);
+        let summary = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(summary.contains("70 against (0), every send"), "{summary}");
         assert_eq!(told["violations_told"].as_array().unwrap().len(), 50);
     }
     // Without what it held of the conversation it would be a run in which nothing was sent.

@@ -1,7 +1,10 @@
 //! What is still open of a chat, and what its end says of it.
 
+use std::collections::BTreeSet;
+
 use super::Chat;
 use super::person::Person;
+use crate::record::Device;
 use crate::tally::Tally;
 
 impl Chat {
@@ -45,14 +48,29 @@ impl Chat {
         })
     }
 
+    /// Of a checked run: `readers` could not read to the end, and who is cut off may lack something as well.
+    pub fn tell_unread(&mut self, readers: &[Device]) {
+        let cut_off = self.people.iter().filter(|person| person.is_cut_off());
+        for device in cut_off.map(|person| person.device).chain(readers.iter().copied()) {
+            self.recorder.unread(device);
+        }
+        self.unread.extend(readers.iter().map(|device| device.user));
+    }
+
     /// Counts what is left open at the end.
     pub fn close(&self, tally: &mut Tally) {
         let repeats: usize = self.people.iter().map(Person::open_repeats).sum();
         tally.unresolved += (self.backlog + self.open_changes() + repeats) as u64 + tally.backlog_dropped;
+        let mut unread = BTreeSet::new();
         for person in &self.people {
+            if self.unread.contains(&person.device.user) {
+                unread.insert(person.talk);
+            }
             let missing = self.missing(person);
-            if missing > 0 {
-                tally.undelivered += missing;
+            tally.undelivered += missing;
+            if missing > 0 && person.is_cut_off() {
+                unread.insert(person.talk);
+            } else if missing > 0 {
                 tally.violate(6, || {
                     format!(
                         "{} lacks {missing} acknowledged messages; it has everything up to seq {}, the highest acknowledged is {}",
@@ -76,6 +94,7 @@ impl Chat {
                 });
             }
         }
+        tally.unread += unread.len() as u64;
     }
 
     fn open_changes(&self) -> usize {

@@ -16,6 +16,7 @@ mod repeating;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +103,8 @@ pub struct Chat {
     backlog: usize,
     /// Messages acknowledged, of a checked run.
     answered: u64,
+    /// Users whose new devices could not read to the end.
+    unread: BTreeSet<UserNumber>,
     /// The load is over.
     hastened: bool,
     preparing: preparing::Preparing,
@@ -170,6 +173,7 @@ impl Chat {
             recorder,
             backlog: 0,
             answered: 0,
+            unread: BTreeSet::new(),
             hastened: false,
         }
     }

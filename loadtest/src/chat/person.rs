@@ -117,6 +117,12 @@ impl Person {
         self.outbox.lost()
     }
 
+    /// Whether there may be something for it that it could not read: it is out, or its question for that is not answered.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let is_reading = |ask: &Ask| matches!(ask, Ask::Sync { .. } | Ask::Pull { .. });
+        !self.ready || self.asks.iter().any(|(_, ask)| is_reading(ask))
+    }
+
     pub(super) fn due(&self) -> Option<Duration> {
         if !self.ready {
             return None;

@@ -149,6 +149,11 @@ pub enum Event {
         /// The server said to forget all rows first.
         full_resync: bool,
     },
+    /// A device could not read to the end, as the server was not reachable: what it was not shown says nothing.
+    Unread {
+        /// Which device.
+        device: Device,
+    },
     /// At rest: what a device's connections say.
     Sessions {
         /// Which device.
@@ -163,7 +168,7 @@ impl Event {
     #[must_use]
     pub fn conversation(&self) -> Option<ConversationId> {
         match self {
-            Self::Device { .. } | Self::Synced { .. } | Self::Sessions { .. } => None,
+            Self::Device { .. } | Self::Synced { .. } | Self::Unread { .. } | Self::Sessions { .. } => None,
             Self::Talk { id, .. }
             | Self::Begun { id, .. }
             | Self::Answered { id, .. }
@@ -194,6 +199,7 @@ impl History {
                     user,
                     showing,
                     live: None,
+                    unread: false,
                     cursors: Cursors::default(),
                 });
             }
@@ -274,6 +280,11 @@ impl History {
             } => {
                 if let Some(facts) = self.devices.get_mut(&device) {
                     facts.cursors.take(from, to, full_resync);
+                }
+            }
+            Event::Unread { device } => {
+                if let Some(facts) = self.devices.get_mut(&device) {
+                    facts.unread = true;
                 }
             }
             Event::Changed { id, device, seq } => self.shown_mut(id, device).changed.push(seq),

@@ -31,6 +31,8 @@ pub struct DeviceFacts {
     pub showing: Showing,
     /// The login epochs of the sessions that are live at rest; at most the newest may be.
     pub live: Option<LiveSessions>,
+    /// It could not read to the end: what it was not shown says nothing.
+    pub unread: bool,
     /// How its cursor of the conversation list moved.
     pub cursors: Cursors,
 }

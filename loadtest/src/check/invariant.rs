@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// What the system promises. Numbered as in the design; 0 is the condition for checking the others.
+/// What the system promises. Numbered as in the design; 0 is the condition for checking the others: whatever was asked has its
+/// answer when all is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// 0: every send and every change is answered.
@@ -44,6 +45,25 @@ impl Invariant {
         Self::DevicePolicy,
         Self::Foreign,
     ];
+}
+
+/// What the invariant of this number says.
+#[must_use]
+pub const fn promise(number: u8) -> &'static str {
+    match number {
+        0 => "every send and every change is answered",
+        1 => "acknowledged means present exactly once",
+        2 => "seqs are dense, never reused, the same for all",
+        3 => "the same operation id gets the same answer",
+        4 => "acknowledged before another is sent means before it in the log",
+        5 => "each sender's order is kept",
+        6 => "every member's client reaches the head",
+        7 => "cursors never go back, unread follows from log and cursor",
+        8 => "nothing after a removal reaches the removed",
+        9 => "the device policy holds at rest",
+        10 => "no byte of one user ever reaches another",
+        _ => "no invariant of this version",
+    }
 }
 
 /// A promise that was broken.

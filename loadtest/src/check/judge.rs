@@ -8,7 +8,7 @@ use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::ConversationId;
 
 use super::absence::Absences;
-use super::history::{Answer, Body, Conversation, Entry, History, Sent, Showing, Shown};
+use super::history::{Answer, Body, Conversation, Entry, History, Sent, Showing, Shown, Talk};
 use super::invariant::{Invariant, Violation};
 use super::log::{Log, Membership};
 use super::names::{Device, Text, User};
@@ -19,7 +19,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     let devices = devices_by_user(history);
     let mut found = check_devices(history);
     for (id, conversation) in &history.conversations {
-        found.extend(check_conversation(history, &devices, *id, conversation));
+        found.extend(check_conversation(history, &devices, *id, conversation).found);
     }
     found
 }
@@ -77,6 +77,15 @@ pub fn check_devices(history: &History) -> Vec<Violation> {
     found
 }
 
+/// What one conversation shows.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// What is wrong with it.
+    pub found: Vec<Violation>,
+    /// Something is missing, and who could have had it could not read to the end: whether it is there nobody knows.
+    pub is_unread: bool,
+}
+
 /// What is wrong with one conversation: all invariants but 9. `history` says whose the devices are; its other conversations are
 /// not looked at.
 #[must_use]
@@ -85,21 +94,27 @@ pub fn check_conversation(
     devices: &BTreeMap<User, Vec<Device>>,
     id: ConversationId,
     conversation: &Conversation,
-) -> Vec<Violation> {
+) -> Judgement {
     let mut judge = Judge {
         history,
         id,
         conversation,
         absences: Absences::of(&conversation.changes),
+        is_known: true,
+        is_unread: false,
         found: Vec::new(),
     };
     let log = judge.gather_log();
+    judge.is_known = judge.knows_all(&log, devices);
     judge.check_density(&log);
     judge.check_answers(&log);
     judge.check_orders();
     judge.check_changes(&log);
     judge.check_devices(&log, devices);
-    judge.found
+    Judgement {
+        found: judge.found,
+        is_unread: judge.is_unread,
+    }
 }
 
 pub(super) struct Judge<'a> {
@@ -107,6 +122,9 @@ pub(super) struct Judge<'a> {
     pub(super) id: ConversationId,
     pub(super) conversation: &'a Conversation,
     absences: Absences,
+    /// Somebody has read the log to its end.
+    pub(super) is_known: bool,
+    is_unread: bool,
     found: Vec<Violation>,
 }
 
@@ -114,6 +132,40 @@ impl Judge<'_> {
     pub(super) fn wrong(&mut self, invariant: Invariant, what: impl AsRef<str>) {
         let what = format!("{}: {}", self.id, what.as_ref());
         self.found.push(Violation { invariant, what });
+    }
+
+    /// Something is missing: that is wrong if it was read to the end, and says nothing otherwise.
+    pub(super) fn missing(&mut self, was_read: bool, invariant: Invariant, what: impl AsRef<str>) {
+        if was_read {
+            self.wrong(invariant, what);
+        } else {
+            self.is_unread = true;
+        }
+    }
+
+    fn is_unread(&self, device: Device) -> bool {
+        let facts = self.history.devices.get(&device);
+        facts.is_some_and(|facts| facts.unread)
+    }
+
+    /// Whether somebody has seen where the log ends: a device of whoever is a member there. Where nobody was cut off, all have.
+    fn knows_all(&self, log: &Log, devices: &BTreeMap<User, Vec<Device>>) -> bool {
+        let talk = self.conversation.talk.as_ref();
+        let members = log.members(talk);
+        if members.is_empty() {
+            return !self.history.devices.values().any(|facts| facts.unread);
+        }
+        let of = |user: &User| devices.get(user).into_iter().flatten().copied();
+        if !members.iter().flat_map(of).any(|device| self.is_unread(device)) {
+            return true;
+        }
+        let is_current = |user: &&User| log.membership(talk, **user).is_some_and(|member| member.current);
+        let shows = |device: &Device| {
+            let facts = self.history.devices.get(device);
+            facts.is_some_and(|facts| facts.showing != Showing::Nothing)
+        };
+        let mut readers = members.iter().filter(is_current).flat_map(of).filter(shows);
+        readers.any(|device| !self.is_unread(device))
     }
 
     fn name(&self, device: Device) -> String {
@@ -141,7 +193,7 @@ impl Judge<'_> {
         for (expected, (seq, entry)) in (since..).zip(log.entries().range(since..)) {
             if *seq != expected {
                 let what = format!("no device has seq {expected}, the next one is {seq}");
-                self.wrong(Invariant::OneLog, what);
+                self.missing(self.is_known, Invariant::OneLog, what);
                 break;
             }
             if entry.time_ms < time_ms {
@@ -215,7 +267,7 @@ impl Judge<'_> {
         }
         let Some(entry) = places.first() else {
             let what = format!("{} was acknowledged with seq {} and is lost", name(), first.seq);
-            return self.wrong(Invariant::PresentOnce, what);
+            return self.missing(self.is_known, Invariant::PresentOnce, what);
         };
         let told = (first.seq, first.time_ms, sent.user);
         let is = (entry.seq, entry.time_ms, entry.sender);
@@ -277,7 +329,8 @@ impl Judge<'_> {
                 wanted(at),
                 done.get(at)
             );
-            return self.wrong(Invariant::PresentOnce, what);
+            let is_behind = done.get(at).is_none();
+            return self.missing(self.is_known || !is_behind, Invariant::PresentOnce, what);
         }
         let places: Vec<u64> = self.changes_done(log).map(|entry| entry.seq).collect();
         for (change, place) in asked.iter().zip(places) {
@@ -309,11 +362,12 @@ impl Judge<'_> {
                 let shown = self.conversation.shown.get(device).unwrap_or(&nothing);
                 let name = self.name(*device);
                 let showing = self.history.devices.get(device).map(|facts| facts.showing);
-                self.check_entries(&name, log, &membership, (shown, showing));
+                let was_read = self.is_known && !self.is_unread(*device);
+                self.check_entries(&name, log, &membership, (shown, showing, was_read));
                 self.check_absences(&name, &membership, shown, &ordinals);
                 self.check_whose(&name, log, &membership, (user, &shown.left_out));
                 if showing != Some(Showing::Nothing) {
-                    self.check_rows(&name, log, &membership, (user, &shown.rows, showing));
+                    self.check_rows(&name, log, &membership, (user, &shown.rows, showing, was_read));
                 }
             }
         }
@@ -327,7 +381,9 @@ impl Judge<'_> {
                     shown.entries.len(),
                     shown.rows.len() + shown.left_out.len()
                 );
-                self.wrong(Invariant::Foreign, what);
+                // Who is in a group its log says.
+                let is_told = self.is_known || matches!(talk, Some(Talk::Direct(_)));
+                self.missing(is_told, Invariant::Foreign, what);
             }
             if let Some(seq) = shown.changed.first() {
                 let what = format!(
@@ -373,7 +429,7 @@ impl Judge<'_> {
         name: &str,
         log: &Log,
         membership: &Membership,
-        (shown, showing): (&Shown, Option<Showing>),
+        (shown, showing, was_read): (&Shown, Option<Showing>, bool),
     ) {
         let mut seen = BTreeSet::new();
         let mut last = 0;
@@ -404,11 +460,11 @@ impl Judge<'_> {
         if let (Some(from), Some(to)) = (holes.first(), holes.last()) {
             let count = holes.len();
             let what = format!("{name}: {count} entries between seq {from} and {to} were never shown");
-            self.wrong(Invariant::OneLog, what);
+            self.missing(was_read, Invariant::OneLog, what);
         }
         if let Some(to) = tail.last() {
             let what = format!("{name}: shown up to {last}, the head is {to}");
-            self.wrong(Invariant::ReachesHead, what);
+            self.missing(was_read, Invariant::ReachesHead, what);
         }
     }
 }

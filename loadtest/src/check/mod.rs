@@ -31,8 +31,8 @@ pub use history::{
     Answer, Body, ChangeAsked, ChangeDone, Conversation, DeviceFacts, Entry, History, LiveSessions, Preview,
     Row, Sent, Showing, Shown, Shows, Talk,
 };
-pub use invariant::{Invariant, Violation};
-pub use judge::{check, check_conversation, check_devices, devices_by_user};
+pub use invariant::{Invariant, Violation, promise};
+pub use judge::{Judgement, check, check_conversation, check_devices, devices_by_user};
 pub use log::{Log, Membership};
 pub use names::{Device, Named, Names, Text, User};
 pub use recorder::{Judged, LedgerRecorder, judged};

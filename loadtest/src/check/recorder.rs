@@ -245,6 +245,11 @@ impl Recorder for LedgerRecorder {
         }
     }
 
+    fn unread(&mut self, device: record::Device) {
+        let device = self.device_name(device);
+        self.writer.note(&Event::Unread { device });
+    }
+
     fn wants_everything_read(&self) -> bool {
         true
     }

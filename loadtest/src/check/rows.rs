@@ -12,7 +12,7 @@ impl Judge<'_> {
         name: &str,
         log: &Log,
         membership: &Membership,
-        (user, rows, showing): (User, &[Row], Option<Showing>),
+        (user, rows, showing, was_read): (User, &[Row], Option<Showing>, bool),
     ) {
         for pair in rows.windows(2) {
             if let [before, after] = pair
@@ -32,13 +32,13 @@ impl Judge<'_> {
         let Some(row) = rows.last() else {
             if membership.end_seq > 0 {
                 let what = format!("{name}: not in the conversation list");
-                self.wrong(Invariant::ReachesHead, what);
+                self.missing(was_read, Invariant::ReachesHead, what);
             }
             return;
         };
         if (row.head_seq, row.member) != (membership.end_seq, membership.current) {
             let what = format!("{name}: {row:?} of {membership:?}");
-            self.wrong(Invariant::ReachesHead, what);
+            self.missing(was_read, Invariant::ReachesHead, what);
         }
         let marked = self.conversation.marks.get(&user).copied().unwrap_or(0);
         let read_seq = marked.max(membership.joined_seq).min(membership.end_seq);
@@ -47,11 +47,11 @@ impl Judge<'_> {
         if row.read_seq != read_seq.max(earlier) {
             let what =
                 format!("{name}: {row:?}, but read up to {read_seq} (marked {marked}, {membership:?})");
-            self.wrong(Invariant::Cursors, what);
+            self.missing(was_read, Invariant::Cursors, what);
         }
         if row.first_visible_seq != membership.first_visible_seq() {
             let what = format!("{name}: {row:?} of {membership:?}");
-            self.wrong(Invariant::Cursors, what);
+            self.missing(was_read, Invariant::Cursors, what);
         }
     }
 
@@ -79,7 +79,7 @@ impl Judge<'_> {
         if let Some(row) = miscounted.next() {
             let (unread, more) = (unread(row), miscounted.count());
             let what = format!("{name}: {row:?}, but {unread} are unread; and {more} more such rows");
-            self.wrong(Invariant::Cursors, what);
+            self.missing(self.is_known, Invariant::Cursors, what);
         }
     }
 
@@ -117,7 +117,7 @@ impl Judge<'_> {
             };
             let entry = log.entries().get(&preview.seq);
             // Of earlier runs' entries nobody was shown all.
-            let known = entry.is_some() || preview.seq > self.conversation.base_seq;
+            let known = entry.is_some() || (self.is_known && preview.seq > self.conversation.base_seq);
             let is = |entry: &Entry| {
                 (entry.time_ms, entry.sender, entry.rest) == (preview.time_ms, preview.sender, preview.rest)
             };

@@ -172,6 +172,7 @@ pub struct Report {
     /// Sends whose fate nobody knows.
     pub unresolved: u64,
     pub undelivered: u64,
+    pub unread: u64,
     pub refused: u64,
     /// Of them, those that no change of a group's members explains.
     pub refused_wrongly: u64,
@@ -257,6 +258,7 @@ impl Report {
             violations_of: tally.violations_of.clone(),
             unresolved: tally.unresolved,
             undelivered: tally.undelivered,
+            unread: tally.unread,
             refused: tally.refused,
             refused_wrongly: tally.refused_wrongly,
             lost: tally.lost,
@@ -300,6 +302,7 @@ impl Report {
             || self.refused_wrongly > 0
             || self.failed > 0
             || self.lost > 0
+            || self.unread > 0
     }
 }
 

@@ -31,8 +31,13 @@ pub fn page(report: &Report) -> anyhow::Result<String> {
         "<span class=\"good\">nothing lost, nothing unresolved</span>".to_owned()
     } else {
         format!(
-            "<span class=\"bad\">{} violations, {} unresolved sends, {} refused without reason, {} clients not in, {} lost</span>",
-            report.violations, report.unresolved, report.refused_wrongly, report.failed, report.lost
+            "<span class=\"bad\">{} violations, {} unresolved sends, {} refused without reason, {} clients not in, {} conversations unread, {} lost</span>",
+            report.violations,
+            report.unresolved,
+            report.refused_wrongly,
+            report.failed,
+            report.unread,
+            report.lost
         )
     };
     write!(
@@ -286,7 +291,7 @@ fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
         out.push_str("<section><h2>Violations</h2><ul>");
         for violation in &report.violations_told {
             let what = escape(&violation.what);
-            write!(out, "<li>invariant {}: {what}</li>", violation.invariant)?;
+            write!(out, "<li>({}) {what}</li>", violation.invariant)?;
         }
         out.push_str("</ul></section>");
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::{Quantiles, Report};
+use crate::check::promise;
 use crate::interrupt;
 
 /// The lines.
@@ -115,16 +116,25 @@ pub fn summary(report: &Report) -> String {
             format!("{} clients were not there at the end", report.lost),
         );
     }
+    if report.unread > 0 {
+        line(
+            "UNREAD",
+            format!(
+                "{} conversations could not be read to the end: nothing is said of what is missing there",
+                report.unread
+            ),
+        );
+    }
     line("unresolved sends", report.unresolved.to_string());
     line("violations", report.violations.to_string());
     for (invariant, count) in &report.violations_of {
-        line("", format!("{count} of invariant {invariant}"));
-    }
-    for violation in &report.violations_told {
         line(
             "",
-            format!("invariant {}: {}", violation.invariant, violation.what),
+            format!("{count} against ({invariant}), {}", promise(*invariant)),
         );
+    }
+    for violation in &report.violations_told {
+        line("", format!("({}) {}", violation.invariant, violation.what));
     }
     if let Some(ledger) = &report.ledger {
         let path = ledger.display();
@@ -136,7 +146,7 @@ pub fn summary(report: &Report) -> String {
             },
         );
     }
-    if report.failed + report.unresolved + report.refused_wrongly + report.lost > 0
+    if report.failed + report.unresolved + report.refused_wrongly + report.lost + report.unread > 0
         && let Some(setback) = &report.last_setback
     {
         line("last setback", setback.clone());
@@ -158,6 +168,19 @@ mod tests {
     use super::super::figures::Facts;
     use super::*;
     use crate::tally::Tally;
+
+    #[test]
+    fn a_violation_is_told_with_what_was_promised() {
+        let mut tally = Tally::default();
+        tally.violate(0, || "message 7 was never answered".to_owned());
+        let summary = summary(&Report::new(Facts::default(), &tally, &BTreeMap::new(), &[]));
+        for expected in [
+            "1 against (0), every send and every change is answered",
+            "(0) message 7",
+        ] {
+            assert!(summary.contains(expected), "{expected}: {summary}");
+        }
+    }
 
     #[test]
     fn what_was_refused_or_lost_without_reason_is_said() {

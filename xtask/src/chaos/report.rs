@@ -131,6 +131,7 @@ impl Outcome {
                 "undelivered",
                 "failed",
                 "lost",
+                "unread",
             ] {
                 // What a room drops it may drop.
                 let may = name == "room" && count == "undelivered";

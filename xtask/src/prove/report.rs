@@ -132,6 +132,7 @@ impl fmt::Display for Outcome {
             "refused_wrongly",
             "repeated",
             "unresolved",
+            "unread",
             "membership_changes",
             "deliveries",
             "disconnects",

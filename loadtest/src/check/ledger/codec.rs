@@ -157,6 +157,10 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             out.put_u64(device.0);
             put_row(row, out);
         }
+        Event::Unread { device } => {
+            out.put_u8(16);
+            out.put_u64(device.0);
+        }
         Event::Sessions { device, sessions } => {
             out.put_u8(12);
             out.put_u64(device.0);
@@ -348,6 +352,9 @@ impl Reader<'_, '_> {
                     live_epoch: self.number()?,
                     count: u32::try_from(self.number()?).ok()?,
                 },
+            },
+            16 => Event::Unread {
+                device: self.device()?,
             },
             13 => Event::Named {
                 id: self.id()?,
@@ -637,6 +644,7 @@ pub(super) mod tests {
                     shows: None,
                 },
             },
+            Event::Unread { device },
             Event::Sessions {
                 device,
                 sessions: LiveSessions {

@@ -30,6 +30,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// Entries that devices were shown.
     pub shown: u64,
+    /// Conversations of which something is missing that nobody could read to the end.
+    pub unread: u64,
     /// Broken promises, by which.
     pub counts: BTreeMap<Invariant, u64>,
     /// The first of each.
@@ -59,6 +61,7 @@ impl Report {
         self.sent += part.sent;
         self.acknowledged += part.acknowledged;
         self.shown += part.shown;
+        self.unread += part.unread;
         for (invariant, count) in part.counts {
             *self.counts.entry(invariant).or_default() += count;
         }
@@ -149,7 +152,9 @@ fn judge_part(processes: &[PathBuf], part: usize, common: &History) -> Result<Re
             .values()
             .map(|shown| shown.entries.len() as u64);
         report.shown += shown.sum::<u64>();
-        report.tell(check_conversation(&history, &devices, *id, conversation));
+        let judged = check_conversation(&history, &devices, *id, conversation);
+        report.unread += u64::from(judged.is_unread);
+        report.tell(judged.found);
     }
     Ok(report)
 }
