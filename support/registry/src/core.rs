@@ -11,6 +11,7 @@ use whimbrel_protocol::cluster::{
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
+use crate::devices::Devices;
 use crate::validity::{self, bounded};
 use crate::{
     ANNOUNCE_LEN_MAX, ENDED_LEN_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, Registered, RegistryError,
@@ -27,7 +28,7 @@ pub(crate) struct Core {
     lives: BTreeMap<Life, LifeState>,
     /// When each life ends unless it is renewed.
     expiries: BTreeSet<(Duration, Life)>,
-    users: BTreeMap<User, BTreeMap<String, SessionRecord>>,
+    users: BTreeMap<User, Devices>,
     /// How many members each room has on each life of a gateway; never 0.
     rooms: BTreeMap<Room, BTreeMap<Life, u32>>,
     superseded: VecDeque<Life>,
@@ -121,13 +122,10 @@ impl Core {
         if let Some(there) = devices.get(&device) {
             if there.session == record.session {
                 let epoch = record.login_epoch.max(there.login_epoch);
-                devices.insert(
-                    device,
-                    SessionRecord {
-                        login_epoch: epoch,
-                        ..record
-                    },
-                );
+                devices.insert(SessionRecord {
+                    login_epoch: epoch,
+                    ..record
+                });
                 return Ok(Registered {
                     accepted: true,
                     displaced,
@@ -140,12 +138,12 @@ impl Core {
                 });
             }
         } else if devices.len() >= SESSIONS_PER_USER_MAX
-            && let Some(oldest) = devices.values().min_by_key(|session| session.login_epoch)
+            && let Some(oldest) = devices.sessions().min_by_key(|session| session.login_epoch)
         {
             let oldest = oldest.device_id.clone();
             displaced.extend(devices.remove(&oldest));
         }
-        displaced.extend(devices.insert(device.clone(), record));
+        displaced.extend(devices.insert(record));
         for session in &displaced {
             self.detach(session);
         }
@@ -195,7 +193,7 @@ impl Core {
         let sessions = users
             .iter()
             .filter_map(|user| self.users.get(user))
-            .flat_map(BTreeMap::values);
+            .flat_map(Devices::sessions);
         Ok(sessions.cloned().collect())
     }
 

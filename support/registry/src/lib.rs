@@ -16,6 +16,7 @@
 
 pub mod conformance;
 mod core;
+mod devices;
 mod discovery;
 mod memory;
 mod place;
