@@ -5,7 +5,7 @@
 //! send that begins after a join was answered finds that member's gateway. The answer to a send says how many members'
 //! gateways took it and for how many it was dropped; a send that nobody took is refused as a whole, to be tried again. While the
 //! registry cannot be asked, or may have lost what it was told, a message goes to all gateways that lived when it was
-//! ([`last_view`]).
+//! (`last_view`).
 //!
 //! Not here: who is in a room (the gateways'), history (there is none), and user lanes.
 
