@@ -160,7 +160,7 @@ pub(crate) const ROWS: &[Row<Scene>] = &[
         repeats: REPEATS,
         says: &[
             "| 103 | TooLarge | nothing |",
-            "a message's encoded `Content` is at most 24 KiB, those of a batch together 48 KiB (code 103)",
+            "a message's encoded `Content` and `MessageOptions` are together at most 24 KiB, those of a batch 48 KiB (code 103)",
         ],
     },
     Row {
