@@ -228,6 +228,7 @@ impl Core {
     }
 
     /// Where the conversation list is, and how many times it was begun anew.
+    #[cfg(feature = "simulation")]
     pub(crate) fn list_at(&self) -> (Bytes, i64) {
         (self.list.cursor().clone(), self.generation)
     }
