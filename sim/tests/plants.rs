@@ -50,7 +50,6 @@ fn ignored_conflicts_are_found() {
 
 #[test]
 fn a_missing_sweeper_is_found() {
-    // Whoever dies must leave something behind, and nobody may be there to tell of it later: the first such run from seed 1 on
-    // is the 62nd.
+    // Whoever dies must leave something behind, and nobody may be there to tell of it later: of the first seventy runs two are such.
     must_be_found(Plant::SweeperOff, 58..=66, Invariant::ReachesHead);
 }
