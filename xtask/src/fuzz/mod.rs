@@ -216,12 +216,12 @@ impl Fuzzer<'_> {
             }
             return Ok(false);
         }
-        self.keep_smallest(target, &work, &corpus, seeds)?;
+        self.keep_few(target, &work, &corpus, seeds)?;
         Ok(true)
     }
 
-    /// Makes the repository's corpus the smallest inputs that reach as much as all there are.
-    fn keep_smallest(&self, target: &str, work: &Path, corpus: &Path, seeds: &Path) -> anyhow::Result<()> {
+    /// Makes the repository's corpus few inputs that reach as much as all there are; where those are too many, some of each size.
+    fn keep_few(&self, target: &str, work: &Path, corpus: &Path, seeds: &Path) -> anyhow::Result<()> {
         let merged = self.shell.root().join("fuzz/target/merged").join(target);
         if merged.exists() {
             fs::remove_dir_all(&merged).with_context(|| format!("{}", merged.display()))?;
@@ -249,16 +249,12 @@ impl Fuzzer<'_> {
         for file in fs::read_dir(corpus)? {
             fs::remove_file(file?.path())?;
         }
-        let (mut bytes, mut files) = (0, 0);
-        for (len, path) in &inputs {
-            if bytes + len > CORPUS_BYTES_MAX || files == CORPUS_FILES_MAX {
-                break;
-            }
+        let kept = spread(&inputs, CORPUS_FILES_MAX, CORPUS_BYTES_MAX);
+        for (_, path) in &kept {
             let name = path.file_name().context("a file of a folder has a name")?;
             fs::copy(path, corpus.join(name)).with_context(|| format!("{}", path.display()))?;
-            bytes += len;
-            files += 1;
         }
+        let (files, bytes) = (kept.len(), kept.iter().map(|(len, _)| len).sum::<u64>());
         println!(
             "    corpus: {files} of {} inputs kept, {bytes} bytes",
             inputs.len()
@@ -295,5 +291,35 @@ impl Fuzzer<'_> {
             );
         }
         Ok(found)
+    }
+}
+
+/// At most `files_max` of the inputs, of `bytes_max` bytes together, evenly over their order: the smallest alone reach little.
+fn spread(inputs: &[(u64, PathBuf)], files_max: usize, bytes_max: u64) -> Vec<&(u64, PathBuf)> {
+    let evenly = |count: usize| (0..count).filter_map(move |nth| inputs.get(nth * inputs.len() / count));
+    let fits = |count: &usize| evenly(*count).map(|(len, _)| len).sum::<u64>() <= bytes_max;
+    let count = (0..=files_max.min(inputs.len())).rev().find(fits);
+    evenly(count.unwrap_or(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_inputs_some_of_each_size_are_kept() {
+        let inputs: Vec<_> = (0..100)
+            .map(|len| (len, PathBuf::from(len.to_string())))
+            .collect();
+        let lens = |files, bytes| -> Vec<u64> {
+            spread(&inputs, files, bytes)
+                .iter()
+                .map(|(len, _)| *len)
+                .collect()
+        };
+        assert_eq!(lens(4, 1_000), [0, 25, 50, 75]);
+        assert_eq!(lens(4, 100), [0, 33, 66]);
+        assert_eq!(lens(1_000, u64::MAX).len(), 100);
+        assert_eq!(spread(&[], 4, 100), Vec::<&(u64, PathBuf)>::new());
     }
 }
