@@ -236,6 +236,17 @@ struct CutOff {
 }
 
 impl CutOff {
+    async fn new(is_cut: bool) -> Arc<Self> {
+        Arc::new(Self {
+            inner: registry().await,
+            is_cut: is_cut.into(),
+        })
+    }
+
+    fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, std::sync::atomic::Ordering::SeqCst);
+    }
+
     fn inner(&self) -> Result<&MemoryRegistry, RegistryError> {
         if self.is_cut.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(RegistryError::Unavailable {
@@ -281,29 +292,29 @@ impl Registry for CutOff {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
-    let gates = Arc::new(Gates::default());
-    let clock = Arc::new(VirtualClock(Instant::now()));
-    let registry = Arc::new(CutOff {
-        inner: registry().await,
-        is_cut: false.into(),
-    });
+/// A fan-out over that registry, and its task.
+fn start(registry: &Arc<CutOff>, gates: &Arc<Gates>) -> (Fanout, tokio::task::JoinHandle<()>) {
     let (fanout, task) = Fanout::new(
         16,
-        Arc::clone(&registry) as _,
-        Arc::clone(&gates) as _,
-        clock,
+        Arc::clone(registry) as _,
+        Arc::clone(gates) as _,
+        Arc::new(VirtualClock(Instant::now())),
         Arc::new(TokioTimers),
     );
-    let task = tokio::spawn(task.run());
+    (fanout, tokio::spawn(task.run()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
+    let (registry, gates) = (CutOff::new(false).await, Arc::new(Gates::default()));
+    let (fanout, task) = start(&registry, &gates);
     let accepted = async || {
         tokio::time::sleep(Duration::from_secs(1)).await;
         gates.0.lock().unwrap().len()
     };
     fanout.push(job(2));
     assert_eq!(accepted().await, 1);
-    registry.is_cut.store(true, std::sync::atomic::Ordering::SeqCst);
+    registry.cut(true);
     fanout.push(job(2));
     fanout.push(job(3));
     assert_eq!(
@@ -312,7 +323,7 @@ async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
         "user 2 is where they were, user 3 was never seen"
     );
     // Once it answers its word counts: the user has gone.
-    registry.is_cut.store(false, std::sync::atomic::Ordering::SeqCst);
+    registry.cut(false);
     let user = UserKey {
         app_key: "demo".to_owned(),
         user_id: 2,
@@ -322,7 +333,7 @@ async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
     }
     fanout.push(job(2));
     assert_eq!(accepted().await, 2);
-    registry.is_cut.store(true, std::sync::atomic::Ordering::SeqCst);
+    registry.cut(true);
     fanout.push(job(2));
     assert_eq!(accepted().await, 2);
     fanout.close();
@@ -331,21 +342,8 @@ async fn while_the_registry_is_cut_off_pushes_go_where_users_were_last_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_has_a_notice_while_the_registry_is_cut_off_is_asked_to_sync_once_it_is_back() {
-    let gates = Arc::new(Gates::default());
-    let clock = Arc::new(VirtualClock(Instant::now()));
-    let registry = Arc::new(CutOff {
-        inner: registry().await,
-        is_cut: true.into(),
-    });
-    let (fanout, task) = Fanout::new(
-        16,
-        Arc::clone(&registry) as _,
-        Arc::clone(&gates) as _,
-        clock,
-        Arc::new(TokioTimers),
-    );
-    let task = tokio::spawn(task.run());
-    let cut = |is_cut| registry.is_cut.store(is_cut, std::sync::atomic::Ordering::SeqCst);
+    let (registry, gates) = (CutOff::new(true).await, Arc::new(Gates::default()));
+    let (fanout, task) = start(&registry, &gates);
     let pushed = async || {
         tokio::time::sleep(Duration::from_secs(10)).await;
         (gates.0.lock().unwrap().len(), told_to_sync(&gates))
@@ -353,14 +351,14 @@ async fn whoever_has_a_notice_while_the_registry_is_cut_off_is_asked_to_sync_onc
     fanout.push(notice(2));
     fanout.push(job(2));
     assert_eq!(pushed().await, (0, 0), "nobody knows where they are");
-    cut(false);
+    registry.cut(false);
     assert_eq!(pushed().await, (1, 1));
     // Where they were last seen is known now; they may be elsewhere as well.
-    cut(true);
+    registry.cut(true);
     fanout.push(notice(2));
     fanout.push(job(2));
     assert_eq!(pushed().await, (3, 1));
-    cut(false);
+    registry.cut(false);
     assert_eq!(pushed().await, (4, 2));
     fanout.close();
     task.await.unwrap();

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: runs the fuzz targets of `fuzz/`, keeps what they learn small, and says how much they reach.
 //!
-//! A run grows a working corpus under `fuzz/target/`; at its end the smallest inputs that reach as much are what
-//! `fuzz/corpus` holds and every test run replays. `coverage` measures which lines those inputs reach.
+//! A run grows a working corpus under `fuzz/target/`; at its end few inputs that reach as much, or some of each size where those
+//! are too many, are what `fuzz/corpus` holds and every test run replays. `coverage` measures which lines those inputs reach.
 
 mod coverage;
 
