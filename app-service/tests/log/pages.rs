@@ -3,7 +3,7 @@
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
 
-use crate::world::{World, text, wire};
+use crate::world::{World, wire};
 
 #[tokio::test]
 async fn pages_in_both_directions_meet_every_entry_once() {
@@ -149,32 +149,5 @@ async fn a_page_token_that_was_never_given_is_refused() {
     assert_eq!(
         node.log.list_members(&ann, &request).await.unwrap_err().code,
         Code::InvalidArgument
-    );
-}
-
-#[tokio::test]
-async fn the_newest_entry_is_the_newest_visible_one() {
-    let world = World::new(5);
-    let node = world.node("one").await;
-    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
-    let chat = node.direct(&world, &ann, "bob").await;
-    let view = world.view(&bob, chat).await;
-    assert_eq!(view.newest_entry(&*world.snapshot().await).await.unwrap(), None);
-    let group = node.group(&world, &ann, &["bob"]).await;
-    node.leave(&world, &bob, group).await.unwrap();
-    node.send_batch(&world, &ann, group, vec![text(world.operation(), "without bob")])
-        .await
-        .unwrap();
-    let view = world.view(&bob, group).await;
-    let newest = view
-        .newest_entry(&*world.snapshot().await)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(newest.entry.seq, 2);
-    let row = view.row(Some(newest.entry));
-    assert_eq!(
-        (row.head_seq, row.member, row.unread, row.first_visible_seq),
-        (2, false, 0, 1)
     );
 }

@@ -8,6 +8,7 @@
 //! features `fuzzing` of the gateway and the LBS open their cores to this crate and to nothing that ships.
 #![forbid(unsafe_code)]
 
+mod ailing;
 mod directory;
 mod frames;
 mod hello;

@@ -7,7 +7,10 @@ use std::fmt::Debug;
 use prost::Message;
 use whimbrel_protocol::client::{self, content::Content as Kind};
 use whimbrel_protocol::cluster;
-use whimbrel_protocol::ids::{AppKey, ConversationId, DeviceId, NodeId, OperationId, Uid};
+use whimbrel_protocol::ids::{
+    AppKey, ConversationId, ConversationKind, DeviceId, Incarnation, NodeId, OperationId, RoomId, TraceId,
+    Uid, UserId,
+};
 
 use crate::planted;
 use crate::source::Source;
@@ -65,7 +68,10 @@ pub(crate) fn messages(data: &[u8]) {
     let bytes = source.rest();
     match CHECKS.get(which) {
         Some(check) => check(bytes),
-        None => ids(bytes),
+        None => {
+            ids(bytes);
+            numbers(bytes);
+        }
     }
     if which == 13
         && let Ok(send) = client::SendRequest::decode(bytes)
@@ -91,7 +97,7 @@ fn ids(bytes: &[u8]) {
             }
         )*};
     }
-    named!(AppKey Uid DeviceId NodeId);
+    named!(AppKey Uid DeviceId RoomId NodeId);
     match text.parse::<ConversationId>() {
         Ok(id) => {
             assert_eq!(id.to_string(), text);
@@ -99,6 +105,7 @@ fn ids(bytes: &[u8]) {
             assert_eq!(ConversationId::from_wire(id.as_bytes()), Ok(id));
             let [_, rest @ ..] = *id.as_bytes();
             assert_eq!(ConversationId::from_parts(id.kind(), rest), id);
+            assert_eq!(id.kind() == ConversationKind::Direct, text.starts_with('d'));
         }
         Err(error) => assert!(error.to_string().len() < 400, "{error}"),
     }
@@ -112,11 +119,31 @@ fn ids(bytes: &[u8]) {
             random.copy_from_slice(&bytes[6..16]);
             let made = OperationId::new(id.time_ms(), random);
             assert_eq!(made.time_ms(), id.time_ms());
+            // Six bits are the layout's; whoever has them has them again.
+            assert!(made.is_uuid_v7());
+            assert_eq!(made == id, id.is_uuid_v7());
             assert_eq!(OperationId::from_wire(id.as_bytes()), Ok(id));
             assert_eq!(format!("{id:?}").len(), 32);
         }
         Err(error) => assert!(error.to_string().len() < 400, "{error}"),
     }
+}
+
+/// Ids that are numbers: what people read of them in logs is all of them.
+fn numbers(bytes: &[u8]) {
+    let mut first = [0; 8];
+    let len = bytes.len().min(first.len());
+    first[..len].copy_from_slice(&bytes[..len]);
+    let number = u64::from_be_bytes(first);
+    assert_eq!(format!("{:?}", UserId(number)), format!("user:{number:016x}"));
+    assert_eq!(
+        format!("{:?}", Incarnation(number)),
+        format!("life:{number:016x}")
+    );
+    let trace = TraceId(number);
+    assert_eq!(u64::from_str_radix(&trace.to_string(), 16), Ok(number));
+    assert_eq!(format!("{trace:?}"), trace.to_string());
+    assert_eq!(trace.is_some(), number != 0);
 }
 
 /// Inputs to begin with: each message with something in it, and ids.
@@ -246,6 +273,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "alice",
         "gateway-1",
         "gaaaaaaaaaaaaaaaaaaaaaaaa",
+        "dabcdefghijklmnopqrstuvw2",
+        "d0123456789abcde",
+        "xaaaaaaaaaaaaaaaaaaaaaaaa",
         "g0123456789abcde",
         "é",
         "a\nb",

@@ -25,7 +25,9 @@ use whimbrel_protocol::cluster::{
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId};
 use whimbrel_protocol::method::PushMethod;
 use whimbrel_registry::{MemoryRegistry, Registry as _};
-use whimbrel_store::{Epoch, MemoryStore};
+use whimbrel_store::Epoch;
+
+use crate::ailing::{Ailing, Health};
 
 /// When the world begins, unix milliseconds.
 pub(crate) const START_MS: u64 = 1_790_000_000_000;
@@ -229,6 +231,7 @@ pub(crate) struct World {
     node: Arc<Node>,
     gateway: Neighbours,
     registry: Arc<MemoryRegistry>,
+    store: Ailing,
 }
 
 impl World {
@@ -247,6 +250,7 @@ impl World {
             spawner: Arc::new(OnThisThread),
         };
         let gateway = Neighbours::default();
+        let store = Ailing::new(Epoch([5; 16]));
         let registry = Arc::new(MemoryRegistry::with_clock(
             Incarnation(1),
             Arc::new(move || monotonic.monotonic()),
@@ -254,7 +258,7 @@ impl World {
         let parts = NodeParts {
             me: Peer::ordinary(NodeId::new("node-1").expect("a node's name"), Incarnation(0x100)),
             apps: apps(),
-            store: Arc::new(MemoryStore::new(Epoch([5; 16]))),
+            store: Arc::new(store.clone()),
             registry: Arc::<MemoryRegistry>::clone(&registry),
             caller: Arc::new(gateway.clone()),
             env,
@@ -269,7 +273,41 @@ impl World {
             node: Arc::new(node),
             gateway,
             registry,
+            store,
         }
+    }
+
+    /// From now on the store is so; the node says what it sees of it.
+    pub(crate) fn store_is(&self, health: Health) {
+        self.store.be(health);
+        let service = self.node.service();
+        let (serves, ready) = match health {
+            Health::Well | Health::LosesCommits | Health::LosesAnswers => (2.0, true),
+            Health::Full => (1.0, true),
+            Health::Gone => (0.0, false),
+        };
+        assert!((service.store_serves() - serves).abs() < f64::EPSILON);
+        assert_eq!(service.not_ready().is_none(), ready);
+    }
+
+    /// How the store is.
+    pub(crate) fn health(&self) -> Health {
+        self.store.health()
+    }
+
+    /// While the node stands aside, what it is asked is refused with the reason.
+    pub(crate) fn stands_aside(&self, request: Envelope) {
+        let service = self.node.service();
+        let why = "another node has another store";
+        service.stand_aside(Some(why.to_owned()));
+        assert_eq!(service.aside().as_deref(), Some(why));
+        let refused = self.ask(request);
+        assert!(
+            matches!(&refused, Answer::Refused { status: Status::Unavailable, detail, .. } if detail == why),
+            "{refused:?}"
+        );
+        service.stand_aside(None);
+        assert_eq!(service.aside(), None);
     }
 
     /// From now on the gateway answers so.

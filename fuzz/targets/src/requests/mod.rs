@@ -1,7 +1,7 @@
 //! Target `requests`: everything a client or a gateway may ask of a service node, one thing after another.
 //!
 //! The node is production's, whole: decoding, checks, lanes, decisions, group commit, reads, rows, rooms; its one gateway
-//! answers as the script says. What must hold: every request is answered, never by a fault of ours; a good answer is the method's own; the same request again, with the same
+//! answers as the script says, and its store is as well as the script has it. What must hold: every request is answered, never by a fault of ours; a good answer is the method's own; the same request again, with the same
 //! operation id, gets the same answer; what was refused for good is so at the end, whatever has happened since; the seqs of a
 //! conversation only rise.
 
@@ -21,6 +21,7 @@ use whimbrel_protocol::cluster::{self, Envelope, Status};
 use whimbrel_protocol::method::Method;
 
 pub(crate) use self::seeds::seeds;
+use crate::ailing::Health;
 use crate::node::World;
 use crate::source::Source;
 
@@ -29,6 +30,9 @@ const ROOMS_FROM: u8 = 240;
 const ROOMS_TO: u8 = 249;
 const GATEWAY_TELLS: u8 = 250;
 const AT_ONCE: u8 = 251;
+/// The first byte of a step that changes the store's health, and of one in which the node stands aside.
+const STORE_IS: u8 = 252;
+const STANDS_ASIDE: u8 = 253;
 
 /// What clients ask about rooms.
 const ROOM_METHODS: [Method; 4] = [
@@ -100,6 +104,7 @@ pub(crate) fn requests(data: &[u8]) {
         }
         run.step();
     }
+    run.world.store_is(Health::Well);
     run.ask_refused_again();
     let last = run.envelope(0, Method::Sync.number(), Bytes::new());
     run.world.drain(last);
@@ -120,6 +125,13 @@ impl Run<'_> {
             ROOMS_TO => self.gateway_answers(),
             GATEWAY_TELLS => self.gateway_tells(),
             AT_ONCE => self.at_once(),
+            STORE_IS => self.store_is(),
+            STANDS_ASIDE => {
+                if self.world.health() != Health::Gone {
+                    let request = self.envelope(0, Method::Sync.number(), Bytes::new());
+                    self.world.stands_aside(request);
+                }
+            }
             choice => self.step_of(choice % 24),
         }
     }
@@ -194,8 +206,20 @@ impl Run<'_> {
         }
         for answer in self.world.ask_at_once(requests) {
             if let Answer::Refused { status, detail, .. } = answer {
-                assert_eq!(status, Status::Overloaded, "{detail}");
+                let gone = self.world.health() == Health::Gone && status == Status::Unavailable;
+                assert!(gone || status == Status::Overloaded, "{status:?}: {detail}");
             }
         }
+    }
+
+    fn store_is(&mut self) {
+        let health = match self.source.below(5) {
+            0 => Health::Well,
+            1 => Health::Full,
+            2 => Health::Gone,
+            3 => Health::LosesCommits,
+            _ => Health::LosesAnswers,
+        };
+        self.world.store_is(health);
     }
 }

@@ -336,6 +336,32 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ]
         .concat(),
     );
+    // A store that falls ill and recovers, under sends, changes, reads, logins and other nodes' work; the node stands aside.
+    let is = |health| vec![252, health];
+    for health in 1..5 {
+        seeds.push(
+            [
+                group(0, 0),
+                direct(0, 1),
+                send(0, b"well", 0),
+                is(health),
+                send(0, b"ill", 1),
+                recall(0, 1),
+                read(1, 1),
+                vec![22, 2, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0],
+                vec![19, 3, 4, b'p', b'a', b'd', b'2'],
+                direct(0, 3),
+                sync(1),
+                vec![253],
+                wait(),
+                is(0),
+                vec![253],
+                send(0, b"again", 1),
+                sync(1),
+            ]
+            .concat(),
+        );
+    }
     seeds.push([&[23, 4][..], b"demo", &[3], b"eve", &[9, 1, 2, 8, 1]].concat());
     seeds
 }
