@@ -64,14 +64,17 @@ impl Built {
     /// Builds all of them for release, or for development; the server with planted faults in a folder apart.
     pub(crate) fn all(root: &Path, dev: bool, planted: bool) -> anyhow::Result<Self> {
         let built = folder(root, dev);
-        // One build for all that is of the same kind: apart, the crates they share would be built for each.
-        let of_the_load = ["--package", "whimbrel-loadtest", "--package", "whimbrel-powercut"];
+        // With a library that is preloaded among them, the crates they share would be built otherwise than for programs alone,
+        // and all that is above those once more.
+        cargo(root, dev, &["--package", "whimbrel-powercut"])?;
+        let of_the_load = ["--package", "whimbrel-loadtest"];
         let of_the_server = ["--package", "whimbrel"];
         let server = if planted {
             cargo(root, dev, &of_the_load)?;
             cargo(root, dev, &[&of_the_server[..], &PLANTED_BUILD[..]].concat())?;
             root.join(PLANTED_TARGET).join(profile(dev).1)
         } else {
+            // One build for both: apart, the crates they share would be built for each.
             cargo(root, dev, &[&of_the_server[..], &of_the_load].concat())?;
             built.clone()
         };
