@@ -15,6 +15,8 @@ pub(crate) enum Health {
     Full,
     /// It does nothing, and says so.
     Gone,
+    /// It does nothing, and says that it is well.
+    Silent,
     /// It says that it is well, and each commit comes to an end that nobody learns of; none is applied.
     LosesCommits,
     /// The same, and each is applied.
@@ -67,7 +69,7 @@ fn lost() -> StoreError {
 impl Store for Ailing {
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
         match self.health() {
-            Health::Gone => Err(gone()),
+            Health::Gone | Health::Silent => Err(gone()),
             _ => self.inner.snapshot().await,
         }
     }
@@ -76,7 +78,7 @@ impl Store for Ailing {
         match self.health() {
             Health::Well => self.inner.commit(batch).await,
             Health::Full => Commit::Refused(full()),
-            Health::Gone => Commit::Refused(gone()),
+            Health::Gone | Health::Silent => Commit::Refused(gone()),
             Health::LosesCommits => Commit::Unknown(lost()),
             Health::LosesAnswers => match self.inner.commit(batch).await {
                 Commit::Committed => Commit::Unknown(lost()),

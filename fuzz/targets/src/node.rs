@@ -282,7 +282,7 @@ impl World {
         self.store.be(health);
         let service = self.node.service();
         let (serves, ready) = match health {
-            Health::Well | Health::LosesCommits | Health::LosesAnswers => (2.0, true),
+            Health::Well | Health::Silent | Health::LosesCommits | Health::LosesAnswers => (2.0, true),
             Health::Full => (1.0, true),
             Health::Gone => (0.0, false),
         };

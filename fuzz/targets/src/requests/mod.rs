@@ -213,12 +213,13 @@ impl Run<'_> {
     }
 
     fn store_is(&mut self) {
-        let health = match self.source.below(5) {
+        let health = match self.source.below(6) {
             0 => Health::Well,
             1 => Health::Full,
             2 => Health::Gone,
             3 => Health::LosesCommits,
-            _ => Health::LosesAnswers,
+            4 => Health::LosesAnswers,
+            _ => Health::Silent,
         };
         self.world.store_is(health);
     }

@@ -338,7 +338,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     );
     // A store that falls ill and recovers, under sends, changes, reads, logins and other nodes' work; the node stands aside.
     let is = |health| vec![252, health];
-    for health in 1..5 {
+    for health in 1..6 {
         seeds.push(
             [
                 group(0, 0),
