@@ -23,6 +23,8 @@ use crate::{
 const CORPUS_BYTES_MAX: u64 = 190 * 1024;
 /// Files of it at most.
 const CORPUS_FILES_MAX: usize = 600;
+/// How names of inputs begin that once found something: they stay, whatever else is kept.
+const FOUND: &str = "found-";
 /// Bytes of an input: several frames, or a script of some hundred steps. Longer ones are slower and say no more.
 const INPUT_BYTES_MAX: u32 = 4_096;
 /// A single input takes milliseconds; one that takes this long is a finding.
@@ -210,7 +212,7 @@ impl Fuzzer<'_> {
                     "found by {target}: repeat it with `RUSTC_BOOTSTRAP=1 cargo fuzz run {target} {artifact}`;"
                 );
                 println!(
-                    "once it is mended, copy the input into {} for good",
+                    "once it is mended, copy the input into {} under a name that begins with {FOUND}, for good",
                     corpus.display()
                 );
             }
@@ -221,6 +223,7 @@ impl Fuzzer<'_> {
     }
 
     /// Makes the repository's corpus few inputs that reach as much as all there are; where those are too many, some of each size.
+    /// What once found something stays beside them.
     fn keep_few(&self, target: &str, work: &Path, corpus: &Path, seeds: &Path) -> anyhow::Result<()> {
         let merged = self.shell.root().join("fuzz/target/merged").join(target);
         if merged.exists() {
@@ -246,10 +249,20 @@ impl Fuzzer<'_> {
             inputs.push((file.metadata()?.len(), file.path()));
         }
         inputs.sort();
+        let (mut found, mut found_bytes) = (0, 0);
         for file in fs::read_dir(corpus)? {
-            fs::remove_file(file?.path())?;
+            let file = file?;
+            if file.file_name().to_string_lossy().starts_with(FOUND) {
+                (found, found_bytes) = (found + 1, found_bytes + file.metadata()?.len());
+            } else {
+                fs::remove_file(file.path())?;
+            }
         }
-        let kept = spread(&inputs, CORPUS_FILES_MAX, CORPUS_BYTES_MAX);
+        let (files_max, bytes_max) = (
+            CORPUS_FILES_MAX.saturating_sub(found),
+            CORPUS_BYTES_MAX.saturating_sub(found_bytes),
+        );
+        let kept = spread(&inputs, files_max, bytes_max);
         for (_, path) in &kept {
             let name = path.file_name().context("a file of a folder has a name")?;
             fs::copy(path, corpus.join(name)).with_context(|| format!("{}", path.display()))?;
