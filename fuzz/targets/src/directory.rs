@@ -13,7 +13,6 @@ use whimbrel_protocol::descriptor::{
 use whimbrel_protocol::ids::NodeId;
 use whimbrel_protocol::keys::{KeyId, StaticPublicKey};
 
-use crate::planted;
 use crate::source::Source;
 
 const ROOT_SEED: [u8; 32] = [1; 32];
@@ -214,12 +213,12 @@ fn resigned(source: &mut Source<'_>) {
     match verify_chain(&bytes, &pins, known) {
         Ok(believed) => {
             assert!(bytes.len() <= DESCRIPTOR_LEN_MAX && believed.root == root().public());
-            planted(
+            planted!(
                 "directory",
-                &[
+                [
                     believed.statement.versions.iter().any(u8::is_ascii_punctuation),
                     believed.statement.suites.iter().any(u8::is_ascii_uppercase),
-                ],
+                ]
             );
             look_at(&believed, known);
             // What was believed can be said again, unless a careless signer left a value empty; then it means the same.

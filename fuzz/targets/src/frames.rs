@@ -8,7 +8,6 @@ use whimbrel_protocol::frame::{
 use whimbrel_protocol::request_ids::{RequestIdCheck, RequestIds};
 use whimbrel_protocol::varint;
 
-use crate::planted;
 use crate::source::Source;
 
 /// A reader's buffer may have grown by doubling.
@@ -67,7 +66,7 @@ fn read(bytes: &[u8], cut: usize) {
             ..
         } = &frame
         {
-            planted("frames", &[last_request.0 >= 33, *delay_window_ms / 8 == 9]);
+            planted!("frames", [last_request.0 >= 33, *delay_window_ms / 8 == 9]);
         }
         again(&frame);
         assert!(!frame.kind().to_string().is_empty());

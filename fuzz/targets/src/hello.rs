@@ -9,7 +9,6 @@ use whimbrel_protocol::handshake::{Initiator, InitiatorError, LOGIN_ANSWER_LEN_M
 use whimbrel_protocol::hello::{HELLO_LEN_MAX, Hello, HelloStep};
 use whimbrel_protocol::keys::StaticKey;
 
-use crate::planted;
 use crate::source::{Fixed, Source};
 
 /// The first byte says which part of the first contact the rest is.
@@ -34,10 +33,7 @@ fn parse_hello(bytes: &[u8]) {
             );
         }
         Ok(HelloStep::Complete { hello, consumed }) => {
-            planted(
-                "hello",
-                &[hello.suite_id() >= 0xf0, hello.key_id().0[3] >> 4 == 2],
-            );
+            planted!("hello", [hello.suite_id() >= 0xf0, hello.key_id().0[3] >> 4 == 2]);
             assert!(consumed <= bytes.len());
             assert_eq!(hello.prologue().len() + hello.message().len(), consumed);
             assert_eq!(

@@ -7,7 +7,6 @@ use whimbrel_lbs::GATEWAYS_LIMIT_MAX;
 use whimbrel_lbs::fuzzing::{Directory, Heard};
 use whimbrel_protocol::cluster::{NodeLease, Role};
 
-use crate::planted;
 use crate::source::Source;
 
 /// What the pipe between the two ends holds; more waits for the other end, as on a socket.
@@ -124,9 +123,9 @@ fn target(directory: &Directory, target: &str, seed: u64) {
     );
     match answer {
         Ok(json) => {
-            planted(
+            planted!(
                 "lbs",
-                &[target.contains("limit=1"), target.contains("exclude=g1,,g")],
+                [target.contains("limit=1"), target.contains("exclude=g1,,g")]
             );
             let json: serde_json::Value = serde_json::from_str(&json).expect("an answer is JSON");
             let listed: Vec<&str> = json["gateways"]

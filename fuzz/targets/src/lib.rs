@@ -8,6 +8,24 @@
 //! features `fuzzing` of the gateway and the LBS open their cores to this crate and to nothing that ships.
 #![forbid(unsafe_code)]
 
+/// Where a fault is planted to see that it is found: panics if all steps are true, in builds with the feature `planted-panic`. Each
+/// step is a branch of its own, so that a fuzzer sees which were taken, as it does in real code.
+macro_rules! planted {
+    ($target:literal, [$($step:expr),+ $(,)?]) => {
+        if cfg!(feature = "planted-panic") {
+            planted!(@ $target $(, $step)+);
+        }
+    };
+    (@ $target:literal, $step:expr $(, $rest:expr)*) => {
+        if std::hint::black_box($step) {
+            planted!(@ $target $(, $rest)*);
+        }
+    };
+    (@ $target:literal) => {
+        unreachable!("the panic planted in {} was reached", $target)
+    };
+}
+
 mod ailing;
 mod directory;
 mod frames;
@@ -83,19 +101,4 @@ pub fn run(name: &str, data: &[u8]) {
     let target = TARGETS.iter().find(|target| target.name == name);
     let target = target.expect("every fuzz target's binary names a target of this crate");
     (target.run)(data);
-}
-
-/// Where a fault is planted to see that it is found: panics if all `steps` are true, in builds with the feature
-/// `planted-panic`. A fuzzer sees how many were, as it sees the branches of real code.
-#[inline(never)]
-fn planted(target: &str, steps: &[bool]) {
-    if !cfg!(feature = "planted-panic") {
-        return;
-    }
-    for step in steps {
-        if !std::hint::black_box(*step) {
-            return;
-        }
-    }
-    unreachable!("the panic planted in {target} was reached");
 }

@@ -11,8 +11,8 @@ use whimbrel_protocol::record::{
 };
 use whimbrel_protocol::{Side, Suite};
 
+use crate::frames;
 use crate::source::Source;
-use crate::{frames, planted};
 
 /// Records of one run; each costs a few microseconds.
 const RECORDS_MAX: usize = 64;
@@ -208,7 +208,7 @@ fn read_frames(plaintext: &[u8]) {
     while let Ok(Some(frame)) = reader.next(&mut rest) {
         if let Frame::Push(push) = &frame {
             let is_marked = push.payload.first().is_some_and(u8::is_ascii_punctuation);
-            planted("records", &[push.tracked, push.method >= 91, is_marked]);
+            planted!("records", [push.tracked, push.method >= 91, is_marked]);
         }
     }
 }

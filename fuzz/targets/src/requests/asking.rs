@@ -10,7 +10,6 @@ use whimbrel_protocol::method::Method;
 
 use super::{Refused, Run, UIDS};
 use crate::node::{GATEWAY, GATEWAY_LIFE};
-use crate::planted;
 
 impl Run<'_> {
     pub(super) fn call(&mut self, who: usize, method: u32, payload: Bytes) {
@@ -209,9 +208,9 @@ impl Run<'_> {
             | Method::SetRole
             | Method::TransferOwnership => {
                 let changed: client::GroupChangeResponse = read(body);
-                planted(
+                planted!(
                     "requests",
-                    &[method == Method::TransferOwnership, changed.seq == 6],
+                    [method == Method::TransferOwnership, changed.seq == 6]
                 );
                 self.know(changed.conversation);
             }

@@ -7,7 +7,6 @@ use whimbrel_protocol::client::Login;
 use whimbrel_protocol::cluster::{AuthenticateResponse, OpenSessionResponse};
 
 use super::{ALICE, NOW_UNIX_MS, Run};
-use crate::planted;
 
 impl Run<'_> {
     pub(super) fn judged(&mut self) -> Result<AuthenticateResponse, NoAnswer> {
@@ -79,13 +78,13 @@ impl Run<'_> {
                 }
                 Wish::Confirmed => self.opening_waits = true,
                 Wish::Request { id, payload } => {
-                    planted(
+                    planted!(
                         "session",
-                        &[
+                        [
                             id.0 >= 5,
                             payload.first().is_some_and(u8::is_ascii_punctuation),
                             payload.get(1).is_some_and(u8::is_ascii_uppercase),
-                        ],
+                        ]
                     );
                     assert!(!self.requests.contains(&id), "{id:?} is passed on twice");
                     self.requests.push(id);
