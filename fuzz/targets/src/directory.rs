@@ -217,7 +217,7 @@ fn resigned(source: &mut Source<'_>) {
                 "directory",
                 [
                     believed.statement.versions.iter().any(u8::is_ascii_punctuation),
-                    believed.statement.suites.iter().any(u8::is_ascii_uppercase),
+                    matches!(known, KnownTime::Exactly(_)),
                 ]
             );
             look_at(&believed, known);

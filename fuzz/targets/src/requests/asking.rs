@@ -210,7 +210,7 @@ impl Run<'_> {
                 let changed: client::GroupChangeResponse = read(body);
                 planted!(
                     "requests",
-                    [method == Method::TransferOwnership, changed.seq == 6]
+                    [method == Method::TransferOwnership, changed.seq == 9]
                 );
                 self.know(changed.conversation);
             }
