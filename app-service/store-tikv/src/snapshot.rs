@@ -17,8 +17,7 @@ use crate::hold::Hold;
 use crate::limits::{
     COMMITS_PER_SNAPSHOT, ENTRIES_PER_CALL, READ_TIME_MAX, RETRY_PAUSE, SNAPSHOT_AGE_MAX, TIMESTAMP_TIME_MAX,
 };
-use crate::orphans::{self, Where};
-use crate::outcome::{Verdict, judge};
+use crate::overdue::{Watch, Where};
 use crate::pool::options;
 use crate::shared::Shared;
 
@@ -93,8 +92,8 @@ impl TikvSnapshot {
         Ok(())
     }
 
-    /// Tries `attempt` until it succeeds or the time is up, getting dead clients' locks out of the way. `place` is where the
-    /// attempt reads.
+    /// Tries `attempt` until it succeeds or the time is up, pushing overdue locks out of the way. `place` is where the attempt
+    /// reads.
     async fn read<T, F>(
         &self,
         place: Where,
@@ -105,11 +104,18 @@ impl TikvSnapshot {
     {
         const ACTION: &str = "reading";
         let deadline = tokio::time::Instant::now() + READ_TIME_MAX;
+        let mut watch = Watch::of_a_read(&self.shared, place, self.version.as_raw());
         loop {
             self.check()?;
             let client = self.shared.pool.pick();
             let view = client.snapshot(Timestamp::from_version(self.version.as_raw()), options());
-            let error = match timeout_at(deadline, attempt(view)).await {
+            let attempted = tokio::select! {
+                biased;
+                attempted = timeout_at(deadline, attempt(view)) => attempted,
+                // The client would look again in half a second.
+                () = watch.pushed_out() => continue,
+            };
+            let error = match attempted {
                 Ok(Ok(read)) => {
                     self.shared.health.had_read();
                     return Ok(read);
@@ -124,19 +130,8 @@ impl TikvSnapshot {
             if tokio::time::Instant::now() + RETRY_PAUSE >= deadline {
                 return Err(self.shared.backend(ACTION, error));
             }
-            match judge(&error) {
-                Verdict::Orphan { started } => {
-                    let cleared = timeout_at(deadline, orphans::clear(&client, &place, started)).await;
-                    if let Ok(Err(error)) = cleared {
-                        tracing::debug!(%error, "an orphaned lock could not be cleared yet");
-                        sleep(RETRY_PAUSE).await;
-                    }
-                }
-                Verdict::Conflict(_) | Verdict::Locked(_) | Verdict::Unknown => {
-                    tracing::debug!(%error, "a read is tried again");
-                    sleep(RETRY_PAUSE).await;
-                }
-            }
+            tracing::debug!(%error, "a read is tried again");
+            sleep(RETRY_PAUSE).await;
         }
     }
 

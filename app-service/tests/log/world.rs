@@ -17,7 +17,9 @@ use whimbrel_app_service::reads::View;
 use whimbrel_app_service::values::{decode, storage};
 use whimbrel_protocol::client::{self, content::Content as Kind};
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
-use whimbrel_store::{Batch, Commit, Direction, Epoch, MemoryStore, Readiness, Snapshot, Store, StoreError};
+use whimbrel_store::{
+    Batch, Commit, Direction, Epoch, Grouping, MemoryStore, Readiness, Snapshot, Store, StoreError,
+};
 
 /// A Tuesday in 2026.
 pub const START_MS: u64 = 1_780_000_000_000;
@@ -120,6 +122,10 @@ pub struct TestStore {
     late: Mutex<Vec<Batch>>,
     /// Whatever writes this key conflicts.
     cursed: Mutex<Option<Bytes>>,
+    /// Whatever writes this key hangs until it is let go.
+    hanging: watch::Sender<Option<Bytes>>,
+    /// How many commits hang.
+    hang: watch::Sender<usize>,
     random: Seeded,
     gate_open: watch::Sender<bool>,
     pub commits: AtomicU64,
@@ -138,8 +144,29 @@ impl TestStore {
         *self.cursed.lock().unwrap() = Some(key);
     }
 
+    /// From now on a commit that writes `key` hangs, until there is none or another.
+    pub fn hang(&self, key: Option<Bytes>) {
+        self.hanging.send_replace(key);
+    }
+
+    /// Waits until so many commits hang.
+    pub async fn hangs(&self, commits: usize) {
+        let mut hang = self.hang.subscribe();
+        hang.wait_for(|hang| *hang == commits).await.unwrap();
+    }
+
     pub fn set_gate(&self, open: bool) {
         self.gate_open.send_replace(open);
+    }
+
+    async fn hang_up(&self, batch: &Batch) {
+        let mut hanging = self.hanging.subscribe();
+        let is_hung = |key: &Option<Bytes>| key.as_ref().is_some_and(|key| batch.op(key).is_some());
+        if is_hung(&hanging.borrow().clone()) {
+            self.hang.send_modify(|hang| *hang += 1);
+            hanging.wait_for(|key| !is_hung(key)).await.unwrap();
+            self.hang.send_modify(|hang| *hang -= 1);
+        }
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -188,7 +215,11 @@ impl Store for TestStore {
         if let Some(key) = cursed.filter(|key| batch.op(key).is_some()) {
             return Commit::Conflict(vec![key]);
         }
-        match self.fault() {
+        let fault = self.fault();
+        if fault.is_none() {
+            self.hang_up(&batch).await;
+        }
+        match fault {
             None => self.inner.commit(batch).await,
             Some(Fault::Conflict) => Commit::Conflict(batch.keys().cloned().collect()),
             Some(Fault::UnknownApplied) => match self.inner.commit(batch).await {
@@ -266,6 +297,8 @@ impl World {
             fault_permille: AtomicU64::new(0),
             late: Mutex::default(),
             cursed: Mutex::default(),
+            hanging: watch::Sender::default(),
+            hang: watch::Sender::default(),
             random: Seeded::new(seed ^ 0x5707),
             gate_open: watch::Sender::new(true),
             commits: AtomicU64::new(0),
@@ -286,10 +319,15 @@ impl World {
     }
 
     pub async fn node(&self, name: &str) -> Node {
+        self.node_with(name, self.store.grouping()).await
+    }
+
+    /// A node that puts commits together in this way.
+    pub async fn node_with(&self, name: &str, grouping: Grouping) -> Node {
         let sink = Arc::new(Recorder::default());
         let incarnation = Incarnation(self.random.random_u64());
         let log = Log::start(
-            self.shared_store(),
+            (self.shared_store(), grouping),
             self.env.clone(),
             &NodeId::new(name).unwrap(),
             incarnation,
