@@ -4,10 +4,10 @@
 //! write since the snapshot conflicts, and two batches that each write what the other guards meet at the locks.
 //!
 //! # What an unknown commit needs
-//! When this returns [`Commit::Unknown`] nothing new of it is begun any more; what TiKV's client was about to send it may send for
-//! some seconds yet. If that is the primary's commit, all keys were locked before. So whoever then reads one of the batch's keys at a new snapshot sees the outcome: the new value, or
-//! nothing and never, or the lock, and waits for its end or pushes it out of the way
-//! ([`crate::overdue`]); a commit that comes after that is refused.
+//! When this returns [`Commit::Unknown`] nothing new of it is begun any more; what TiKV's client was about to send it may send
+//! for some seconds yet. If that is the primary's commit, all keys were locked before. So whoever then reads one of the batch's
+//! keys at a new snapshot sees the outcome: the new value, or nothing and never, or the lock, and waits for its end or pushes it
+//! out of the way ([`crate::overdue`]); a commit that comes after that is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use whimbrel_store::{Batch, Commit, Op, StoreError};
 
 use crate::limits::{ATTEMPT_AFTER_LOCKS, COMMIT_TIME_MAX, ROLLBACK_TIME_MAX, TIMESTAMP_TIME_MAX, lock_life};
 use crate::outcome::{Verdict, judge};
-use crate::overdue::Watch;
+use crate::overdue::{Where, Whose, clear_the_way};
 use crate::pool::options;
 use crate::shared::Shared;
 
@@ -37,12 +37,14 @@ pub(crate) async fn run(shared: &Arc<Shared>, batch: Batch) -> Commit {
         return Commit::Refused(shared.backend("building a commit", error));
     }
     let started = transaction.start_timestamp().version();
-    let mut watch = Watch::of_a_commit(shared, keys.clone(), started);
-    match watch.over(drive(shared, transaction, keys, attempt_max)).await {
+    let until = Instant::now() + attempt_max;
+    match drive(shared, transaction, &keys, attempt_max).await {
         Driven::Ended(commit) => commit,
         Driven::Locked(named) => {
-            watch.once().await;
-            Commit::Conflict(named)
+            // Whoever tries again would only meet them again.
+            let place = Where::Keys(keys.clone()).or_named(named.clone());
+            clear_the_way(shared, place, Whose::Others(started), until).await;
+            Commit::Conflict(known(named, &keys))
         }
     }
 }
@@ -88,16 +90,16 @@ async fn fill(transaction: &mut Transaction, batch: Batch) -> Result<(), tikv_cl
 /// What an attempt came to.
 enum Driven {
     Ended(Commit),
-    /// It was rolled back because of others' locks, on these keys.
+    /// It was rolled back because of others' locks, on these keys if any are named. They may be others' primaries.
     Locked(Vec<Bytes>),
 }
 
-/// Tries once. Whoever is in the way for longer than TiKV's client waits makes a conflict: nothing has been committed, for locks
-/// are met while locks are taken, and it is better waited by a read, which holds none.
+/// Tries once. Who is in the way for longer than TiKV's client waits is better waited for without holding locks: nothing has been
+/// committed, for locks are met while locks are taken.
 async fn drive(
     shared: &Arc<Shared>,
     mut transaction: Transaction,
-    keys: Vec<Bytes>,
+    keys: &[Bytes],
     attempt_max: Duration,
 ) -> Driven {
     let begins = Instant::now();
@@ -109,7 +111,7 @@ async fn drive(
         }
         Ok(Err(error)) => error,
         Err(_) => {
-            shared.note_commit(begins.elapsed());
+            // Not noted as usual: what gives no answer at all is away, not slow, and who was pushed out is told so.
             let late = shared.backend(ACTION, format!("no outcome within {within:?}"));
             return Driven::Ended(Commit::Unknown(late));
         }
@@ -117,13 +119,14 @@ async fn drive(
     match judge(&error) {
         Verdict::Conflict(named) => {
             roll_back(&mut transaction).await;
-            Driven::Ended(Commit::Conflict(known(named, &keys)))
+            Driven::Ended(Commit::Conflict(known(named, keys)))
         }
         Verdict::Locked(named) => {
             roll_back(&mut transaction).await;
-            Driven::Locked(known(named, &keys))
+            Driven::Locked(named)
         }
-        // Also when it was pushed out, and the store no longer knows its lock: that may as well be a commit whose answer was lost.
+        // Also when it was pushed out, and the store no longer knows its lock: that may as well be a commit whose answer was
+        // lost.
         Verdict::Unknown => {
             shared.note_commit(begins.elapsed());
             tracing::warn!(%error, "the outcome of a commit is unknown");

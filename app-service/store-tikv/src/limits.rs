@@ -8,8 +8,8 @@ use whimbrel_store::Grouping;
 /// How callers are to put commits together. A commit is five round trips (a timestamp, a read, the locks, another timestamp, the
 /// primary), whatever it holds, some 5 ms where the network is quick: eight in flight keep a node's processor busy meanwhile,
 /// and with 16 things each make for 25,000 a second. Who meets a lock that a dead node left waits for about a second,
-/// and what shares a commit with it waits along: 15 at most, while the seven others go on. In larger commits more would
-/// wait, and the chance to meet such a lock grows with each key.
+/// and what shares a commit with it waits along: 15 at most, while the seven others go on; where eight wait, so do all. In
+/// larger commits more would wait, and the chance to meet such a lock grows with each key.
 pub const GROUPING: Grouping = Grouping {
     in_flight: 8,
     unrelated_max: 16,
@@ -51,21 +51,24 @@ pub const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// were pushed out that are merely slow, none would come to an end.
 pub const PATIENCE_IN_COMMITS: u32 = 8;
 
-/// As long, too, as this many of the looks for such locks, each a timestamp and a read: they say what calls take at this very
-/// moment, before any commit can.
-pub const PATIENCE_IN_LOOKS: u32 = 8;
+/// As long, too, as this many of the calls that looking for such locks takes: they say what calls take at this very moment,
+/// before any commit can. More than a commit makes in all while it holds locks and waits for others' (`pool`): 27.
+pub const PATIENCE_IN_CALLS: u32 = 40;
 
 /// And it is never longer than this: then the lock's life is over, and TiKV's client itself ends it.
 pub const PATIENCE_MAX: Duration = LOCK_LIFE;
 
-/// Who waits for something looks for locks after this part of the patience; what does not wait so long costs nothing.
-pub const LOOK_AFTER_PART: u32 = 4;
+/// So many looks for others' locks a store takes at once, whoever waits.
+pub const LOOKS_AT_ONCE: usize = 2;
 
-/// The shortest time between two looks.
-pub const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// So many calls one look has in flight: with 256 keys of which none is named it takes 17 round trips.
+pub const CALLS_AT_ONCE: usize = 16;
 
-/// The longest time between two looks: new locks may have come in the way.
-pub const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// Between two looks of one who waits; it doubles up to [`LOOK_PAUSE_MAX`], and is never shorter than the look was.
+pub const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between two looks.
+pub const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// How many of the last commits say what is usual.
 pub const PACE_COMMITS: usize = 15;
@@ -139,13 +142,6 @@ pub const ENTRIES_PER_CALL: usize = 256;
 
 /// The largest answer that is decoded.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// Locks are looked for on the keys of a batch in at most so many spans; where it has more keys, neighbours that begin alike
-/// share one.
-pub const SPANS_SEARCHED: usize = 32;
-
-/// Of these, so many at once.
-pub const SPANS_AT_ONCE: usize = 8;
 
 /// Locks asked for in one call when they are looked for.
 pub const LOCKS_PER_CALL: u32 = 1024;

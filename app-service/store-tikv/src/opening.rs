@@ -185,7 +185,9 @@ async fn settle(
             return Err(passing(error));
         }
         if let Verdict::Locked(_) = judge(&error) {
-            overdue::clear(client, &key).await.map_err(passing)?;
+            overdue::clear_before_opening(client, &key)
+                .await
+                .map_err(passing)?;
         }
         sleep(RETRY_PAUSE).await;
     }

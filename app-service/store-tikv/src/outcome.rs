@@ -12,8 +12,8 @@ use tikv_client::{Error, ProtoKeyError};
 pub(crate) enum Verdict {
     /// Aborted: these keys were written by others since, or exist already.
     Conflict(Vec<Bytes>),
-    /// Others' locks stand in the way: on these keys, as far as they are named. They are not where a primary lock is nowhere: the
-    /// owner died before it took that, or has not come that far.
+    /// Others' locks stand in the way: on these keys, which are their primaries or what was asked for. They are not named where
+    /// a primary lock is nowhere: the owner died before it took that, or has not come that far.
     Locked(Vec<Bytes>),
     /// Nothing is proven.
     Unknown,
@@ -52,8 +52,7 @@ impl Seen {
             Error::KeyError(error) => self.take_key_error(error),
             Error::ResolveLockError(locks) => {
                 self.locked = true;
-                self.locks
-                    .extend(locks.iter().map(|lock| Bytes::copy_from_slice(&lock.key)));
+                locks.iter().for_each(|lock| self.take_lock(&lock.key));
             }
             Error::TxnNotFound(_) => self.locked = true,
             _ => self.unproven = true,
@@ -69,9 +68,16 @@ impl Seen {
             self.locked = true;
         } else if let Some(lock) = &error.locked {
             self.locked = true;
-            self.locks.push(Bytes::copy_from_slice(&lock.key));
+            self.take_lock(&lock.key);
         } else {
             self.unproven = true;
+        }
+    }
+
+    /// Who looks for a transaction at its primary may learn of its lock and not of its key.
+    fn take_lock(&mut self, key: &[u8]) {
+        if !key.is_empty() {
+            self.locks.push(Bytes::copy_from_slice(key));
         }
     }
 }
@@ -120,6 +126,16 @@ mod tests {
             judge(&Error::ResolveLockError(Vec::new())),
             Verdict::Locked(Vec::new())
         );
+    }
+
+    #[test]
+    fn of_a_lock_whose_key_is_not_told_none_is_named() {
+        let lock = |key: &str| tikv_client::ProtoLockInfo {
+            key: key.into(),
+            ..tikv_client::ProtoLockInfo::default()
+        };
+        let both = Error::ResolveLockError(vec![lock(""), lock("a")]);
+        assert_eq!(judge(&both), Verdict::Locked(vec!["a".into()]));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What commits take at the moment, and so how old a lock must be before it counts as left behind. Pure.
 //!
 //! The middle one of the last few commits says it: a commit that waited for somebody's lock, and a single slow one, do not count,
-//! but a cluster that has become slow does. Commits that ended unknown count for as long as they were tried, since those that were
-//! pushed out of the way are among them: if that happens to most, the patience grows until it happens no more.
+//! but a cluster that has become slow does. Commits that were answered with an error that proves nothing count for as long as
+//! they were tried, since those that were pushed out of the way are among them: if that happens to most, the patience grows until it
+//! happens no more. Commits that were not answered at all do not count: while a store is away, locks are left behind, and they
+//! are to be pushed out soon after.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

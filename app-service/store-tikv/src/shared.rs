@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tikv_client::Transaction;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use whimbrel_store::{Epoch, Readiness, StoreError, Version};
 
 use crate::TikvConfig;
@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) snapshots: OpenSnapshots,
     pub(crate) pace: Mutex<Pace>,
+    /// For who looks for others' locks.
+    pub(crate) looks: Semaphore,
     /// Transactions of others that were pushed out of the way.
     pub(crate) pushed_out: Arc<AtomicU64>,
     /// Held for reading by commits under way; closing waits for it.

@@ -17,7 +17,8 @@ use crate::hold::Hold;
 use crate::limits::{
     COMMITS_PER_SNAPSHOT, ENTRIES_PER_CALL, READ_TIME_MAX, RETRY_PAUSE, SNAPSHOT_AGE_MAX, TIMESTAMP_TIME_MAX,
 };
-use crate::overdue::{Watch, Where};
+use crate::outcome::{Verdict, judge};
+use crate::overdue::{Where, Whose, clear_the_way};
 use crate::pool::options;
 use crate::shared::Shared;
 
@@ -92,8 +93,8 @@ impl TikvSnapshot {
         Ok(())
     }
 
-    /// Tries `attempt` until it succeeds or the time is up, pushing overdue locks out of the way. `place` is where the attempt
-    /// reads.
+    /// Tries `attempt` until it succeeds or the time is up; what locks it meets are pushed out of the way once they are overdue.
+    /// `place` is where the attempt reads.
     async fn read<T, F>(
         &self,
         place: Where,
@@ -104,18 +105,12 @@ impl TikvSnapshot {
     {
         const ACTION: &str = "reading";
         let deadline = tokio::time::Instant::now() + READ_TIME_MAX;
-        let mut watch = Watch::of_a_read(&self.shared, place, self.version.as_raw());
+        let whose = Whose::Before(self.version.as_raw());
         loop {
             self.check()?;
             let client = self.shared.pool.pick();
             let view = client.snapshot(Timestamp::from_version(self.version.as_raw()), options());
-            let attempted = tokio::select! {
-                biased;
-                attempted = timeout_at(deadline, attempt(view)) => attempted,
-                // The client would look again in half a second.
-                () = watch.pushed_out() => continue,
-            };
-            let error = match attempted {
+            let error = match timeout_at(deadline, attempt(view)).await {
                 Ok(Ok(read)) => {
                     self.shared.health.had_read();
                     return Ok(read);
@@ -127,6 +122,11 @@ impl TikvSnapshot {
                         .backend(ACTION, format!("no answer within {READ_TIME_MAX:?}")));
                 }
             };
+            if let Verdict::Locked(named) = judge(&error)
+                && clear_the_way(&self.shared, place.or_named(named), whose, deadline).await
+            {
+                continue;
+            }
             if tokio::time::Instant::now() + RETRY_PAUSE >= deadline {
                 return Err(self.shared.backend(ACTION, error));
             }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 use whimbrel_store::{Batch, Commit, Epoch, Grouping, Readiness, Snapshot, Store, StoreError};
 
@@ -45,6 +45,7 @@ impl TikvStore {
             health: Health::new(),
             snapshots: OpenSnapshots::default(),
             pace: Mutex::default(),
+            looks: Semaphore::new(limits::LOOKS_AT_ONCE),
             pushed_out: Arc::default(),
             commits: Arc::new(RwLock::new(())),
             closed: watch::Sender::new(false),

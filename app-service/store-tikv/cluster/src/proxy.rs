@@ -1,6 +1,7 @@
 //! A proxy before a gRPC server that fails as networks do: it cuts, refuses, delays, freezes, and loses or holds single requests
 //! or answers that are recognised by what they carry.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,8 +30,10 @@ enum Strike {
         loss: Loss,
         refuse_afterwards: bool,
     },
-    /// It waits, and its connection with it, until faults are healed.
-    Hold,
+    /// It waits, and its connection with it, until faults are healed; all others like it too, if `each`.
+    Hold {
+        each: bool,
+    },
 }
 
 /// A request to strike.
@@ -59,8 +62,12 @@ struct State {
     refusing: bool,
     rule: Option<Rule>,
     losses: usize,
-    /// The connection of this number waits with a request.
-    held: Option<u64>,
+    /// The connections of these numbers wait with a request.
+    held: BTreeSet<u64>,
+    /// What requests carry that are counted once they are passed on.
+    watched: Vec<u8>,
+    /// How many were.
+    passed: usize,
     ended: bool,
     /// Both ends of every connection, to cut them.
     connections: Vec<TcpStream>,
@@ -83,6 +90,15 @@ impl Shared {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
+    }
+
+    /// Whether it comes to be within `patience`.
+    fn wait_for(&self, patience: Duration, is_so: impl Fn(&State) -> bool) -> bool {
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), patience, |state| !is_so(state))
+            .expect("nothing panics while it holds this lock");
+        is_so(&state)
     }
 
     /// Waits while the connection of this number is frozen; then gives the delay that is in force.
@@ -172,12 +188,12 @@ impl FaultProxy {
             state.refusing = false;
             state.delay = Duration::ZERO;
             state.rule = None;
-            state.held = None;
+            state.held.clear();
         });
     }
 
-    /// After `passing` requests that carry these bytes have passed, and do not look for locks on them, loses `loss` of the next; then refuses connections until
-    /// [`heal`](Self::heal), if told so.
+    /// After `passing` requests that carry these bytes have passed, and do not look for locks on them, loses `loss` of the next;
+    /// then refuses connections until [`heal`](Self::heal), if told so.
     pub fn lose(&self, loss: Loss, carrying: &[u8], passing: usize, refuse_afterwards: bool) {
         let strike = Strike::Lose {
             loss,
@@ -189,7 +205,33 @@ impl FaultProxy {
     /// After `passing` requests that carry these bytes have passed, holds the next one, and all that follows over its
     /// connection, until [`heal`](Self::heal); then they are passed on.
     pub fn hold(&self, carrying: &[u8], passing: usize) {
-        self.strike(Strike::Hold, carrying, passing);
+        self.strike(Strike::Hold { each: false }, carrying, passing);
+    }
+
+    /// Holds every request that carries these bytes, and all that follows over its connection, until [`heal`](Self::heal); then
+    /// they are passed on.
+    pub fn hold_each(&self, carrying: &[u8]) {
+        self.strike(Strike::Hold { each: true }, carrying, 0);
+    }
+
+    /// From now on counts the requests that carry these bytes and are passed on.
+    pub fn watch(&self, carrying: &[u8]) {
+        self.shared.change(|state| {
+            state.watched = carrying.to_vec();
+            state.passed = 0;
+        });
+    }
+
+    /// Waits until a request that is [watched](Self::watch) for has been passed on; false if none is within `patience`.
+    #[must_use]
+    pub fn passes_one(&self, patience: Duration) -> bool {
+        self.shared.wait_for(patience, |state| state.passed > 0)
+    }
+
+    /// How many requests that are [watched](Self::watch) for have been passed on.
+    #[must_use]
+    pub fn passed(&self) -> usize {
+        self.shared.lock().passed
     }
 
     fn strike(&self, strike: Strike, carrying: &[u8], passing: usize) {
@@ -202,15 +244,11 @@ impl FaultProxy {
         self.shared.change(|state| state.rule = Some(rule));
     }
 
-    /// Waits until a request is held by [`hold`](Self::hold); false if none is within `patience`.
+    /// Waits until a request is held by [`hold`](Self::hold) or [`hold_each`](Self::hold_each); false if none is within
+    /// `patience`.
     #[must_use]
     pub fn holds_one(&self, patience: Duration) -> bool {
-        let (state, _) = self
-            .shared
-            .changed
-            .wait_timeout_while(self.shared.lock(), patience, |state| state.held.is_none())
-            .expect("nothing panics while it holds this lock");
-        state.held.is_some()
+        self.shared.wait_for(patience, |state| !state.held.is_empty())
     }
 
     /// How often something was lost by [`lose`](Self::lose).
@@ -257,7 +295,11 @@ impl State {
             rule.passing -= 1;
             return None;
         }
-        self.rule.take().map(|rule| rule.strike)
+        let strike = rule.strike;
+        if !matches!(strike, Strike::Hold { each: true }) {
+            self.rule = None;
+        }
+        Some(strike)
     }
 }
 
@@ -327,6 +369,9 @@ impl Link {
             for frame in frames.take(bytes) {
                 if self.request(&frame) {
                     server.write_all(&frame.bytes)?;
+                    self.shared.change(|state| {
+                        state.passed += usize::from(frame.carries(&state.watched));
+                    });
                 } else {
                     return Ok(false);
                 }
@@ -342,19 +387,19 @@ impl Link {
         let number = self.number;
         let struck = self.shared.change(|state| {
             let strike = state.rule_for(frame)?;
-            if let Strike::Hold = strike {
-                state.held = Some(number);
+            if let Strike::Hold { .. } = strike {
+                state.held.insert(number);
             }
             Some(strike)
         });
         match struck {
             None => true,
-            Some(Strike::Hold) => {
+            Some(Strike::Hold { .. }) => {
                 drop(
                     self.shared
                         .changed
                         .wait_while(self.shared.lock(), |state| {
-                            state.held == Some(number) && !state.ended
+                            state.held.contains(&number) && !state.ended
                         })
                         .expect("nothing panics while it holds this lock"),
                 );

@@ -2,15 +2,18 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libtest_mimic::Trial;
 use tikv_client::{Timestamp, TimestampExt as _, TransactionClient};
 use whimbrel_store::{Batch, Commit, Direction, KeyRange, Store as _};
 use whimbrel_store_tikv::TikvStore;
-use whimbrel_store_tikv::limits::{COMMIT_TIME_MAX, COMMITS_PER_SNAPSHOT, LOCK_LIFE};
+use whimbrel_store_tikv::limits::{
+    COMMIT_TIME_MAX, COMMITS_PER_SNAPSHOT, LOCK_LIFE, PATIENCE_IN_CALLS, PATIENCE_MIN,
+};
 
 use crate::{Ground, Test, open, prefix, raw, trial};
 
@@ -35,8 +38,14 @@ pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
             "a_key_locked_by_one_who_died_before_the_primary_is_written",
             |on| Box::pin(a_key_locked_by_one_who_died_before_the_primary_is_written(on)),
         ),
-        with("a_dead_owners_primary_lock_ends_with_its_life", |on| {
-            Box::pin(a_dead_owners_primary_lock_ends_with_its_life(on))
+        with("a_dead_owners_primary_lock_is_pushed_out", |on| {
+            Box::pin(a_dead_owners_primary_lock_is_pushed_out(on))
+        }),
+        with("an_orphan_among_many_conversations_is_read_past", |on| {
+            Box::pin(an_orphan_among_many_conversations_is_read_past(on))
+        }),
+        with("an_orphan_among_many_conversations_is_written_past", |on| {
+            Box::pin(an_orphan_among_many_conversations_is_written_past(on))
         }),
         with("who_died_after_locking_holds_nobody_up_for_a_locks_life", |on| {
             Box::pin(who_died_after_locking_holds_nobody_up_for_a_locks_life(on))
@@ -65,6 +74,13 @@ pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
     ]
 }
 
+/// A conflict that did not come for want of patience comes after a second and more, and patience is three at most.
+const COMMITS_MAX: usize = 4;
+
+/// More keys than are looked at for locks at once, by far.
+const CONVERSATIONS: usize = 16;
+const KEYS_EACH: usize = 5;
+
 struct Place {
     endpoints: Vec<String>,
     store: Arc<TikvStore>,
@@ -89,18 +105,28 @@ impl Place {
         raw::try_lock(&self.endpoints[0], self.store.cluster(), keys, started, ms).await
     }
 
-    /// Puts again and again while others' locks make it conflict.
-    async fn put_at_last(&self, key: &Bytes, value: &'static str) {
-        let putting = async {
-            loop {
-                match self.put(key, value).await {
-                    Commit::Committed => return,
-                    Commit::Conflict(keys) => assert_eq!(keys, [key]),
-                    other => panic!("{other:?}"),
-                }
+    /// Puts, and again after a conflict.
+    async fn put_past(&self, key: &Bytes, value: &'static str) {
+        self.commit_past(key, async || {
+            let mut batch = Batch::blind();
+            batch.put(key.clone(), value);
+            (batch, ())
+        })
+        .await;
+    }
+
+    /// Commits what `batch` makes, again after a conflict over `locked`: a conflict comes when the lock is out of the way, as far
+    /// as patience goes. What it gives beside the batch is kept for that time.
+    async fn commit_past<T>(&self, locked: &Bytes, batch: impl AsyncFn() -> (Batch, T)) {
+        for _ in 0..COMMITS_MAX {
+            let (batch, _kept) = batch().await;
+            match self.store.commit(batch).await {
+                Commit::Committed => return,
+                Commit::Conflict(keys) => assert!(keys.contains(locked), "{keys:?}"),
+                other => panic!("{other:?}"),
             }
-        };
-        tokio::time::timeout(COMMIT_TIME_MAX, putting).await.unwrap();
+        }
+        panic!("{COMMITS_MAX} commits conflicted: none waited for the lock's end");
     }
 
     async fn put(&self, key: &Bytes, value: &'static str) -> Commit {
@@ -119,6 +145,17 @@ impl Place {
         tokio::time::timeout(COMMIT_TIME_MAX, counted).await.unwrap();
     }
 
+    /// Some keys of each of some conversations, in no order that says whose they are.
+    fn conversations(&self) -> Vec<Bytes> {
+        (0..CONVERSATIONS * KEYS_EACH)
+            .map(|number| {
+                let conversation = number % CONVERSATIONS;
+                let place = conversation.wrapping_mul(0x9e37) & 0xffff;
+                self.key(&format!("{place:04x}-{conversation}-{number}"))
+            })
+            .collect()
+    }
+
     async fn read(&self, key: &Bytes) -> Option<Bytes> {
         self.store.snapshot().await.unwrap().get(key).await.unwrap()
     }
@@ -126,11 +163,12 @@ impl Place {
 
 impl Place {
     /// A dead transaction's keys, with or without its primary's, are read by get and scan and written by others: all of
-    /// them are through before the locks' life is over. A machine that stood still meanwhile gets another try.
+    /// them are through before the locks' life is over. A round in which the cluster was not well, so that patience is longer,
+    /// says nothing.
     async fn holds_nobody_up(&self, with_primary: bool) {
-        const TRIES: usize = 5;
+        const ROUNDS_MAX: usize = 20;
         let client = TransactionClient::new(self.endpoints.clone()).await.unwrap();
-        for round in 0..TRIES {
+        for round in 0..ROUNDS_MAX {
             let key = |name: &str| self.key(&format!("{round}-{name}"));
             let primary = key("primary");
             let names = ["got", "scanned", "written"].map(key);
@@ -146,8 +184,9 @@ impl Place {
                 let page = snapshot.scan(range, 10, Direction::Forward).await.unwrap();
                 assert_eq!(page.entries, []);
             };
-            let write = self.put_at_last(&names[2], "alive");
-            tokio::join!(get, scan, write);
+            let write = self.put_past(&names[2], "alive");
+            let all = async { tokio::join!(get, scan, write) };
+            let (_, was_well) = while_well(&client, all).await;
             let through = client.current_timestamp().await.unwrap().physical;
             assert_eq!(self.read(&primary).await, None);
             assert_eq!(self.read(&names[2]).await, Some("alive".into()));
@@ -156,9 +195,34 @@ impl Place {
                 self.has_pushed_out(1).await;
                 return;
             }
+            assert!(!was_well, "the dead held others up for {waited_ms} ms");
         }
-        panic!("the dead held others up for their locks' whole life, {TRIES} times");
+        panic!("the cluster was not well in any of {ROUNDS_MAX} rounds");
     }
+}
+
+/// Does `work`. Also says whether calls took no longer meanwhile than they may take before patience grows.
+async fn while_well<T>(client: &TransactionClient, work: impl Future<Output = T>) -> (T, bool) {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const STILL_MAX: Duration = Duration::from_millis(500);
+    let (rounds, slowest) = (Cell::new(0), Cell::new(Duration::ZERO));
+    let begins = Instant::now();
+    let asking = async {
+        loop {
+            let asked = Instant::now();
+            tokio::time::sleep(PAUSE).await;
+            client.current_timestamp().await.unwrap();
+            slowest.set(slowest.get().max(asked.elapsed()));
+            rounds.set(rounds.get() + 1);
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = asking => unreachable!("it never ends"),
+    };
+    let usual = begins.elapsed() / rounds.get().max(1);
+    let is_well = usual <= PAUSE + PATIENCE_MIN / PATIENCE_IN_CALLS && slowest.get() <= STILL_MAX;
+    (done, is_well)
 }
 
 /// Waits until PD's clock says that a lock's life is over.
@@ -200,17 +264,47 @@ async fn a_key_locked_by_one_who_died_before_the_primary_is_read(on: Place) {
 async fn a_key_locked_by_one_who_died_before_the_primary_is_written(on: Place) {
     let (orphan, primary) = (on.key("b-orphan"), on.key("a-primary"));
     on.lock(&orphan, &primary, LOCK_LIFE).await;
-    on.put_at_last(&orphan, "alive").await;
+    on.put_past(&orphan, "alive").await;
     assert_eq!(on.read(&orphan).await, Some("alive".into()));
     assert_eq!(on.read(&primary).await, None);
 }
 
-async fn a_dead_owners_primary_lock_ends_with_its_life(on: Place) {
+async fn a_dead_owners_primary_lock_is_pushed_out(on: Place) {
     let (read, written) = (on.key("read"), on.key("written"));
     on.lock(&read, &read, LOCK_LIFE).await;
     on.lock(&written, &written, LOCK_LIFE).await;
-    let (value, ()) = tokio::join!(on.read(&read), on.put_at_last(&written, "alive"));
+    let (value, ()) = tokio::join!(on.read(&read), on.put_past(&written, "alive"));
     assert_eq!(value, None);
+}
+
+/// As a group of conversations is read: many keys, far from one another, of which TiKV's client does not say which is locked.
+async fn an_orphan_among_many_conversations_is_read_past(on: Place) {
+    let keys = on.conversations();
+    on.lock(&keys[37], &on.key("a-primary"), LOCK_LIFE).await;
+    let snapshot = on.store.snapshot().await.unwrap();
+    let values = snapshot.multi_get(&keys).await.unwrap();
+    assert!(values.iter().all(Option::is_none));
+    on.has_pushed_out(1).await;
+}
+
+/// As a group is committed: the orphan is on a key that is only written.
+async fn an_orphan_among_many_conversations_is_written_past(on: Place) {
+    let keys = on.conversations();
+    let (orphan, guarded) = (&keys[37], &keys[73]);
+    on.lock(orphan, &on.key("a-primary"), LOCK_LIFE).await;
+    on.commit_past(orphan, async || {
+        let snapshot = on.store.snapshot().await.unwrap();
+        assert_eq!(snapshot.get(guarded).await.unwrap(), None);
+        let mut batch = Batch::at(&*snapshot);
+        batch.guard(guarded.clone());
+        for key in keys.iter().filter(|key| *key != guarded) {
+            batch.put(key.clone(), "alive");
+        }
+        (batch, snapshot)
+    })
+    .await;
+    assert_eq!(on.read(orphan).await, Some("alive".into()));
+    on.has_pushed_out(1).await;
 }
 
 /// All keys are locked, nothing is committed.

@@ -215,6 +215,16 @@ pub(crate) async fn commit(endpoint: &str, cluster: u64, key: &Bytes, start_vers
     );
 }
 
+/// What a request to commit `primary` carries, of the transaction that started at `start_version`, and no other request does.
+pub(crate) fn carried_by_a_commit(primary: &Bytes, start_version: u64) -> Vec<u8> {
+    let commit = CommitRequest {
+        start_version,
+        keys: vec![primary.to_vec()],
+        ..CommitRequest::default()
+    };
+    commit.encode_to_vec()
+}
+
 /// The time by PD's clock.
 pub(crate) async fn now(endpoint: &str) -> u64 {
     let clock = TransactionClient::new(vec![endpoint]).await;

@@ -12,7 +12,7 @@ use whimbrel_store::{Batch, Commit, Store as _};
 use whimbrel_store_tikv::TikvStore;
 use whimbrel_tikv_cluster::{Binaries, Cluster, Options, Part};
 
-use crate::{Test, config, open, prefix, trial};
+use crate::{Test, config, open, prefix, raw, trial};
 
 /// Far longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,8 +72,9 @@ impl Two {
         Bytes::from(format!("{}{name}", self.prefix))
     }
 
-    /// Has the owner commit two keys and a guard, for which it needs one timestamp more; `fault` comes before.
-    async fn owner_commits(&self, fault: impl FnOnce(&Cluster)) -> JoinHandle<Commit> {
+    /// Has the owner commit two keys and a guard, for which it needs one timestamp more; `fault` comes before, and knows what its
+    /// request to commit carries.
+    async fn owner_commits(&self, fault: impl FnOnce(&Cluster, &[u8])) -> JoinHandle<Commit> {
         let snapshot = self.owner.snapshot().await.unwrap();
         let mut batch = Batch::at(&*snapshot);
         batch
@@ -81,7 +82,10 @@ impl Two {
             .put(self.key("b"), "owner")
             .guard(self.key("c"));
         let owner = Arc::clone(&self.owner);
-        fault(&self.cluster);
+        // A snapshot's first commit is the transaction of its version.
+        let carried = raw::carried_by_a_commit(&self.key("a"), snapshot.version().as_raw());
+        self.cluster.proxy(Part::Store).watch(&carried);
+        fault(&self.cluster, &carried);
         tokio::spawn(async move {
             let commit = owner.commit(batch).await;
             drop(snapshot);
@@ -99,6 +103,13 @@ impl Two {
         tokio::time::timeout(PATIENCE, reading).await.unwrap();
         let commit = put(other, self.key("a"), "other").await;
         assert!(commit.is_committed(), "{commit:?}");
+    }
+
+    /// Whether the owner's request to commit reaches the store.
+    async fn passes_one(&self) -> bool {
+        let cluster = Arc::clone(&self.cluster);
+        let passes = move || cluster.proxy(Part::Store).passes_one(PATIENCE);
+        tokio::task::spawn_blocking(passes).await.unwrap()
     }
 
     /// The owner was not told of a commit, and nothing of it is there, for either, now or later.
@@ -138,25 +149,28 @@ async fn read(store: &TikvStore, key: Bytes) -> Option<Bytes> {
 /// It has locked all keys and waits for the timestamp of its commit.
 async fn an_owner_asleep_before_its_commit_is_never_told_committed(on: Two) {
     let owners = on
-        .owner_commits(|cluster| cluster.proxy(Part::Pd).freeze_those_there())
+        .owner_commits(|cluster, _| cluster.proxy(Part::Pd).freeze_those_there())
         .await;
     let other = on.other().await;
     on.goes_past_the_owner(&other).await;
+    assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
     on.cluster.proxy(Part::Pd).heal();
     on.nothing_came_of_it(owners.await.unwrap(), &other).await;
+    assert!(on.passes_one().await, "it woke in time to send its commit");
 }
 
 /// Its commit was sent, and arrives after others have gone on.
 async fn a_commit_on_its_way_is_not_torn(on: Two) {
-    let primary = on.key("a");
+    let other = on.other().await;
     let owners = on
-        .owner_commits(|cluster| cluster.proxy(Part::Store).hold(&primary, 1))
+        .owner_commits(|cluster, carried| cluster.proxy(Part::Store).hold_each(carried))
         .await;
     let cluster = Arc::clone(&on.cluster);
     let held = tokio::task::spawn_blocking(move || cluster.proxy(Part::Store).holds_one(PATIENCE));
     assert!(held.await.unwrap(), "the commit of the primary is under way");
-    let other = on.other().await;
     on.goes_past_the_owner(&other).await;
+    assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
     on.cluster.proxy(Part::Store).heal();
+    assert!(on.passes_one().await, "it arrives after that");
     on.nothing_came_of_it(owners.await.unwrap(), &other).await;
 }
