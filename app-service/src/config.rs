@@ -90,7 +90,8 @@ impl Default for ServiceConfig {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct CommitsConfig {
-    /// Groups of conversations whose commits are in flight at a time.
+    /// Groups of conversations whose commits are in flight at a time. A group that is split, since one of its conversations is in
+    /// trouble, commits up to 16 of them at a time in its place.
     pub groups_in_flight: usize,
     /// Conversations in one group.
     pub group_conversations_max: usize,

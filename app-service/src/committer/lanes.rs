@@ -2,8 +2,8 @@
 //! go out.
 //!
 //! A conversation is in one group at a time, so what is decided for it is decided in order. Lanes that have waited longest
-//! go first, a bounded part of each, so that a hot conversation delays others by one group at most. An idle lane is gone. How many
-//! conversations a group has at most is the store's to say: what holds one of them up holds up its group, and no other.
+//! go first, a bounded part of each, so that a hot conversation delays others by one group at most. An idle lane is gone. How
+//! many conversations a group has at most is the store's to say: what holds one of them up holds up its group.
 //!
 //! Order of calls: [`push`](Lanes::push) at any time; after a [`take`](Lanes::take), whoever settles the group gives every
 //! conversation of it back by [`release`](Lanes::release).

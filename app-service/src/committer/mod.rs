@@ -2,18 +2,24 @@
 //!
 //! Each conversation has a lane; a few workers take groups of waiting mutations from many lanes, decide them, commit once,
 //! and answer. While one group's commit is on its way to the disk, another of other conversations is decided; one that is
-//! held up, by a lock that a dead node left say, holds up its own conversations only. How many groups are in flight and how many
-//! conversations each has at most is what the store advises ([`Grouping`]) or the configuration says. Two nodes
-//! that meet on one conversation conflict, read again and stay correct: placement is speed, never safety.
+//! held up, by a lock that a dead node left say, holds up its own conversations and its worker, until the last of them is
+//! settled. The other workers go on; as many such groups as there are workers hold up all. How many groups are in flight and how
+//! many conversations each has at most is what the store advises ([`Grouping`]) or the configuration says; a group that is split
+//! has up to [`SPLIT_AT_ONCE`] commits in flight in its worker's place. Two nodes that meet on one conversation conflict, read
+//! again and stay correct: placement is speed, never safety.
 //!
 //! How a commit ends, and what follows:
 //!
 //! | the store says | the committer |
 //! |---|---|
 //! | committed | hands each conversation's part to the sink, then answers |
-//! | conflict | reads and decides again; a group that keeps conflicting is split, and its conversations go on by themselves, side by side |
-//! | unknown | looks for the group's marker at a new snapshot: there, it was committed; not there, decides again. A commit that arrives late conflicts with the new one, for both write the same keys after the older snapshot |
+//! | conflict | reads and decides again; if it goes on, the group is split |
+//! | unknown | looks for the group's marker at a new snapshot: there, it was committed; not there, decides again |
 //! | refused | answers what the store said |
+//!
+//! A commit that ended unknown and arrives late conflicts with the new one, for both write the same keys after the older
+//! snapshot. The conversations of a split group go on by themselves, side by side; a group is split as well where the read before
+//! the commit fails, since it may be one conversation that cannot be read.
 //!
 //! An asker whose commit may have been carried out is never told that it was not.
 
@@ -205,11 +211,12 @@ impl Committer {
 impl Shared {
     async fn work(&self) {
         loop {
-            let (taken, is_closing) = {
+            let (taken, is_closing, nothing_waits) = {
                 let mut lanes = lock(&self.lanes);
                 (
                     lanes.take(self.env.clock.monotonic()),
                     self.is_closing.load(Ordering::Acquire),
+                    lanes.queued_jobs() == 0,
                 )
             };
             for (job, expired) in taken.expired {
@@ -219,7 +226,8 @@ impl Shared {
                 self.work.notify_one();
             }
             if taken.group.is_empty() {
-                if is_closing {
+                // What waits behind conversations that are still busy is taken once these are given back.
+                if is_closing && nothing_waits {
                     break;
                 }
                 self.work.notified().await;

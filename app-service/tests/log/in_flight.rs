@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use whimbrel_app_service::failure::Failure;
 use whimbrel_app_service::keys::ConversationKeys;
 use whimbrel_app_service::log::Actor;
+use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::ConversationId;
-use whimbrel_store::{Grouping, Store as _};
+use whimbrel_store::Grouping;
 
 use crate::world::{Fault, Node, World};
 
@@ -43,9 +45,14 @@ impl Site {
         site
     }
 
-    fn hang(&self, chat: usize) {
-        let keys = ConversationKeys::new(&self.ann.app, self.chats[chat]);
-        self.world.store.hang(Some(keys.head()));
+    fn head(&self, chat: usize) -> Bytes {
+        ConversationKeys::new(&self.ann.app, self.chats[chat]).head()
+    }
+
+    /// Commits of these chats hang, and of no others.
+    fn hang(&self, chats: &[usize]) {
+        let heads = chats.iter().map(|chat| self.head(*chat)).collect();
+        self.world.store.hang(heads);
     }
 
     fn say(&self, chat: usize, what: &str) -> tokio::task::JoinHandle<Result<u64, Failure>> {
@@ -65,7 +72,7 @@ async fn quiet() {
 #[tokio::test]
 async fn a_commit_that_hangs_holds_up_its_own_conversation_only_and_keeps_its_order() {
     let site = Site::new(1, FEW, 5).await;
-    site.hang(0);
+    site.hang(&[0]);
     let first = site.say(0, "a");
     site.world.store.hangs(1).await;
     let (second, third) = (site.say(0, "b"), site.say(0, "c"));
@@ -79,7 +86,7 @@ async fn a_commit_that_hangs_holds_up_its_own_conversation_only_and_keeps_its_or
     assert!(!first.is_finished() && !second.is_finished());
     assert!(site.world.entries(site.chats[0]).await.is_empty());
 
-    site.world.store.hang(None);
+    site.hang(&[]);
     for (send, seq) in [(first, 1), (second, 2), (third, 3)] {
         assert_eq!(send.await.unwrap(), Ok(seq));
     }
@@ -119,7 +126,7 @@ async fn as_many_groups_as_are_to_be_are_in_flight_and_no_more() {
 #[tokio::test]
 async fn closing_waits_for_a_commit_that_hangs_and_for_what_waits_behind_it() {
     let site = Site::new(3, FEW, 2).await;
-    site.hang(0);
+    site.hang(&[0]);
     let first = site.say(0, "a");
     site.world.store.hangs(1).await;
     let second = site.say(0, "b");
@@ -130,7 +137,7 @@ async fn closing_waits_for_a_commit_that_hangs_and_for_what_waits_behind_it() {
     assert!((&mut closing).now_or_never().is_none(), "it hangs");
     let refused = site.say(1, "late").await.unwrap().unwrap_err();
     assert!(refused.is_transient(), "{refused:?}");
-    site.world.store.hang(None);
+    site.hang(&[]);
     closing.await;
     assert_eq!([first.await.unwrap(), second.await.unwrap()], [Ok(1), Ok(2)]);
 }
@@ -147,7 +154,7 @@ async fn conversations_of_a_split_group_go_on_beside_one_another() {
     )
     .await;
     // The one worker is busy, so that the others make one group.
-    site.hang(0);
+    site.hang(&[0]);
     let busy = site.say(0, "a");
     site.world.store.hangs(1).await;
     let sends: Vec<_> = (1..5).map(|chat| site.say(chat, "a")).collect();
@@ -156,7 +163,7 @@ async fn conversations_of_a_split_group_go_on_beside_one_another() {
     for _ in 0..3 {
         site.world.store.next_commit(Fault::Conflict);
     }
-    site.hang(1);
+    site.hang(&[1]);
     assert_eq!(busy.await.unwrap(), Ok(1));
     site.world.store.hangs(1).await;
     let mut sends = sends.into_iter();
@@ -165,7 +172,79 @@ async fn conversations_of_a_split_group_go_on_beside_one_another() {
         assert_eq!(send.await.unwrap(), Ok(1));
     }
     assert!(!stuck.is_finished());
-    site.world.store.hang(None);
+    site.hang(&[]);
+    assert_eq!(stuck.await.unwrap(), Ok(1));
+}
+
+#[tokio::test]
+async fn a_conversation_that_cannot_be_read_fails_alone() {
+    let site = Site::new(
+        5,
+        Grouping {
+            in_flight: 1,
+            unrelated_max: 8,
+        },
+        5,
+    )
+    .await;
+    site.hang(&[0]);
+    let busy = site.say(0, "a");
+    site.world.store.hangs(1).await;
+    let sends: Vec<_> = (1..5).map(|chat| site.say(chat, "a")).collect();
+    quiet().await;
+    // As part of a group, and by itself.
+    site.world.store.fail_reads(site.head(1), 2);
+    site.hang(&[]);
+    assert_eq!(busy.await.unwrap(), Ok(1));
+    let mut sends = sends.into_iter();
+    let failure = sends.next().unwrap().await.unwrap().unwrap_err();
+    assert_eq!(failure.code, Code::Unavailable);
+    for send in sends {
+        assert_eq!(send.await.unwrap(), Ok(1));
+    }
+    assert_eq!(site.say(1, "again").await.unwrap(), Ok(1));
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_split_group_is_done_while_the_node_closes() {
+    let site = Site::new(
+        6,
+        Grouping {
+            in_flight: 2,
+            unrelated_max: 8,
+        },
+        4,
+    )
+    .await;
+    // Both workers are busy, so that two chats make one group.
+    site.hang(&[0]);
+    let hung = site.say(0, "a");
+    site.world.store.hangs(1).await;
+    site.world.store.set_gate(false);
+    let gated = site.say(3, "a");
+    quiet().await;
+    let (stuck, freed) = (site.say(1, "a"), site.say(2, "a"));
+    quiet().await;
+    site.world.store.fail_reads(site.head(1), 1);
+    site.hang(&[0, 1, 2]);
+    site.world.store.set_gate(true);
+    assert_eq!(gated.await.unwrap(), Ok(1));
+    site.world.store.hangs(3).await;
+    let behind = site.say(2, "b");
+    quiet().await;
+    let mut closing = Box::pin(site.node.log.close());
+    assert!((&mut closing).now_or_never().is_none());
+
+    site.hang(&[1, 2]);
+    assert_eq!(hung.await.unwrap(), Ok(1));
+    quiet().await;
+    site.hang(&[1]);
+    assert_eq!(freed.await.unwrap(), Ok(1));
+    quiet().await;
+    assert!(behind.is_finished() && !stuck.is_finished());
+    assert_eq!(behind.await.unwrap(), Ok(2));
+    site.hang(&[]);
+    closing.await;
     assert_eq!(stuck.await.unwrap(), Ok(1));
 }
 
@@ -190,7 +269,6 @@ async fn however_commits_are_put_together_each_send_is_there_once_and_in_order()
         )
     }) {
         let site = Site::new(seed, grouping, 6).await;
-        assert_eq!(site.world.store.grouping(), Grouping::ONE_DISK);
         site.world.store.fail_often(150);
         let sends: Vec<_> = (0..120)
             .map(|number| (number % 6, site.say(number % 6, &number.to_string())))

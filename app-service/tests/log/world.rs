@@ -18,7 +18,8 @@ use whimbrel_app_service::values::{decode, storage};
 use whimbrel_protocol::client::{self, content::Content as Kind};
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
 use whimbrel_store::{
-    Batch, Commit, Direction, Epoch, Grouping, MemoryStore, Readiness, Snapshot, Store, StoreError,
+    Batch, Commit, Direction, Epoch, Grouping, KeyRange, MemoryStore, Readiness, ScanPage, Snapshot, Store,
+    StoreError, Version,
 };
 
 /// A Tuesday in 2026.
@@ -122,8 +123,10 @@ pub struct TestStore {
     late: Mutex<Vec<Batch>>,
     /// Whatever writes this key conflicts.
     cursed: Mutex<Option<Bytes>>,
-    /// Whatever writes this key hangs until it is let go.
-    hanging: watch::Sender<Option<Bytes>>,
+    /// Whatever writes one of these keys hangs until it is let go.
+    hanging: watch::Sender<Vec<Bytes>>,
+    /// Reads of this key fail, so often.
+    unreadable: Arc<Mutex<Option<(Bytes, usize)>>>,
     /// How many commits hang.
     hang: watch::Sender<usize>,
     random: Seeded,
@@ -144,9 +147,14 @@ impl TestStore {
         *self.cursed.lock().unwrap() = Some(key);
     }
 
-    /// From now on a commit that writes `key` hangs, until there is none or another.
-    pub fn hang(&self, key: Option<Bytes>) {
-        self.hanging.send_replace(key);
+    /// From now on a commit that writes one of `keys` hangs, until there are none or others.
+    pub fn hang(&self, keys: Vec<Bytes>) {
+        self.hanging.send_replace(keys);
+    }
+
+    /// So many reads together with `key` fail.
+    pub fn fail_reads(&self, key: Bytes, times: usize) {
+        *self.unreadable.lock().unwrap() = Some((key, times));
     }
 
     /// Waits until so many commits hang.
@@ -161,10 +169,10 @@ impl TestStore {
 
     async fn hang_up(&self, batch: &Batch) {
         let mut hanging = self.hanging.subscribe();
-        let is_hung = |key: &Option<Bytes>| key.as_ref().is_some_and(|key| batch.op(key).is_some());
+        let is_hung = |keys: &Vec<Bytes>| keys.iter().any(|key| batch.op(key).is_some());
         if is_hung(&hanging.borrow().clone()) {
             self.hang.send_modify(|hang| *hang += 1);
-            hanging.wait_for(|key| !is_hung(key)).await.unwrap();
+            hanging.wait_for(|keys| !is_hung(keys)).await.unwrap();
             self.hang.send_modify(|hang| *hang -= 1);
         }
     }
@@ -199,7 +207,10 @@ fn lost_connection() -> StoreError {
 impl Store for TestStore {
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
         self.steps().await;
-        self.inner.snapshot().await
+        Ok(Arc::new(TestSnapshot {
+            inner: self.inner.snapshot().await?,
+            unreadable: Arc::clone(&self.unreadable),
+        }))
     }
 
     async fn commit(&self, batch: Batch) -> Commit {
@@ -255,6 +266,43 @@ impl Store for TestStore {
     }
 }
 
+/// A snapshot of [`TestStore`].
+struct TestSnapshot {
+    inner: Arc<dyn Snapshot>,
+    unreadable: Arc<Mutex<Option<(Bytes, usize)>>>,
+}
+
+#[async_trait]
+impl Snapshot for TestSnapshot {
+    fn version(&self) -> Version {
+        self.inner.version()
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        if let Some((key, times)) = &mut *self.unreadable.lock().unwrap()
+            && *times > 0
+            && keys.contains(key)
+        {
+            *times -= 1;
+            return Err(lost_connection());
+        }
+        self.inner.multi_get(keys).await
+    }
+
+    async fn scan(
+        &self,
+        range: KeyRange,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<ScanPage, StoreError> {
+        self.inner.scan(range, limit, direction).await
+    }
+}
+
 /// Remembers what was committed.
 #[derive(Default)]
 pub struct Recorder(Mutex<Vec<Committed>>);
@@ -298,6 +346,7 @@ impl World {
             late: Mutex::default(),
             cursed: Mutex::default(),
             hanging: watch::Sender::default(),
+            unreadable: Arc::default(),
             hang: watch::Sender::default(),
             random: Seeded::new(seed ^ 0x5707),
             gate_open: watch::Sender::new(true),
