@@ -123,10 +123,7 @@ fn target(directory: &Directory, target: &str, seed: u64) {
     );
     match answer {
         Ok(json) => {
-            planted!(
-                "lbs",
-                [target.contains("limit=1"), target.contains("exclude=g1,,g")]
-            );
+            planted!("lbs", [target.len() % 8 == 3, target.len() % 64 == 59]);
             let json: serde_json::Value = serde_json::from_str(&json).expect("an answer is JSON");
             let listed: Vec<&str> = json["gateways"]
                 .as_array()
