@@ -17,8 +17,11 @@ use crate::door::Door;
 /// A message is acknowledged and delivered within this. Milliseconds as a rule; the bound is for a debug build that
 /// shares two cores with the attack, the attacker and the other tests.
 pub(crate) const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
-/// Between two messages.
+/// Between two messages at first; each time a tenth more, up to [`PACE_MAX`]: what they say is kept in memory for a
+/// while, and a machine ten times slower must not be shown ten times the messages.
 const PACE: Duration = Duration::from_millis(50);
+/// Between two messages beside an attack that takes long.
+const PACE_MAX: Duration = Duration::from_secs(1);
 
 /// Alice writes, Bob reads.
 #[derive(Debug)]
@@ -75,6 +78,11 @@ impl Bystanders {
         Ok(bystanders)
     }
 
+    /// How many messages there were so far.
+    pub(crate) const fn said(&self) -> u64 {
+        self.said
+    }
+
     /// What they chat in: nobody else's business.
     pub(crate) fn conversation(&self) -> ConversationId {
         self.conversation
@@ -90,6 +98,7 @@ impl Bystanders {
             let working = scope.spawn(work);
             let chat = runtime.block_on(async {
                 let mut chat = Chat::default();
+                let mut pace = PACE;
                 loop {
                     let over = working.is_finished();
                     let took = self.exchange().await?;
@@ -98,7 +107,8 @@ impl Bystanders {
                     if over {
                         return anyhow::Ok(chat);
                     }
-                    tokio::time::sleep(PACE).await;
+                    tokio::time::sleep(pace).await;
+                    pace = (pace + pace / 10).min(PACE_MAX);
                 }
             });
             (working.join(), chat)
