@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use whimbrel_host::config::OutOfBounds;
+use whimbrel_store::Grouping;
 
 /// Everything an operator can set of this role. The store, the links and the registry have sections of their own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -16,6 +17,8 @@ pub struct AppServiceConfig {
     pub http: HttpConfig,
     /// How much is taken on at a time.
     pub service: ServiceConfig,
+    /// How changes to conversations are put together for the store.
+    pub commits: CommitsConfig,
     /// Rows of conversation lists, and notices of them.
     pub rows: RowsConfig,
     /// Work that a crash left behind.
@@ -83,6 +86,34 @@ impl Default for ServiceConfig {
     }
 }
 
+/// How changes to conversations are put together for the store. 0 is what suits the store.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CommitsConfig {
+    /// Groups of conversations whose commits are in flight at a time. A group that is split, since one of its conversations is in
+    /// trouble, commits up to 16 of them at a time in its place.
+    pub groups_in_flight: usize,
+    /// Conversations in one group.
+    pub group_conversations_max: usize,
+}
+
+/// Beyond, groups only queue in the store's client.
+const GROUPS_IN_FLIGHT_MAX: usize = 64;
+/// A group has no more mutations than that.
+const GROUP_CONVERSATIONS_MAX: usize = 512;
+
+impl CommitsConfig {
+    /// What it says, and where it says nothing what the store advises.
+    #[must_use]
+    pub fn over(self, advice: Grouping) -> Grouping {
+        let or = |given: usize, advised: usize| if given == 0 { advised } else { given };
+        Grouping {
+            in_flight: or(self.groups_in_flight, advice.in_flight),
+            unrelated_max: or(self.group_conversations_max, advice.unrelated_max),
+        }
+    }
+}
+
 /// Rows of conversation lists, and notices of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -140,6 +171,7 @@ impl AppServiceConfig {
             apps: _,
             http,
             service,
+            commits,
             rows,
             sweep,
         } = self;
@@ -166,6 +198,16 @@ impl AppServiceConfig {
             "app-service.service.lease_renewal_s",
             service.lease_renewal_s,
             1..=60,
+        )?;
+        sized(
+            "app-service.commits.groups_in_flight",
+            commits.groups_in_flight,
+            0..=GROUPS_IN_FLIGHT_MAX,
+        )?;
+        sized(
+            "app-service.commits.group_conversations_max",
+            commits.group_conversations_max,
+            0..=GROUP_CONVERSATIONS_MAX,
         )?;
         sized("app-service.rows.lanes", rows.lanes, 1..=256)?;
         sized(
@@ -197,6 +239,27 @@ mod tests {
         assert_eq!(
             config.check().map_err(|error| error.key),
             Err("app-service.rows.lanes")
+        );
+    }
+
+    #[test]
+    fn how_commits_are_put_together_is_the_stores_to_say_unless_the_operator_does() {
+        let advice = Grouping {
+            in_flight: 8,
+            unrelated_max: 16,
+        };
+        let mut config = AppServiceConfig::default();
+        assert_eq!(config.commits.over(advice), advice);
+        config.commits.groups_in_flight = 3;
+        assert_eq!(
+            (config.check(), config.commits.over(advice).in_flight),
+            (Ok(()), 3)
+        );
+        assert_eq!(config.commits.over(advice).unrelated_max, 16);
+        config.commits.groups_in_flight = GROUPS_IN_FLIGHT_MAX + 1;
+        assert_eq!(
+            config.check().map_err(|error| error.key),
+            Err("app-service.commits.groups_in_flight")
         );
     }
 }

@@ -17,7 +17,10 @@ use whimbrel_app_service::reads::View;
 use whimbrel_app_service::values::{decode, storage};
 use whimbrel_protocol::client::{self, content::Content as Kind};
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
-use whimbrel_store::{Batch, Commit, Direction, Epoch, MemoryStore, Readiness, Snapshot, Store, StoreError};
+use whimbrel_store::{
+    Batch, Commit, Direction, Epoch, Grouping, KeyRange, MemoryStore, Readiness, ScanPage, Snapshot, Store,
+    StoreError, Version,
+};
 
 /// A Tuesday in 2026.
 pub const START_MS: u64 = 1_780_000_000_000;
@@ -120,6 +123,12 @@ pub struct TestStore {
     late: Mutex<Vec<Batch>>,
     /// Whatever writes this key conflicts.
     cursed: Mutex<Option<Bytes>>,
+    /// Whatever writes one of these keys hangs until it is let go.
+    hanging: watch::Sender<Vec<Bytes>>,
+    /// Reads of this key fail, so often.
+    unreadable: Arc<Mutex<Option<(Bytes, usize)>>>,
+    /// How many commits hang.
+    hang: watch::Sender<usize>,
     random: Seeded,
     gate_open: watch::Sender<bool>,
     pub commits: AtomicU64,
@@ -138,8 +147,34 @@ impl TestStore {
         *self.cursed.lock().unwrap() = Some(key);
     }
 
+    /// From now on a commit that writes one of `keys` hangs, until there are none or others.
+    pub fn hang(&self, keys: Vec<Bytes>) {
+        self.hanging.send_replace(keys);
+    }
+
+    /// So many reads together with `key` fail.
+    pub fn fail_reads(&self, key: Bytes, times: usize) {
+        *self.unreadable.lock().unwrap() = Some((key, times));
+    }
+
+    /// Waits until so many commits hang.
+    pub async fn hangs(&self, commits: usize) {
+        let mut hang = self.hang.subscribe();
+        hang.wait_for(|hang| *hang == commits).await.unwrap();
+    }
+
     pub fn set_gate(&self, open: bool) {
         self.gate_open.send_replace(open);
+    }
+
+    async fn hang_up(&self, batch: &Batch) {
+        let mut hanging = self.hanging.subscribe();
+        let is_hung = |keys: &Vec<Bytes>| keys.iter().any(|key| batch.op(key).is_some());
+        if is_hung(&hanging.borrow().clone()) {
+            self.hang.send_modify(|hang| *hang += 1);
+            hanging.wait_for(|keys| !is_hung(keys)).await.unwrap();
+            self.hang.send_modify(|hang| *hang -= 1);
+        }
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -172,7 +207,10 @@ fn lost_connection() -> StoreError {
 impl Store for TestStore {
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
         self.steps().await;
-        self.inner.snapshot().await
+        Ok(Arc::new(TestSnapshot {
+            inner: self.inner.snapshot().await?,
+            unreadable: Arc::clone(&self.unreadable),
+        }))
     }
 
     async fn commit(&self, batch: Batch) -> Commit {
@@ -188,7 +226,11 @@ impl Store for TestStore {
         if let Some(key) = cursed.filter(|key| batch.op(key).is_some()) {
             return Commit::Conflict(vec![key]);
         }
-        match self.fault() {
+        let fault = self.fault();
+        if fault.is_none() {
+            self.hang_up(&batch).await;
+        }
+        match fault {
             None => self.inner.commit(batch).await,
             Some(Fault::Conflict) => Commit::Conflict(batch.keys().cloned().collect()),
             Some(Fault::UnknownApplied) => match self.inner.commit(batch).await {
@@ -221,6 +263,43 @@ impl Store for TestStore {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+/// A snapshot of [`TestStore`].
+struct TestSnapshot {
+    inner: Arc<dyn Snapshot>,
+    unreadable: Arc<Mutex<Option<(Bytes, usize)>>>,
+}
+
+#[async_trait]
+impl Snapshot for TestSnapshot {
+    fn version(&self) -> Version {
+        self.inner.version()
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        if let Some((key, times)) = &mut *self.unreadable.lock().unwrap()
+            && *times > 0
+            && keys.contains(key)
+        {
+            *times -= 1;
+            return Err(lost_connection());
+        }
+        self.inner.multi_get(keys).await
+    }
+
+    async fn scan(
+        &self,
+        range: KeyRange,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<ScanPage, StoreError> {
+        self.inner.scan(range, limit, direction).await
     }
 }
 
@@ -266,6 +345,9 @@ impl World {
             fault_permille: AtomicU64::new(0),
             late: Mutex::default(),
             cursed: Mutex::default(),
+            hanging: watch::Sender::default(),
+            unreadable: Arc::default(),
+            hang: watch::Sender::default(),
             random: Seeded::new(seed ^ 0x5707),
             gate_open: watch::Sender::new(true),
             commits: AtomicU64::new(0),
@@ -286,10 +368,15 @@ impl World {
     }
 
     pub async fn node(&self, name: &str) -> Node {
+        self.node_with(name, self.store.grouping()).await
+    }
+
+    /// A node that puts commits together in this way.
+    pub async fn node_with(&self, name: &str, grouping: Grouping) -> Node {
         let sink = Arc::new(Recorder::default());
         let incarnation = Incarnation(self.random.random_u64());
         let log = Log::start(
-            self.shared_store(),
+            (self.shared_store(), grouping),
             self.env.clone(),
             &NodeId::new(name).unwrap(),
             incarnation,

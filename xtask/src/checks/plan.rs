@@ -142,6 +142,17 @@ pub(super) const CHECKS: &[Check] = &[
         action: Action::GeneratedCode,
     },
     Check {
+        name: "go",
+        about: "what the programs under xtask/tikv count of their calls",
+        needs: &[GO],
+        wants: &[],
+        action: Action::Command {
+            program: "go",
+            arguments: &["test", "-C", "xtask/tikv", "-trimpath", "./serving"],
+            environment: &[("CGO_ENABLED", "0")],
+        },
+    },
+    Check {
         name: "clippy",
         about: "no lint objects",
         needs: &[CLIPPY, C_COMPILER, MAKE],
