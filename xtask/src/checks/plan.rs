@@ -143,12 +143,12 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         name: "go",
-        about: "what the programs under xtask/tikv count of their calls",
+        about: "the programs under xtask/tikv count their calls, and know where their regions are",
         needs: &[GO],
         wants: &[],
         action: Action::Command {
             program: "go",
-            arguments: &["test", "-C", "xtask/tikv", "-trimpath", "./serving"],
+            arguments: &["test", "-C", "xtask/tikv", "-trimpath", "./serving", "./pd"],
             environment: &[("CGO_ENABLED", "0")],
         },
     },
