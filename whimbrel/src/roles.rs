@@ -138,7 +138,8 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     }
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
-    let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
+    let opening = open_store(&file.store, &file.node.cluster, args.end_with_stdin);
+    let store = unless_told_to_end("the store was opened", opening, &process.host).await?;
     if let Some(kept) = file.store.kept() {
         tracing::info!(store = %kept, "the store is open");
     }
@@ -213,9 +214,28 @@ async fn in_redis(
         owner: cluster_secret(secret)?.fingerprint(),
         start_within: whimbrel_registry_redis::START_WITHIN,
     });
+    let started = async { started.await.context("`registry.redis`") };
+    let redis = unless_told_to_end("Redis was waited for", started, host).await?;
+    Ok(Some(redis as Arc<dyn Registry>))
+}
+
+/// The process was told to end before it served. That is no failure: nothing is to start it again for that.
+#[derive(Debug, thiserror::Error)]
+#[error("told to end while {meanwhile}")]
+pub(crate) struct ToldToEnd {
+    meanwhile: &'static str,
+}
+
+/// What `waiting` comes to, for as long as nobody tells the process to end. What is opened on a thread of its own (an embedded
+/// store) is opened to its end all the same: the runtime waits for it.
+async fn unless_told_to_end<T>(
+    meanwhile: &'static str,
+    waiting: impl Future<Output = anyhow::Result<T>>,
+    host: &HostParts,
+) -> anyhow::Result<T> {
     tokio::select! {
-        started = started => Ok(Some(started.context("`registry.redis`")?)),
-        () = host.drain.started() => bail!("told to end while Redis was waited for"),
+        came = waiting => came,
+        () = host.drain.started() => Err(ToldToEnd { meanwhile }.into()),
     }
 }
 
