@@ -18,7 +18,9 @@ use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::Lbs;
-use whimbrel_link::{APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Identity, LinkEvent};
+use whimbrel_link::{
+    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Identity, LABEL_LEN_MAX, LinkEvent,
+};
 use whimbrel_protocol::{
     SystemEntropy,
     cluster::Role,
@@ -52,6 +54,9 @@ const LBS_GRACE: Duration = Duration::from_secs(5);
 /// A role that is started again at once may find its predecessor's port or lock still held for a moment.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
 const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
+/// Told to peers and shown to operators.
+const VERSION_TAG: &str = env!("CARGO_PKG_VERSION");
+const _: () = assert!(VERSION_TAG.len() <= LABEL_LEN_MAX, "peers refuse longer ones");
 
 /// `whimbrel gateway`.
 pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
@@ -382,8 +387,23 @@ fn beside_config(args: &RoleArgs, path: &Path) -> PathBuf {
 }
 
 /// This node, in a life that begins now.
+///
+/// # Errors
+/// When peers would not take it for one.
 pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identity> {
     let name = NodeId::new(&node.name).context("`node.name` must name this node")?;
+    let labels = [
+        ("node.cluster", &node.cluster, ", the same on every node"),
+        ("node.zone", &node.zone, ", the same on every node of the zone"),
+    ];
+    for (key, label, on) in labels {
+        if label.len() > LABEL_LEN_MAX {
+            bail!(
+                "`{key}` is {} bytes long, and peers take at most {LABEL_LEN_MAX}: give it a shorter name{on}",
+                label.len()
+            );
+        }
+    }
     if node.app_keys.len() > APP_KEYS_MAX {
         bail!(
             "`node.app_keys` names {} apps: a node can be kept for at most {APP_KEYS_MAX}",
@@ -400,7 +420,7 @@ pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identit
         incarnation: new_incarnation(),
         cluster: node.cluster.clone(),
         zone: node.zone.clone(),
-        version_tag: env!("CARGO_PKG_VERSION").to_owned(),
+        version_tag: VERSION_TAG.to_owned(),
         app_keys,
         capacity: Capacity::from_percent(node.capacity_percent).context("`node.capacity_percent`")?,
     })
