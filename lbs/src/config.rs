@@ -64,6 +64,12 @@ impl LbsConfig {
             self.registry_timeout,
             milliseconds(50)..=hour,
         )?;
+        // Gateways announce themselves within seconds; who has not after an hour is gone.
+        OutOfBounds::unless_lasting(
+            "lbs.registry_loss_grace",
+            self.registry_loss_grace,
+            Duration::ZERO..=hour,
+        )?;
         OutOfBounds::unless_lasting(
             "lbs.refresh_after",
             self.refresh_after,
@@ -124,6 +130,10 @@ mod tests {
             (
                 |config| config.refresh_interval = Duration::ZERO,
                 "`lbs.refresh_interval` is 0s, expected 50ms to 3600s",
+            ),
+            (
+                |config| config.registry_loss_grace = Duration::from_secs(3_601),
+                "`lbs.registry_loss_grace` is 3601s, expected 0s to 3600s",
             ),
             // An answer has no more.
             (
