@@ -7,6 +7,9 @@ use serde::Deserialize;
 use whimbrel_host::config::OutOfBounds;
 use whimbrel_store::Grouping;
 
+use crate::service::DEADLINE_MAX;
+use crate::user_lane::COMMIT_ROWS_MAX;
+
 /// Everything an operator can set of this role. The store, the links and the registry have sections of their own.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -192,7 +195,7 @@ impl AppServiceConfig {
         within(
             "app-service.service.default_deadline_ms",
             service.default_deadline_ms.into(),
-            100..=600_000,
+            100..=DEADLINE_MAX.as_secs() * 1_000,
         )?;
         within(
             "app-service.service.lease_renewal_s",
@@ -213,7 +216,7 @@ impl AppServiceConfig {
         sized(
             "app-service.rows.commit_rows_max",
             rows.commit_rows_max,
-            1..=4_096,
+            1..=COMMIT_ROWS_MAX,
         )?;
         sized("app-service.rows.queue_max", rows.queue_max, 1_024..=100_000_000)?;
         sized(
@@ -231,15 +234,33 @@ impl AppServiceConfig {
 mod tests {
     use super::*;
 
+    /// What spoils a configuration, and what is said of it.
+    type Case = (fn(&mut AppServiceConfig), &'static str);
+
     #[test]
     fn what_cannot_work_is_refused_by_name() {
-        let mut config = AppServiceConfig::default();
-        assert_eq!(config.check(), Ok(()));
-        config.rows.lanes = 0;
-        assert_eq!(
-            config.check().map_err(|error| error.key),
-            Err("app-service.rows.lanes")
-        );
+        assert_eq!(AppServiceConfig::default().check(), Ok(()));
+        let cases: &[Case] = &[
+            (
+                |config| config.rows.lanes = 0,
+                "`app-service.rows.lanes` is 0, expected 1 to 256",
+            ),
+            // What the code never goes beyond.
+            (
+                |config| config.rows.commit_rows_max = 1_001,
+                "`app-service.rows.commit_rows_max` is 1001, expected 1 to 1000",
+            ),
+            (
+                |config| config.service.default_deadline_ms = 30_001,
+                "`app-service.service.default_deadline_ms` is 30001, expected 100 to 30000",
+            ),
+        ];
+        for (set, said) in cases {
+            let mut config = AppServiceConfig::default();
+            set(&mut config);
+            let refused = config.check().map_err(|error| error.to_string());
+            assert_eq!(refused, Err((*said).to_owned()));
+        }
     }
 
     #[test]

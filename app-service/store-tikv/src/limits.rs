@@ -15,10 +15,11 @@ pub const GROUPING: Grouping = Grouping {
     unrelated_max: 16,
 };
 
-/// The life of a lock that TiKV's client takes for batches up to 16 KiB. Larger ones live longer, 17 s at 8 MiB.
+/// The life of a lock that TiKV's client takes for batches up to 256 KiB. Those of larger ones live longer, 17 s at 8 MiB.
 pub const LOCK_LIFE: Duration = Duration::from_secs(3);
 
-/// Batches up to this live [`LOCK_LIFE`].
+/// Up to this the client does not ask for a batch's size; beyond, the root of it counts, which is less than [`LOCK_LIFE`] up to
+/// 256 KiB.
 const LOCK_LIFE_BYTES: usize = 16 * 1024;
 /// The life of the locks of one MiB; it grows with the square root.
 const LOCK_LIFE_OF_A_MIB: Duration = Duration::from_secs(6);
