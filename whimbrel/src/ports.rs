@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use rand::seq::SliceRandom as _;
 use tokio::time::{Instant, sleep};
 use whimbrel_host::BindError;
 
@@ -17,6 +18,8 @@ const GATEWAY_TCP: u16 = 100;
 const LINKS: u16 = 200;
 /// The span of ports a base takes up.
 const SPAN: u16 = 300;
+/// Offset of the UDP port by which a block that was found is held. Nobody sends anything to it.
+const CLAIM: u16 = SPAN - 1;
 
 /// Free ports are looked for below the range from which systems give outgoing connections theirs (32768 on Linux),
 /// so that a role that is restarted finds its port still free.
@@ -25,9 +28,6 @@ const FREE_RANGE: std::ops::Range<u16> = 10_240..32_000;
 const FLAG: &str = "--port-base";
 /// Between two looks at a port that is taken.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Bases tried before giving up; each is a block of few ports in a range of thousands.
-const FREE_TRIES: u32 = 200;
 
 /// Over what the roles are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +44,29 @@ pub(crate) struct Ports {
     base: u16,
 }
 
+/// Holds a block of ports that was found until it is dropped, against others who look for one: between the look at its ports and
+/// the moment when roles listen on them another deployment could choose the same ones. Nothing for a base that was given.
+#[derive(Debug)]
+#[must_use = "dropped, others may choose the same ports"]
+pub(crate) struct Claim {
+    _held: Option<UdpSocket>,
+}
+
+impl Claim {
+    /// None if another deployment holds the block.
+    fn on(ports: Ports) -> Option<Self> {
+        let held = UdpSocket::bind(loopback(ports.base + CLAIM)).ok()?;
+        Some(Self { _held: Some(held) })
+    }
+}
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 impl Ports {
-    /// The ports from `base`; 0 finds a base whose ports are free now, with so many gateways and routers.
-    pub(crate) fn new(base: u16, gateways: u16, routers: u16) -> anyhow::Result<Self> {
+    /// The ports from `base`; 0 finds a base whose ports are free now, with so many gateways and routers, and claims them.
+    pub(crate) fn new(base: u16, gateways: u16, routers: u16) -> anyhow::Result<(Self, Claim)> {
         if base != 0 {
             if base > u16::MAX - SPAN {
                 bail!(
@@ -58,17 +74,21 @@ impl Ports {
                     u16::MAX - SPAN
                 );
             }
-            return Ok(Self { base });
+            return Ok((Self { base }, Claim { _held: None }));
         }
-        (0..FREE_TRIES)
-            .map(|_| Self {
-                base: rand::random_range(FREE_RANGE),
-            })
-            .find(|ports| {
-                ports
-                    .all(Spread::Processes { gateways, routers })
-                    .all(|(_, address)| TcpListener::bind(address).is_ok())
-            })
+        // Blocks that do not overlap, so that one port claims all of one.
+        let mut bases: Vec<u16> = FREE_RANGE.step_by(usize::from(SPAN)).collect();
+        bases.shuffle(&mut rand::rng());
+        let spread = Spread::Processes { gateways, routers };
+        let is_free = |ports: Self| {
+            ports
+                .all(spread)
+                .all(|(_, address)| TcpListener::bind(address).is_ok())
+        };
+        bases
+            .into_iter()
+            .map(|base| Self { base })
+            .find_map(|ports| Some((ports, Claim::on(ports).filter(|_| is_free(ports))?)))
             .with_context(|| {
                 format!(
                     "no block of free ports found between {} and {}",
@@ -147,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_default_base_gives_the_documented_ports() {
-        let ports = Ports::new(7000, 1, 1).unwrap();
+        let (ports, _) = Ports::new(7000, 1, 1).unwrap();
         assert_eq!(ports.lbs().port(), 7000);
         assert_eq!(ports.http().port(), 7001);
         assert_eq!(ports.metrics(0).port(), 7002);
@@ -157,7 +177,7 @@ mod tests {
 
     #[test]
     fn base_zero_finds_ports_that_can_be_bound() {
-        let ports = Ports::new(0, 3, 2).unwrap();
+        let (ports, _claim) = Ports::new(0, 3, 2).unwrap();
         for (_, address) in ports.all(Spread::Processes {
             gateways: 3,
             routers: 2,
@@ -166,9 +186,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_two_find_the_same_ports_while_neither_listens_yet() {
+        let found: Vec<_> = (0..20).map(|_| Ports::new(0, 1, 1).unwrap()).collect();
+        let bases: std::collections::BTreeSet<_> = found.iter().map(|(ports, _)| ports.base).collect();
+        assert_eq!(bases.len(), found.len());
+        for (one, other) in bases.iter().zip(bases.iter().skip(1)) {
+            assert!(other - one >= SPAN, "{one} and {other} overlap");
+        }
+    }
+
     #[tokio::test]
     async fn any_port_that_is_taken_is_named_with_the_flag() {
-        let ports = Ports::new(0, 2, 1).unwrap();
+        let (ports, _claim) = Ports::new(0, 2, 1).unwrap();
         let spread = Spread::Processes {
             gateways: 2,
             routers: 1,
@@ -194,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_process_leaves_the_ports_of_several_alone() {
-        let ports = Ports::new(0, 1, 1).unwrap();
+        let (ports, _claim) = Ports::new(0, 1, 1).unwrap();
         let _links = TcpListener::bind(ports.router_links(0)).unwrap();
         let _page = TcpListener::bind(ports.metrics(1)).unwrap();
         ports.are_free(Spread::OneProcess, Duration::ZERO).await.unwrap();
@@ -202,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_let_go_of_in_time_is_free() {
-        let ports = Ports::new(0, 1, 1).unwrap();
+        let (ports, _claim) = Ports::new(0, 1, 1).unwrap();
         let taken = TcpListener::bind(ports.http()).unwrap();
         let patience = Duration::from_secs(60);
         let let_go = async {

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
         .chain([data.ready_file()])
         .collect();
     let posted = Posted::claim(places)?;
-    let ports = Ports::new(args.port_base, args.gateways, args.routers)?;
+    let (ports, _claim) = Ports::new(args.port_base, args.gateways, args.routers)?;
     let (spread, patience) = if args.processes {
         let (gateways, routers) = (args.gateways, args.routers);
         (

@@ -43,11 +43,9 @@ impl Server {
         let mut server = Self { child, folder };
         let started = Instant::now();
         while !ready_file.exists() {
-            assert_eq!(
-                server.child.try_wait().unwrap(),
-                None,
-                "standalone ended at its start"
-            );
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("standalone ended at its start, {status}: {}", server.log());
+            }
             assert!(
                 started.elapsed() < START_WITHIN,
                 "standalone is not ready after {START_WITHIN:?}"
@@ -55,6 +53,10 @@ impl Server {
             thread::sleep(Duration::from_millis(10));
         }
         server
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
