@@ -239,9 +239,13 @@ fn a_client_that_does_not_read_is_read_no_more_and_holds_a_bounded_amount() {
         );
     }
     world.until("it is owed something", |world| world.gateway().owed_bytes() > 0);
-    witnesses.chat();
-    clock.advance(Duration::from_secs(61));
-    world.until("it is closed", |world| world.gateway().sessions() == 2);
+    // Whatever the kernel still took when the clock moved is progress of that moment: then it has a minute more.
+    let is_closed = (0..4).any(|_| {
+        witnesses.chat();
+        clock.advance(Duration::from_secs(61));
+        world.soon(|world| world.gateway().sessions() == 2)
+    });
+    assert!(is_closed, "who does not read stays");
     clock.advance(Duration::from_secs(6));
     assert_flat(&world);
     witnesses.chat();

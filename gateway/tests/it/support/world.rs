@@ -69,7 +69,12 @@ pub(crate) struct World {
     pub(crate) root: RootPublicKey,
     pub(crate) asked: Arc<Asked>,
     to_gateway: Pushes,
+    manual_clock: Option<Arc<ManualClock>>,
 }
+
+/// What the steps of a login are paid for with when each is a round of its own, as on a slow machine: the gateway looks after
+/// strangers every 5 ms once they have used up their allowance.
+const LOGIN_ROUNDS: Duration = Duration::from_millis(25);
 
 /// A configuration for tests: loopback, two reactors, no waiting at the end.
 pub(crate) fn config() -> GatewayConfig {
@@ -100,10 +105,9 @@ impl World {
     pub(crate) fn on_manual_clock(config: GatewayConfig) -> (Self, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(START_MS));
         let host = HostParts::on_clock(Arc::<ManualClock>::clone(&clock));
-        (
-            Self::of(config, Arc::new(MemoryRegistry::new(Incarnation(7))), host),
-            clock,
-        )
+        let mut world = Self::of(config, Arc::new(MemoryRegistry::new(Incarnation(7))), host);
+        world.manual_clock = Some(Arc::clone(&clock));
+        (world, clock)
     }
 
     pub(crate) fn over(config: GatewayConfig, registry: Arc<dyn Registry>) -> Self {
@@ -150,6 +154,7 @@ impl World {
             root,
             asked,
             to_gateway,
+            manual_clock: None,
         };
         world.until("the gateway is ready", |world| world.host.health.is_ready());
         world
@@ -161,7 +166,11 @@ impl World {
 
     /// Logs `uid` in from its phone.
     pub(crate) fn log_in(&self, uid: &str, login_epoch: u64) -> Socket {
-        Socket::log_in(self.address, &self.key, &login(uid, "good", login_epoch))
+        let socket = Socket::log_in(self.address, &self.key, &login(uid, "good", login_epoch));
+        if let Some(clock) = &self.manual_clock {
+            clock.advance(LOGIN_ROUNDS);
+        }
+        socket
     }
 
     /// Waits for something that comes by itself.
@@ -171,6 +180,18 @@ impl World {
             assert!(Instant::now() < patience, "in vain: {what}");
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Whether something comes by itself before long.
+    pub(crate) fn soon(&self, mut is_so: impl FnMut(&Self) -> bool) -> bool {
+        let patience = Instant::now() + PATIENCE / 4;
+        while !is_so(self) {
+            if Instant::now() >= patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
     }
 
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
