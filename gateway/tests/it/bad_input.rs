@@ -243,7 +243,7 @@ fn a_client_that_does_not_read_is_read_no_more_and_holds_a_bounded_amount() {
     let is_closed = (0..4).any(|_| {
         witnesses.chat();
         clock.advance(Duration::from_secs(61));
-        world.soon(|world| world.gateway().sessions() == 2)
+        world.comes_within(Duration::from_secs(5), |world| world.gateway().sessions() == 2)
     });
     assert!(is_closed, "who does not read stays");
     clock.advance(Duration::from_secs(6));

@@ -13,8 +13,8 @@ use crate::bystanders::{Bystanders, Chat};
 use crate::deployment::Deployment;
 
 /// What the server may grow by over a row's repeats, after a warm-up, in bytes. Seen are 100 to 300 KiB: the bystanders'
-/// messages, a kilobyte or two each in the ephemeral store, and the kernel's accounting in batches of pages; a machine
-/// several times slower sees several times the messages. A leak too small for this shows in [`TABLE_GROWTH_MAX_BYTES`].
+/// messages ([`MESSAGE_BYTES`]), and the kernel's accounting in batches of pages; a machine several times slower sees more
+/// messages. A leak too small for this shows in [`TABLE_GROWTH_MAX_BYTES`].
 const ROW_GROWTH_MAX_BYTES: i64 = 2 * 1024 * 1024;
 /// What the server may grow by over all rows of a table, in bytes, besides [`MESSAGE_BYTES`]: over the 20,000 attempts of
 /// the largest a leak of half a kilobyte each would pass both, less than what any connection or handshake holds. Seen are

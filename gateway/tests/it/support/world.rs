@@ -173,19 +173,15 @@ impl World {
     }
 
     /// Waits for something that comes by itself.
-    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let patience = Instant::now() + PATIENCE;
-        while !is_so(self) {
-            assert!(Instant::now() < patience, "in vain: {what}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    pub(crate) fn until(&self, what: &str, is_so: impl FnMut(&Self) -> bool) {
+        assert!(self.comes_within(PATIENCE, is_so), "in vain: {what}");
     }
 
-    /// Whether something comes by itself before long.
-    pub(crate) fn soon(&self, mut is_so: impl FnMut(&Self) -> bool) -> bool {
-        let patience = Instant::now() + PATIENCE / 4;
+    /// Whether something comes by itself in that time.
+    pub(crate) fn comes_within(&self, patience: Duration, mut is_so: impl FnMut(&Self) -> bool) -> bool {
+        let until = Instant::now() + patience;
         while !is_so(self) {
-            if Instant::now() >= patience {
+            if Instant::now() >= until {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(2));
