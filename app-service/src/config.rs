@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use whimbrel_host::config::OutOfBounds;
+use whimbrel_store::Grouping;
+
+use crate::service::DEADLINE_MAX;
+use crate::user_lane::COMMIT_ROWS_MAX;
 
 /// Everything an operator can set of this role. The store, the links and the registry have sections of their own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -16,6 +20,8 @@ pub struct AppServiceConfig {
     pub http: HttpConfig,
     /// How much is taken on at a time.
     pub service: ServiceConfig,
+    /// How changes to conversations are put together for the store.
+    pub commits: CommitsConfig,
     /// Rows of conversation lists, and notices of them.
     pub rows: RowsConfig,
     /// Work that a crash left behind.
@@ -83,6 +89,34 @@ impl Default for ServiceConfig {
     }
 }
 
+/// How changes to conversations are put together for the store. 0 is what suits the store.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CommitsConfig {
+    /// Groups of conversations whose commits are in flight at a time. A group that is split, since one of its conversations is in
+    /// trouble, commits up to 16 of them at a time in its place.
+    pub groups_in_flight: usize,
+    /// Conversations in one group.
+    pub group_conversations_max: usize,
+}
+
+/// Beyond, groups only queue in the store's client.
+const GROUPS_IN_FLIGHT_MAX: usize = 64;
+/// A group has no more mutations than that.
+const GROUP_CONVERSATIONS_MAX: usize = 512;
+
+impl CommitsConfig {
+    /// What it says, and where it says nothing what the store advises.
+    #[must_use]
+    pub fn over(self, advice: Grouping) -> Grouping {
+        let or = |given: usize, advised: usize| if given == 0 { advised } else { given };
+        Grouping {
+            in_flight: or(self.groups_in_flight, advice.in_flight),
+            unrelated_max: or(self.group_conversations_max, advice.unrelated_max),
+        }
+    }
+}
+
 /// Rows of conversation lists, and notices of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -140,6 +174,7 @@ impl AppServiceConfig {
             apps: _,
             http,
             service,
+            commits,
             rows,
             sweep,
         } = self;
@@ -160,18 +195,28 @@ impl AppServiceConfig {
         within(
             "app-service.service.default_deadline_ms",
             service.default_deadline_ms.into(),
-            100..=600_000,
+            100..=DEADLINE_MAX.as_secs() * 1_000,
         )?;
         within(
             "app-service.service.lease_renewal_s",
             service.lease_renewal_s,
             1..=60,
         )?;
+        sized(
+            "app-service.commits.groups_in_flight",
+            commits.groups_in_flight,
+            0..=GROUPS_IN_FLIGHT_MAX,
+        )?;
+        sized(
+            "app-service.commits.group_conversations_max",
+            commits.group_conversations_max,
+            0..=GROUP_CONVERSATIONS_MAX,
+        )?;
         sized("app-service.rows.lanes", rows.lanes, 1..=256)?;
         sized(
             "app-service.rows.commit_rows_max",
             rows.commit_rows_max,
-            1..=4_096,
+            1..=COMMIT_ROWS_MAX,
         )?;
         sized("app-service.rows.queue_max", rows.queue_max, 1_024..=100_000_000)?;
         sized(
@@ -189,14 +234,53 @@ impl AppServiceConfig {
 mod tests {
     use super::*;
 
+    /// What spoils a configuration, and what is said of it.
+    type Case = (fn(&mut AppServiceConfig), &'static str);
+
     #[test]
     fn what_cannot_work_is_refused_by_name() {
+        assert_eq!(AppServiceConfig::default().check(), Ok(()));
+        let cases: &[Case] = &[
+            (
+                |config| config.rows.lanes = 0,
+                "`app-service.rows.lanes` is 0, expected 1 to 256",
+            ),
+            // What the code never goes beyond.
+            (
+                |config| config.rows.commit_rows_max = 1_001,
+                "`app-service.rows.commit_rows_max` is 1001, expected 1 to 1000",
+            ),
+            (
+                |config| config.service.default_deadline_ms = 30_001,
+                "`app-service.service.default_deadline_ms` is 30001, expected 100 to 30000",
+            ),
+        ];
+        for (set, said) in cases {
+            let mut config = AppServiceConfig::default();
+            set(&mut config);
+            let refused = config.check().map_err(|error| error.to_string());
+            assert_eq!(refused, Err((*said).to_owned()));
+        }
+    }
+
+    #[test]
+    fn how_commits_are_put_together_is_the_stores_to_say_unless_the_operator_does() {
+        let advice = Grouping {
+            in_flight: 8,
+            unrelated_max: 16,
+        };
         let mut config = AppServiceConfig::default();
-        assert_eq!(config.check(), Ok(()));
-        config.rows.lanes = 0;
+        assert_eq!(config.commits.over(advice), advice);
+        config.commits.groups_in_flight = 3;
+        assert_eq!(
+            (config.check(), config.commits.over(advice).in_flight),
+            (Ok(()), 3)
+        );
+        assert_eq!(config.commits.over(advice).unrelated_max, 16);
+        config.commits.groups_in_flight = GROUPS_IN_FLIGHT_MAX + 1;
         assert_eq!(
             config.check().map_err(|error| error.key),
-            Err("app-service.rows.lanes")
+            Err("app-service.commits.groups_in_flight")
         );
     }
 }

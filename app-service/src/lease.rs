@@ -164,9 +164,8 @@ impl Lease {
         let reason = if superseded {
             Some("another process has taken this node's name".to_owned())
         } else {
-            self.service
-                .not_ready()
-                .or_else(|| clock_fault(self.uplink.clock_ahead_ms()))
+            // A clock that is wrong by much judges tokens and operation ids wrongly.
+            self.service.not_ready().or_else(|| self.uplink.clock_fault())
         };
         metrics::gauge!("whimbrel_store_serves").set(self.service.store_serves());
         self.uplink.set_readiness(Readiness {
@@ -182,15 +181,6 @@ impl Lease {
         };
         self.health.set_ready(COMPONENT, health);
     }
-}
-
-/// A clock that is wrong by much judges tokens and operation ids wrongly.
-fn clock_fault(ahead_ms: i64) -> Option<String> {
-    let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
-    let seconds = ahead_ms.unsigned_abs() / 1_000;
-    (ahead_ms != 0).then(|| {
-        format!("this machine's clock is {seconds} s {way} that of most nodes: set it right, and keep it so by NTP")
-    })
 }
 
 /// A service node among the leases.

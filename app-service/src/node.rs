@@ -91,8 +91,9 @@ impl Node {
         let markers = Markers::start(Arc::clone(&store), env.clone());
         let sink = Arc::new(Delivery::new(fanout.clone(), Arc::clone(&lanes), markers.clone()));
         let options_of = options_of(apps.clone());
+        let grouping = config.commits.over(store.grouping());
         let log = Log::start(
-            Arc::clone(&store),
+            (Arc::clone(&store), grouping),
             env.clone(),
             &me.node,
             me.incarnation,

@@ -23,6 +23,9 @@ const WARN_BEFORE_MS: u64 = 30 * DAY_MS;
 /// Between two warnings.
 const WARN_EVERY_MS: u64 = DAY_MS;
 
+/// What makes a certificate for a key that is there; `keygen identity` makes a key too, and overwrites nothing.
+const RENEW: &str = "`whimbrel keygen certificate --root FILE --identity-key FILE --node NAME --out FILE`";
+
 /// Why a gateway's certificate is of no use to it.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -32,7 +35,7 @@ pub enum CertificateError {
     /// It is of another key.
     #[error(
         "it certifies another identity key ({certified}) than this gateway's ({own}): give the two files that \
-         `whimbrel keygen identity` made together"
+         `whimbrel keygen identity` made together, or make a certificate for this key with {RENEW}"
     )]
     Identity {
         /// The key it certifies.
@@ -43,7 +46,7 @@ pub enum CertificateError {
     /// It is of another node.
     #[error(
         "it is for the node `{certified}`, this one is `{own}`: set `node.name`, or make a certificate for `{own}` \
-         with `whimbrel keygen identity`"
+         with {RENEW}"
     )]
     Node {
         /// Whom it is for.
@@ -52,9 +55,7 @@ pub enum CertificateError {
         own: NodeId,
     },
     /// It has ended.
-    #[error(
-        "it ended {days} days ago: make a new one with `whimbrel keygen identity` (or set this machine's clock)"
-    )]
+    #[error("it ended {days} days ago: make a new one with {RENEW} (or set this machine's clock)")]
     Expired {
         /// Whole days since its end.
         days: u64,
@@ -169,7 +170,7 @@ impl Expiry {
             self.warned_at_ms = Some(now_ms);
             tracing::warn!(
                 days_left = left_ms / DAY_MS,
-                "the gateway's certificate ends soon: make a new one with `whimbrel keygen identity` and restart"
+                "the gateway's certificate ends soon: make a new one with {RENEW} and restart"
             );
         }
         (left_ms == 0).then(|| "the gateway's certificate has ended".to_owned())

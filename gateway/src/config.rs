@@ -1,12 +1,16 @@
 //! What an operator can set about a gateway. `deploy/config/gateway.toml` documents every key.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
-use whimbrel_host::{RawFdLimit, config::is_host_and_port};
+use whimbrel_host::RawFdLimit;
+use whimbrel_host::config::{OutOfBounds, is_host_and_port};
 use whimbrel_protocol::descriptor::STATEMENT_LIFE_MS;
+use whimbrel_protocol::ids::AppKey;
 use whimbrel_protocol::timing;
+use whimbrel_registry::LEASE_TTL_MAX;
 
 use crate::engine::{EngineLimits, HandshakeLimits};
 use crate::session::SessionLimits;
@@ -17,6 +21,14 @@ const RESERVED_DESCRIPTORS: u64 = 128;
 
 /// Connections when the system sets no limit on descriptors: what 16 GiB hold at a kilobyte each, and then some.
 const CONNECTIONS_MAX_UNLIMITED: usize = 4_000_000;
+
+/// A lease outlives the loss of two renewals.
+const RENEWALS_PER_LEASE: u64 = 3;
+/// The registry refuses more.
+const LEASE_TTL_MAX_MS: u64 = LEASE_TTL_MAX.as_secs() * 1_000;
+/// As a router's: nobody waits longer for a process to leave, and who means more has mistaken the unit.
+const WINDOW_MAX_MS: u64 = 10 * 60 * 1_000;
+const GRACE_MAX_MS: u64 = 60 * 60 * 1_000;
 
 /// The gateway's part of its configuration. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +111,7 @@ pub struct MemoryConfig {
 pub struct LeaseConfig {
     /// The lease is renewed this often, milliseconds.
     pub renew_ms: u32,
-    /// It ends this long after its last renewal, milliseconds: at least three renewals.
+    /// It ends this long after its last renewal, milliseconds: at least three renewals, and at most 300,000.
     pub ttl_ms: u32,
 }
 
@@ -109,7 +121,7 @@ pub struct LeaseConfig {
 pub struct DrainConfig {
     /// Clients pick a moment within this time to connect elsewhere, milliseconds.
     pub window_ms: u32,
-    /// Who is still there after this long is closed, milliseconds: longer than the window.
+    /// Who is still there after this long is closed, milliseconds: no less than the window.
     pub grace_ms: u32,
 }
 
@@ -185,87 +197,94 @@ impl Default for DrainConfig {
     }
 }
 
-/// A value that cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is {value}, expected {expected}")]
-pub struct ConfigError {
-    /// The key.
-    pub key: &'static str,
-    /// What it is set to.
-    pub value: String,
-    /// What would work.
-    pub expected: String,
-}
-
 impl GatewayConfig {
     /// Checks what the types cannot.
     ///
     /// # Errors
     /// With the first value that cannot work.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let unless = |fine: bool, key, value: u64, expected: String| {
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let unless = |fine: bool, key, value: &dyn Display, expected: &str| {
             if fine {
-                Ok(())
-            } else {
-                Err(ConfigError {
-                    key,
-                    value: value.to_string(),
-                    expected,
-                })
+                return Ok(());
             }
+            Err(OutOfBounds {
+                key,
+                value: value.to_string(),
+                expected: expected.to_owned(),
+            })
         };
+        let within = OutOfBounds::unless_within::<u64>;
         if let Some(address) = self.advertise.iter().find(|address| !is_host_and_port(address)) {
-            return Err(ConfigError {
-                key: "advertise",
+            return Err(OutOfBounds {
+                key: "gateway.advertise",
                 value: format!("{address:?}"),
                 expected: "\"host:port\", such as \"chat.example.com:7100\"".to_owned(),
             });
         }
+        for key in &self.app_keys {
+            if let Err(error) = AppKey::new(key) {
+                return Err(OutOfBounds {
+                    key: "gateway.app_keys",
+                    value: format!("{key:?}"),
+                    expected: format!("apps by their keys: {error}"),
+                });
+            }
+        }
         let session = &self.session;
         unless(
             session.heartbeat_ms >= 1_000,
-            "session.heartbeat_ms",
-            session.heartbeat_ms.into(),
-            "at least 1000".to_owned(),
+            "gateway.session.heartbeat_ms",
+            &session.heartbeat_ms,
+            "at least 1000",
         )?;
         unless(
             session.requests_max >= 1,
-            "session.requests_max",
-            session.requests_max.into(),
-            "at least 1".to_owned(),
+            "gateway.session.requests_max",
+            &session.requests_max,
+            "at least 1",
         )?;
         unless(
             session.outbound_close_bytes > session.outbound_collapse_bytes,
-            "session.outbound_close_bytes",
-            session.outbound_close_bytes as u64,
-            format!(
-                "more than session.outbound_collapse_bytes, {}",
+            "gateway.session.outbound_close_bytes",
+            &session.outbound_close_bytes,
+            &format!(
+                "more than `gateway.session.outbound_collapse_bytes`, {}",
                 session.outbound_collapse_bytes
             ),
         )?;
-        unless(
-            u64::from(self.lease.ttl_ms) >= 3 * u64::from(self.lease.renew_ms) && self.lease.renew_ms > 0,
-            "lease.ttl_ms",
-            self.lease.ttl_ms.into(),
-            format!(
-                "at least three times lease.renew_ms, {}, which is at least 1",
-                self.lease.renew_ms
-            ),
+        let LeaseConfig { renew_ms, ttl_ms } = self.lease;
+        within(
+            "gateway.lease.renew_ms",
+            renew_ms.into(),
+            1..=LEASE_TTL_MAX_MS / RENEWALS_PER_LEASE,
         )?;
         unless(
-            (60_000..=STATEMENT_LIFE_MS / 2).contains(&self.key_rotation_ms),
-            "key_rotation_ms",
-            self.key_rotation_ms,
-            format!(
-                "60000 to {}: descriptors live for two days",
-                STATEMENT_LIFE_MS / 2
+            (RENEWALS_PER_LEASE * u64::from(renew_ms)..=LEASE_TTL_MAX_MS).contains(&u64::from(ttl_ms)),
+            "gateway.lease.ttl_ms",
+            &ttl_ms,
+            &format!(
+                "at least three times `gateway.lease.renew_ms`, {renew_ms}, and at most {LEASE_TTL_MAX_MS}, what the registry takes"
             ),
+        )?;
+        let DrainConfig { window_ms, grace_ms } = self.drain;
+        within("gateway.drain.window_ms", window_ms.into(), 0..=WINDOW_MAX_MS)?;
+        unless(
+            (u64::from(window_ms)..=GRACE_MAX_MS).contains(&u64::from(grace_ms)),
+            "gateway.drain.grace_ms",
+            &grace_ms,
+            &format!("at least `gateway.drain.window_ms`, {window_ms}, and at most {GRACE_MAX_MS}"),
+        )?;
+        // Descriptors live for two days, and name the keys of both.
+        within(
+            "gateway.key_rotation_ms",
+            self.key_rotation_ms,
+            60_000..=STATEMENT_LIFE_MS / 2,
         )?;
         unless(
             self.reactors <= usize::from(u16::MAX),
-            "reactors",
-            self.reactors as u64,
-            "at most 65535; 0 is one per core".to_owned(),
+            "gateway.reactors",
+            &self.reactors,
+            "at most 65535; 0 is one per core",
         )
     }
 
@@ -319,6 +338,9 @@ impl GatewayConfig {
 mod tests {
     use super::*;
 
+    /// What spoils a configuration, and what is said of it.
+    type Case = (fn(&mut GatewayConfig), &'static str);
+
     #[test]
     fn the_defaults_work() {
         assert_eq!(GatewayConfig::default().check(), Ok(()));
@@ -339,29 +361,67 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_work_is_named_with_what_would() {
-        let config = GatewayConfig {
-            lease: LeaseConfig {
-                renew_ms: 3_000,
-                ttl_ms: 5_000,
-            },
-            ..GatewayConfig::default()
-        };
-        let error = config.check().unwrap_err().to_string();
-        assert!(
-            error.contains("lease.ttl_ms") && error.contains("5000") && error.contains("3000"),
-            "{error}"
-        );
-        let config = GatewayConfig {
-            key_rotation_ms: 1,
-            ..GatewayConfig::default()
-        };
-        assert!(
-            config
-                .check()
-                .unwrap_err()
-                .to_string()
-                .contains("key_rotation_ms")
-        );
+    fn a_value_that_cannot_work_is_named_with_its_sections_and_with_what_would() {
+        let cases: &[Case] = &[
+            (
+                |config| config.lease.ttl_ms = 5_000,
+                "`gateway.lease.ttl_ms` is 5000, expected at least three times `gateway.lease.renew_ms`, 3000, and at most 300000",
+            ),
+            (
+                |config| config.lease.ttl_ms = 300_001,
+                "`gateway.lease.ttl_ms` is 300001, ",
+            ),
+            (
+                |config| config.lease.renew_ms = 0,
+                "`gateway.lease.renew_ms` is 0, expected 1 to 100000",
+            ),
+            (
+                |config| config.drain.grace_ms = 9_999,
+                "`gateway.drain.grace_ms` is 9999, expected at least `gateway.drain.window_ms`, 10000, and at most 3600000",
+            ),
+            (
+                |config| config.drain.grace_ms = 3_600_001,
+                "`gateway.drain.grace_ms` is 3600001, ",
+            ),
+            (
+                |config| config.drain.window_ms = 600_001,
+                "`gateway.drain.window_ms` is 600001, expected 0 to 600000",
+            ),
+            (
+                |config| config.key_rotation_ms = 1,
+                "`gateway.key_rotation_ms` is 1, expected 60000 to 86400000",
+            ),
+            (
+                |config| config.session.heartbeat_ms = 999,
+                "`gateway.session.heartbeat_ms` is 999, ",
+            ),
+            (
+                |config| config.session.requests_max = 0,
+                "`gateway.session.requests_max` is 0, ",
+            ),
+            (
+                |config| config.session.outbound_close_bytes = 1,
+                "expected more than `gateway.session.outbound_collapse_bytes`, 262144",
+            ),
+            (|config| config.reactors = 65_536, "`gateway.reactors` is 65536, "),
+            (
+                |config| config.advertise = vec!["http://chat".to_owned()],
+                "`gateway.advertise` is \"http://chat\", expected \"host:port\"",
+            ),
+            (
+                |config| config.app_keys = vec!["Not an app".to_owned()],
+                "`gateway.app_keys` is \"Not an app\", expected apps by their keys",
+            ),
+        ];
+        for (set, said) in cases {
+            let mut config = GatewayConfig::default();
+            set(&mut config);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let mut longest = GatewayConfig::default();
+        longest.lease.ttl_ms = 300_000;
+        longest.drain.window_ms = longest.drain.grace_ms;
+        assert_eq!(longest.check(), Ok(()));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use whimbrel_host::config::OutOfBounds;
 use whimbrel_host::{Drain, HostParts, Sparing, Tasks};
 use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Uplink};
 use whimbrel_protocol::SystemEntropy;
@@ -17,7 +18,7 @@ use whimbrel_protocol::descriptor::DescribeError;
 use whimbrel_registry::{Registry, RegistryAt};
 
 use crate::certificate::{CertificateError, Expiry};
-use crate::config::{ConfigError, GatewayConfig};
+use crate::config::GatewayConfig;
 use crate::downward::Downward;
 use crate::engine::{Engine, EngineError, EngineParts, Listeners, Order, Reach, Upstream};
 use crate::keys::{GatewayKeys, KeyMaker};
@@ -36,7 +37,7 @@ const TASKS_GRACE: Duration = Duration::from_secs(3);
 pub enum StartError {
     /// The configuration cannot work.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] OutOfBounds),
     /// Reactors or their port.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -44,7 +45,7 @@ pub enum StartError {
     #[error("the gateway's certificate: {0}")]
     Certificate(#[from] CertificateError),
     /// The descriptor cannot be made.
-    #[error("the gateway's descriptor cannot be made: {0}; check `advertise` and the certificate")]
+    #[error("the gateway's descriptor cannot be made: {0}; check `gateway.advertise` and the certificate")]
     Descriptor(#[from] DescribeError),
 }
 

@@ -153,12 +153,7 @@ impl Lease {
         } else {
             put.err().map(|error| error.to_string())
         };
-        let ahead_ms = self.uplink.clock_ahead_ms();
-        let clock_off = (ahead_ms != 0).then(|| {
-            let seconds = ahead_ms / 1_000;
-            format!("this machine's clock is {seconds} s ahead of that of most nodes: set it right, and keep it so by NTP")
-        });
-        let reason = reason.or(clock_off);
+        let reason = reason.or_else(|| self.uplink.clock_fault());
         // Routers are told of what is wrong here only: what they said of themselves they know.
         let beyond = (*self.uplink.ready_routers().borrow() == 0)
             .then(|| "no linked router has a service node to serve requests".to_owned());

@@ -37,9 +37,7 @@ pub use certificate::CertificateError;
 #[doc(hidden)]
 pub use session::fuzzing;
 
-pub use config::{
-    ConfigError, DrainConfig, GatewayConfig, HandshakeConfig, LeaseConfig, MemoryConfig, SessionConfig,
-};
+pub use config::{DrainConfig, GatewayConfig, HandshakeConfig, LeaseConfig, MemoryConfig, SessionConfig};
 pub use engine::{EngineError, ListenError};
 pub use gateway::{DrainReport, Gateway, GatewayHandle, StartError};
 pub use keys::GatewayKeys;

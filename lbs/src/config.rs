@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use whimbrel_host::{config::OutOfBounds, http::HttpLimits};
 
+use crate::answer::GATEWAYS_LIMIT_MAX;
+
 /// How the LBS is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -62,12 +64,22 @@ impl LbsConfig {
             self.registry_timeout,
             milliseconds(50)..=hour,
         )?;
+        // Gateways announce themselves within seconds; who has not after an hour is gone.
+        OutOfBounds::unless_lasting(
+            "lbs.registry_loss_grace",
+            self.registry_loss_grace,
+            Duration::ZERO..=hour,
+        )?;
         OutOfBounds::unless_lasting(
             "lbs.refresh_after",
             self.refresh_after,
             Duration::from_secs(1)..=24 * hour,
         )?;
-        OutOfBounds::unless_within("lbs.gateways_default", self.gateways_default, 1..=64)?;
+        OutOfBounds::unless_within(
+            "lbs.gateways_default",
+            self.gateways_default,
+            1..=GATEWAYS_LIMIT_MAX,
+        )?;
         OutOfBounds::unless_within("lbs.connections_max", self.connections_max, 1..=1_000_000)
     }
 
@@ -90,10 +102,15 @@ impl LbsConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde::Deserialize;
     use whimbrel_host::config::assert_example_complete;
 
     use super::LbsConfig;
+
+    /// What spoils a configuration, and what is said of it.
+    type Case = (fn(&mut LbsConfig), &'static str);
 
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -104,12 +121,29 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_by_name() {
         assert_eq!(LbsConfig::default().check(), Ok(()));
-        let config = LbsConfig {
-            refresh_interval: std::time::Duration::ZERO,
-            ..LbsConfig::default()
+        let refused = |set: fn(&mut LbsConfig)| {
+            let mut config = LbsConfig::default();
+            set(&mut config);
+            config.check().map_err(|error| error.to_string())
         };
-        let error = config.check().map_err(|error| error.key);
-        assert_eq!(error, Err("lbs.refresh_interval"));
+        let cases: &[Case] = &[
+            (
+                |config| config.refresh_interval = Duration::ZERO,
+                "`lbs.refresh_interval` is 0s, expected 50ms to 3600s",
+            ),
+            (
+                |config| config.registry_loss_grace = Duration::from_secs(3_601),
+                "`lbs.registry_loss_grace` is 3601s, expected 0s to 3600s",
+            ),
+            // An answer has no more.
+            (
+                |config| config.gateways_default = 17,
+                "`lbs.gateways_default` is 17, expected 1 to 16",
+            ),
+        ];
+        for (set, said) in cases {
+            assert_eq!(refused(*set), Err((*said).to_owned()));
+        }
     }
 
     #[test]

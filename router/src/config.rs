@@ -51,10 +51,11 @@ impl RouterConfig {
         let (minute, milliseconds) = (Duration::from_secs(60), Duration::from_millis);
         // Each priority has a share of it, so that few would leave some of them none.
         OutOfBounds::unless_within("router.pending_max", self.pending_max, 64..=16_777_216)?;
+        // Who names a deadline gets no more either.
         OutOfBounds::unless_lasting(
             "router.deadline_default",
             self.deadline_default,
-            milliseconds(100)..=10 * minute,
+            milliseconds(100)..=minute,
         )?;
         // More often is a load of its own.
         OutOfBounds::unless_lasting(
@@ -98,5 +99,10 @@ mod tests {
             ..RouterConfig::default()
         };
         assert_eq!(refused(pending), Err("router.pending_max"));
+        let waiting = RouterConfig {
+            deadline_default: Duration::from_secs(61),
+            ..RouterConfig::default()
+        };
+        assert_eq!(refused(waiting), Err("router.deadline_default"));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A commit travels to the store, is decided there, and its answer travels back; the process that asked may be frozen or
 //! dead by then. Faults are those the trait allows: conflicts that need no reason on a networked backend, *Unknown* for
-//! batches that were applied, never were, or will be a moment later, refusals, slow and failing reads.
+//! batches that were applied, never were, or will be a moment later, refusals, slow and failing reads. How many groups nodes have
+//! in flight and how large these are is drawn from the seed too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,8 +14,8 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::sync::oneshot;
 use whimbrel_store::{
-    Batch, Commit, Direction, Epoch, KeyRange, MemoryStore, Readiness, ScanPage, Snapshot, Store, StoreError,
-    Version,
+    Batch, Commit, Direction, Epoch, Grouping, KeyRange, MemoryStore, Readiness, ScanPage, Snapshot, Store,
+    StoreError, Version,
 };
 
 use crate::clock::ProcessClock;
@@ -23,6 +24,11 @@ use crate::plant::Plant;
 
 /// The latest a batch may be applied after its commit was answered with Unknown, ms.
 const LATE_MS: u64 = 3_000;
+
+/// Groups that each node has in flight: one of these.
+const IN_FLIGHT: [usize; 4] = [1, 2, Grouping::ONE_DISK.in_flight, 8];
+/// Conversations of a group: one of these.
+const UNRELATED: [usize; 4] = [1, 2, 16, Grouping::ONE_DISK.unrelated_max];
 
 /// How the store behaves; in permille of calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +49,7 @@ pub(crate) struct Weather {
 pub(crate) struct SharedStore {
     inner: MemoryStore,
     plant: Option<Plant>,
+    grouping: Grouping,
     state: Mutex<State>,
 }
 
@@ -87,9 +94,17 @@ impl SharedStore {
         let mut epoch = [0; 16];
         let halves = epoch.chunks_exact_mut(8);
         halves.for_each(|half| half.copy_from_slice(&dice.next().to_be_bytes()));
+        // From a copy: what is drawn otherwise stays as it was.
+        let in_flight = dice.clone().pick(&IN_FLIGHT).copied();
+        let unrelated = dice.clone().fork().pick(&UNRELATED).copied();
+        let grouping = Grouping {
+            in_flight: in_flight.unwrap_or(Grouping::ONE_DISK.in_flight),
+            unrelated_max: unrelated.unwrap_or(Grouping::ONE_DISK.unrelated_max),
+        };
         Arc::new(Self {
             inner: MemoryStore::new(Epoch(epoch)),
             plant,
+            grouping,
             state: Mutex::new(State {
                 dice,
                 weather: Weather::default(),
@@ -292,6 +307,10 @@ impl Store for NodeStore {
 
     fn readiness(&self) -> Readiness {
         self.shared.inner.readiness()
+    }
+
+    fn grouping(&self) -> Grouping {
+        self.shared.grouping
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {

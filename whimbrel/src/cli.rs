@@ -281,7 +281,35 @@ fn time(text: &str) -> Result<humantime::Duration, String> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use whimbrel_gateway::CertificateError;
+    use whimbrel_protocol::ids::NodeId;
+
     use super::*;
+
+    #[test]
+    fn the_cure_of_a_certificate_is_a_command_that_there_is() {
+        let certified = NodeId::new("gateway-1").unwrap();
+        let own = NodeId::new("gateway-2").unwrap();
+        let [one, two] = ["one", "two"].map(str::to_owned);
+        for error in [
+            CertificateError::Expired { days: 3 },
+            CertificateError::Node { certified, own },
+            CertificateError::Identity {
+                certified: one,
+                own: two,
+            },
+        ] {
+            let said = error.to_string();
+            let (_, command) = said.rsplit_once("`whimbrel ").unwrap();
+            let (command, _) = command.split_once('`').unwrap();
+            let words = ["whimbrel"].into_iter().chain(command.split(' '));
+            let Command::Keygen(KeygenCommand::Certificate { .. }) =
+                Cli::try_parse_from(words).unwrap().command
+            else {
+                unreachable!("{said}: an identity that is there is not made again")
+            };
+        }
+    }
 
     #[test]
     fn what_cannot_be_is_refused_with_its_flag() {

@@ -1,24 +1,25 @@
 //! The configuration file of each role: sections that all roles share, and the role's own.
 
+mod checked;
+
 use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_gateway::GatewayConfig;
-use whimbrel_host::{
-    TelemetryConfig,
-    config::{Loaded, OutOfBounds},
-};
+use whimbrel_host::TelemetryConfig;
 use whimbrel_lbs::LbsConfig;
 use whimbrel_link::Capacity;
 use whimbrel_protocol::ids::NodeId;
 use whimbrel_router::RouterConfig;
+
+pub(crate) use self::checked::{Checked, Needed, check};
 
 /// Who this node is.
 #[derive(Debug, Clone, Deserialize)]
@@ -282,166 +283,6 @@ pub(crate) struct LbsFile {
     pub(crate) lbs: LbsConfig,
 }
 
-/// A key that has no default to start with.
-pub(crate) struct Needed {
-    /// With its section.
-    pub(crate) key: &'static str,
-    /// Another that would do in its place.
-    pub(crate) or: Option<&'static str>,
-    given: bool,
-    /// What to do when it is not there.
-    pub(crate) cure: &'static str,
-}
-
-impl Needed {
-    /// That it is in what was `loaded`.
-    ///
-    /// # Errors
-    /// When it is not, with what may have been meant for it.
-    pub(crate) fn in_what_is<T>(&self, loaded: &Loaded<T>) -> anyhow::Result<()> {
-        let Self { key, or, cure, given } = self;
-        if *given {
-            return Ok(());
-        }
-        let keys: Vec<&str> = std::iter::once(*key).chain(*or).collect();
-        bail!("`{key}` is missing: {cure}{}", loaded.misspelt(&keys));
-    }
-
-    fn name(node: &NodeSection) -> Self {
-        Self {
-            key: "node.name",
-            or: None,
-            given: !node.name.is_empty(),
-            cure: "name this node, as no other of the cluster is named",
-        }
-    }
-
-    fn secret(secret: &SecretString) -> Self {
-        Self {
-            key: "links.secret_file",
-            or: None,
-            given: !secret.expose_secret().trim().is_empty(),
-            cure: "make one with `whimbrel keygen cluster-secret` and give it to every node",
-        }
-    }
-
-    /// Where the registry can be asked without routers, it knows them.
-    fn routers(links: &LinksSection, registry: &RegistrySection) -> Self {
-        Self {
-            key: "links.routers",
-            or: Some("registry.redis"),
-            given: !links.routers.is_empty() || registry.redis().is_some(),
-            cure: "name every router as \"host:port\"",
-        }
-    }
-
-    fn of_a_leaf(node: &NodeSection, links: &LinksSection, registry: &RegistrySection) -> Vec<Self> {
-        vec![
-            Self::name(node),
-            Self::secret(&links.secret),
-            Self::routers(links, registry),
-        ]
-    }
-}
-
-/// What parses may still not work.
-pub(crate) trait Checked {
-    /// The command that takes such a file.
-    const COMMAND: &'static str;
-
-    /// What it cannot do without, in the order in which it is looked for.
-    fn needed(&self) -> Vec<Needed>;
-
-    /// Holds the role's own values to their bounds.
-    ///
-    /// # Errors
-    /// With the first that lies outside.
-    fn check(&self) -> Result<(), OutOfBounds>;
-}
-
-/// The first key that `loaded` cannot do without and has not, with what may have been meant for it; and then its bounds.
-///
-/// # Errors
-/// When there is one.
-pub(crate) fn check<T: Checked>(loaded: &Loaded<T>) -> anyhow::Result<()> {
-    loaded
-        .value
-        .needed()
-        .into_iter()
-        .try_for_each(|needed| needed.in_what_is(loaded))?;
-    Ok(loaded.value.check()?)
-}
-
-impl Checked for GatewayFile {
-    const COMMAND: &'static str = "gateway";
-
-    fn needed(&self) -> Vec<Needed> {
-        let mut needed = Needed::of_a_leaf(&self.node, &self.links, &self.registry);
-        needed.push(Needed {
-            key: "identity.key_file",
-            or: None,
-            given: !self.identity.key.expose_secret().trim().is_empty(),
-            cure: "make an identity with `whimbrel keygen identity`",
-        });
-        needed.push(Needed {
-            key: "identity.certificate",
-            or: None,
-            given: !self.identity.certificate.as_os_str().is_empty(),
-            cure: "make one with `whimbrel keygen certificate`",
-        });
-        needed
-    }
-
-    fn check(&self) -> Result<(), OutOfBounds> {
-        // A gateway checks itself when it starts.
-        Ok(())
-    }
-}
-
-impl Checked for RouterFile {
-    const COMMAND: &'static str = "router";
-
-    fn needed(&self) -> Vec<Needed> {
-        vec![Needed::name(&self.node), Needed::secret(&self.links.secret)]
-    }
-
-    fn check(&self) -> Result<(), OutOfBounds> {
-        self.router.check()
-    }
-}
-
-impl Checked for AppServiceFile {
-    const COMMAND: &'static str = "app-service";
-
-    fn needed(&self) -> Vec<Needed> {
-        let mut needed = Needed::of_a_leaf(&self.node, &self.links, &self.registry);
-        needed.push(self.store.needed());
-        needed.push(Needed {
-            key: "app-service.apps",
-            or: None,
-            given: !self.app_service.apps.is_empty(),
-            cure: "name each app that is served here in an `[[app-service.apps]]` of its own, with `key` and `secret_files`",
-        });
-        needed
-    }
-
-    fn check(&self) -> Result<(), OutOfBounds> {
-        self.app_service.check()
-    }
-}
-
-impl Checked for LbsFile {
-    const COMMAND: &'static str = "lbs";
-
-    fn needed(&self) -> Vec<Needed> {
-        Needed::of_a_leaf(&self.node, &self.links, &self.registry)
-    }
-
-    fn check(&self) -> Result<(), OutOfBounds> {
-        self.lbs.check()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -491,112 +332,5 @@ mod tests {
         let app_service: AppServiceFile = load("app-service", text, at);
         assert_eq!(app_service.store.tikv, ["pd:2379"]);
         assert_eq!(app_service.registry.redis(), Some("redis://redis:6379"));
-    }
-
-    fn refused<T: Checked + serde::de::DeserializeOwned>(text: &str) -> String {
-        let loaded = match parse::<T>(text, "role.toml", Path::new("."), []) {
-            Ok(loaded) => loaded,
-            Err(error) => return error.to_string(),
-        };
-        check(&loaded).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_misspelt_key_that_a_role_needs_is_named_with_the_right_one() {
-        const NODE: &str = "[node]\nname = \"n\"\n";
-        let linked = format!("{NODE}[links]\nsecret = \"s\"\n");
-        let routed = format!("{linked}routers = [\"r:1\"]\n");
-        let identified = format!("{routed}[identity]\nkey = \"k\"\n");
-        let stored = format!("{routed}[store]\nfolder = \"f\"\n");
-        let app = format!("{routed}[[app-service.apps]]\nsecret_files = []\n");
-        for (said, missing, unknown, meant) in [
-            (
-                refused::<RouterFile>("[node]\nnaem = \"r\"\n"),
-                "node.name",
-                "node.naem",
-                "node.name",
-            ),
-            (
-                refused::<RouterFile>("[nod]\nname = \"r\"\n"),
-                "node.name",
-                "nod",
-                "node",
-            ),
-            (
-                refused::<LbsFile>(&format!("{NODE}[links]\nsecert_file = \"f\"\n")),
-                "links.secret_file",
-                "links.secert_file",
-                "links.secret_file",
-            ),
-            (
-                refused::<LbsFile>(&format!("{linked}ruters = []\n")),
-                "links.routers",
-                "links.ruters",
-                "links.routers",
-            ),
-            // Without routers, a gateway must be told of the registry.
-            (
-                refused::<GatewayFile>(&format!("{linked}[registery]\nredis = \"redis://h:1\"\n")),
-                "links.routers",
-                "registery",
-                "registry",
-            ),
-            (
-                refused::<GatewayFile>(&format!("{routed}[identity]\nkeyfile = \"f\"\n")),
-                "identity.key_file",
-                "identity.keyfile",
-                "identity.key_file",
-            ),
-            (
-                refused::<GatewayFile>(&format!("{identified}certifcate = \"f\"\n")),
-                "identity.certificate",
-                "identity.certifcate",
-                "identity.certificate",
-            ),
-            (
-                refused::<AppServiceFile>(&format!("{linked}router = []\n")),
-                "links.routers",
-                "links.router",
-                "links.routers",
-            ),
-            (
-                refused::<AppServiceFile>(&format!("{app}kye = \"demo\"\n")),
-                "key",
-                "kye",
-                "key",
-            ),
-            // A node must not open a store that nobody named, nor serve nobody.
-            (
-                refused::<AppServiceFile>(&format!("{routed}[stor]\nfolder = \"f\"\n")),
-                "store.folder",
-                "stor",
-                "store",
-            ),
-            (
-                refused::<AppServiceFile>(&format!("{routed}[store]\nfoldr = \"f\"\n")),
-                "store.folder",
-                "store.foldr",
-                "store.folder",
-            ),
-            (
-                refused::<AppServiceFile>(&format!("{routed}[store]\ntikvs = [\"pd:1\"]\n")),
-                "store.folder",
-                "store.tikvs",
-                "store.tikv",
-            ),
-            (
-                refused::<AppServiceFile>(&format!("{stored}[[app-service.aps]]\nkey = \"demo\"\n")),
-                "app-service.apps",
-                "app-service.aps",
-                "app-service.apps",
-            ),
-        ] {
-            for named in [
-                format!("`{missing}`"),
-                format!("the key `{unknown}` is unknown: did you mean `{meant}`?"),
-            ] {
-                assert!(said.contains(&named), "{said}\ndoes not say: {named}");
-            }
-        }
     }
 }

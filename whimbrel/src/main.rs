@@ -44,6 +44,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<roles::ToldToEnd>() => {
+            tracing::info!("{error}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             terminal::complain(&format!("whimbrel: {}", whole_story(&error)));
             ExitCode::FAILURE

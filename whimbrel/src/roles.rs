@@ -18,7 +18,9 @@ use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
 use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
 use whimbrel_lbs::Lbs;
-use whimbrel_link::{APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Identity, LinkEvent};
+use whimbrel_link::{
+    APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Identity, LABEL_LEN_MAX, LinkEvent,
+};
 use whimbrel_protocol::{
     SystemEntropy,
     cluster::Role,
@@ -52,6 +54,9 @@ const LBS_GRACE: Duration = Duration::from_secs(5);
 /// A role that is started again at once may find its predecessor's port or lock still held for a moment.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
 const PREDECESSOR_POLL: Duration = Duration::from_millis(50);
+/// Told to peers and shown to operators.
+const VERSION_TAG: &str = env!("CARGO_PKG_VERSION");
+const _: () = assert!(VERSION_TAG.len() <= LABEL_LEN_MAX, "peers refuse longer ones");
 
 /// `whimbrel gateway`.
 pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
@@ -138,7 +143,8 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     }
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
-    let store = open_store(&file.store, &file.node.cluster, args.end_with_stdin).await?;
+    let opening = open_store(&file.store, &file.node.cluster, args.end_with_stdin);
+    let store = unless_told_to_end("the store was opened", opening, &process.host).await?;
     if let Some(kept) = file.store.kept() {
         tracing::info!(store = %kept, "the store is open");
     }
@@ -213,9 +219,28 @@ async fn in_redis(
         owner: cluster_secret(secret)?.fingerprint(),
         start_within: whimbrel_registry_redis::START_WITHIN,
     });
+    let started = async { started.await.context("`registry.redis`") };
+    let redis = unless_told_to_end("Redis was waited for", started, host).await?;
+    Ok(Some(redis as Arc<dyn Registry>))
+}
+
+/// The process was told to end before it served. That is no failure: nothing is to start it again for that.
+#[derive(Debug, thiserror::Error)]
+#[error("told to end while {meanwhile}")]
+pub(crate) struct ToldToEnd {
+    meanwhile: &'static str,
+}
+
+/// What `waiting` comes to, for as long as nobody tells the process to end. What is opened on a thread of its own (an embedded
+/// store) is opened to its end all the same: the runtime waits for it.
+async fn unless_told_to_end<T>(
+    meanwhile: &'static str,
+    waiting: impl Future<Output = anyhow::Result<T>>,
+    host: &HostParts,
+) -> anyhow::Result<T> {
     tokio::select! {
-        started = started => Ok(Some(started.context("`registry.redis`")?)),
-        () = host.drain.started() => bail!("told to end while Redis was waited for"),
+        came = waiting => came,
+        () = host.drain.started() => Err(ToldToEnd { meanwhile }.into()),
     }
 }
 
@@ -362,8 +387,23 @@ fn beside_config(args: &RoleArgs, path: &Path) -> PathBuf {
 }
 
 /// This node, in a life that begins now.
+///
+/// # Errors
+/// When peers would not take it for one.
 pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identity> {
     let name = NodeId::new(&node.name).context("`node.name` must name this node")?;
+    let labels = [
+        ("node.cluster", &node.cluster, ", the same on every node"),
+        ("node.zone", &node.zone, ", the same on every node of the zone"),
+    ];
+    for (key, label, on) in labels {
+        if label.len() > LABEL_LEN_MAX {
+            bail!(
+                "`{key}` is {} bytes long, and peers take at most {LABEL_LEN_MAX}: give it a shorter name{on}",
+                label.len()
+            );
+        }
+    }
     if node.app_keys.len() > APP_KEYS_MAX {
         bail!(
             "`node.app_keys` names {} apps: a node can be kept for at most {APP_KEYS_MAX}",
@@ -380,7 +420,7 @@ pub(crate) fn identity(node: &NodeSection, role: Role) -> anyhow::Result<Identit
         incarnation: new_incarnation(),
         cluster: node.cluster.clone(),
         zone: node.zone.clone(),
-        version_tag: env!("CARGO_PKG_VERSION").to_owned(),
+        version_tag: VERSION_TAG.to_owned(),
         app_keys,
         capacity: Capacity::from_percent(node.capacity_percent).context("`node.capacity_percent`")?,
     })

@@ -333,6 +333,73 @@ fn an_ephemeral_start_removes_what_a_killed_one_left() {
     assert_eq!(folders(), Vec::<PathBuf>::new());
 }
 
+/// A service node that stays at its start for long, for want of what `section` names.
+fn waiting(section: &str, folder: &Path) -> Server {
+    let config = folder.join("app-service.toml");
+    let text = format!(
+        "[node]\nname = \"app-1\"\n[links]\nsecret = \"{}\"\nrouters = [\"127.0.0.1:1\"]\n\
+         [[app-service.apps]]\nkey = \"demo\"\nsecret_files = []\n{section}",
+        "07".repeat(32)
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new(WHIMBREL);
+    command.args(["app-service", "--config"]).arg(config);
+    Server::spawn(command, folder)
+}
+
+impl Server {
+    /// Reads for how long it will still wait from the first line that says so, as a number between these words.
+    fn still_waits_for(&mut self, before: &str, after: &str) -> u64 {
+        let log = self.log.clone();
+        let said = move || {
+            let text = fs::read_to_string(&log).unwrap();
+            let line = text.lines().find(|line| line.contains(before))?;
+            let rest = line.split_once(before)?.1;
+            Some(rest.split_once(after)?.0.parse().unwrap())
+        };
+        self.until("said for how long it waits", || said().is_some());
+        said().unwrap()
+    }
+
+    /// Tells it to end at its start: it must, at once and in order.
+    fn ends_when_told_to(mut self, meanwhile: &str) {
+        self.signal(Signal::TERM);
+        let status = self.ended();
+        assert!(status.success(), "{status}: {}", self.printed());
+        let said = format!("told to end while {meanwhile}");
+        assert!(self.printed().contains(&said), "{}", self.printed());
+        assert!(!self.ready_file.exists(), "it never was ready");
+    }
+}
+
+#[test]
+fn a_node_that_waits_for_tikv_says_for_how_long_and_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    // It takes connections and says nothing.
+    let pd = TcpListener::bind("127.0.0.1:0").unwrap();
+    let section = format!(
+        "[store]\ntikv = [\"{}\"]\ntikv_connect_within_s = 600\n",
+        pd.local_addr().unwrap()
+    );
+    let mut server = waiting(&section, folder.path());
+    let seconds = server.still_waits_for("TiKV does not answer; it is tried for another ", "s");
+    assert!((500..=600).contains(&seconds), "{seconds} s of 600");
+    // It is in the middle of the next attempt.
+    server.ends_when_told_to("the store was opened");
+}
+
+#[test]
+fn a_node_that_waits_for_redis_says_for_how_long_and_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let section = format!("[store]\nfolder = \"store\"\n[registry]\nredis = \"redis://{gone}\"\n");
+    let mut server = waiting(&section, folder.path());
+    let seconds = server.still_waits_for("Redis does not answer; trying for ", " s more");
+    assert!((30..=60).contains(&seconds), "{seconds} s of 60");
+    server.ends_when_told_to("Redis was waited for");
+    assert!(!folder.path().join("store").exists(), "no store was made");
+}
+
 #[test]
 fn secrets_that_everybody_may_read_bring_a_warning_with_its_cure() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,6 +14,8 @@ mod chaos;
 mod checks;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod cost;
 mod fuzz;
 #[cfg(feature = "cluster")]
 mod interrupt;
@@ -28,9 +30,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 #[cfg(not(feature = "cluster"))]
-use apart::{Args as ChaosArgs, Args as ClusterArgs};
+use apart::{Args as ChaosArgs, Args as ClusterArgs, Args as CostArgs};
 #[cfg(feature = "cluster")]
-use {chaos::ChaosArgs, cluster::ClusterArgs};
+use {chaos::ChaosArgs, cluster::ClusterArgs, cost::CostArgs};
 
 #[derive(Parser)]
 #[command(name = "xtask", about = "Whimbrel's developer commands")]
@@ -78,6 +80,9 @@ enum Command {
     /// Start a cluster, load it, and have one after the other of its processes and lines fail by a plan that a number gives; check
     /// that nothing acknowledged is lost, and measure how long it takes to recover.
     Chaos(ChaosArgs),
+    /// Measure what a message costs over a standalone and over clusters of several shapes: sends a second and how soon they are
+    /// acknowledged, processor time by role, calls to the store.
+    Cost(CostArgs),
     /// Load the release binary, kill it and cut its power on the way, and check that nothing acknowledged is lost.
     Prove(prove::ProveArgs),
     /// Build the server with planted faults, apart from everything else, and have the checker find each of them.
@@ -112,10 +117,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => cluster::run(&args),
         #[cfg(feature = "cluster")]
         Command::Chaos(args) => chaos::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Cost(args) => cost::run(&args),
         #[cfg(not(feature = "cluster"))]
         Command::Cluster(args) => apart::run("cluster", &args),
         #[cfg(not(feature = "cluster"))]
         Command::Chaos(args) => apart::run("chaos", &args),
+        #[cfg(not(feature = "cluster"))]
+        Command::Cost(args) => apart::run("cost", &args),
         Command::Prove(args) => prove::run(&root()?, &args),
         Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),

@@ -6,7 +6,10 @@ use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use whimbrel_tikv_cluster::{Binaries, Cluster, Options};
 
-use crate::{checks::shell::Shell, root};
+use crate::{
+    checks::{GO, missing, shell::Shell},
+    root,
+};
 
 /// The programs, each a folder of the Go module `xtask/tikv`.
 const PROGRAMS: [&str; 2] = ["pd", "store"];
@@ -48,15 +51,12 @@ pub(crate) fn build(shell: &Shell) -> anyhow::Result<()> {
 /// Builds what is missing or old of both; without Go they are used as they are.
 pub(crate) fn binaries(shell: &Shell) -> anyhow::Result<Binaries> {
     let binaries = Binaries::of_target(shell.target_folder());
-    if shell.succeeds("go", &["version"]) {
-        build(shell)?;
-    } else if binaries.exist() {
-        println!(
-            "go is missing: what is in {} is used as it is",
-            binaries.pd.display()
-        );
-    } else {
-        bail!("go is missing: run `sudo apt-get install golang-go`, or put Go 1.23 or newer on the PATH");
+    match missing(&GO, shell) {
+        None => build(shell)?,
+        Some(why) if binaries.exist() => {
+            println!("{why}; what is in {} is used as it is", binaries.pd.display());
+        }
+        Some(why) => bail!(why),
     }
     Ok(binaries)
 }

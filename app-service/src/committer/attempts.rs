@@ -168,7 +168,7 @@ impl<'a> Attempts<'a> {
         if self.attempt >= ATTEMPTS_MAX {
             let failure = Failure::later(
                 Code::Overloaded,
-                "this conversation is being written by another node at the same time: try again",
+                "this conversation is being written by another node, or one left it locked when it ended: try again",
                 100,
             );
             return self.fail(work, &failure);
@@ -191,9 +191,11 @@ impl<'a> Attempts<'a> {
         self.fail(work, &error.into())
     }
 
-    /// No plan could be made. If that is because of what one conversation holds, the others go on without it.
+    /// No plan could be made. If that is because of what one conversation holds, or it alone cannot be read, the others go on
+    /// without it.
     fn unplanned(&mut self, work: Vec<LaneWork>, failure: &Failure) -> Next {
-        if failure.code == Code::Internal && work.len() > 1 && self.unknown.is_none() {
+        let may_be_of_one = matches!(failure.code, Code::Internal | Code::Unavailable);
+        if may_be_of_one && work.len() > 1 && self.unknown.is_none() {
             return Next::Split(work);
         }
         self.unreadable(work, failure)

@@ -2,7 +2,8 @@
 //! go out.
 //!
 //! A conversation is in one group at a time, so what is decided for it is decided in order. Lanes that have waited longest
-//! go first, a bounded part of each, so that a hot conversation delays others by one group at most. An idle lane is gone.
+//! go first, a bounded part of each, so that a hot conversation delays others by one group at most. An idle lane is gone. How
+//! many conversations a group has at most is the store's to say: what holds one of them up holds up its group.
 //!
 //! Order of calls: [`push`](Lanes::push) at any time; after a [`take`](Lanes::take), whoever settles the group gives every
 //! conversation of it back by [`release`](Lanes::release).
@@ -85,11 +86,15 @@ pub(super) struct Lanes<J> {
     ready: VecDeque<ConversationKeys>,
     queued_jobs: usize,
     queued_bytes: usize,
+    /// Conversations in one group.
+    group_conversations_max: usize,
 }
 
 impl<J> Lanes<J> {
-    pub(super) fn new() -> Self {
+    /// Groups have at most so many conversations, at least one.
+    pub(super) fn new(group_conversations_max: usize) -> Self {
         Self {
+            group_conversations_max: group_conversations_max.max(1),
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             queued_jobs: 0,
@@ -145,8 +150,8 @@ impl<J> Lanes<J> {
             expired: Vec::new(),
             has_more: false,
         };
-        let mut room = Room::new();
-        while !room.is_full() {
+        let mut room = Room::new(self.group_conversations_max);
+        while room.conversations > 0 && !room.is_full() {
             let Some(keys) = self.ready.pop_front() else { break };
             let lane = self
                 .lanes
@@ -170,6 +175,7 @@ impl<J> Lanes<J> {
             }
             if !jobs.is_empty() {
                 lane.is_busy = true;
+                room.conversations -= 1;
                 taken.group.push((keys, jobs));
             } else if lane.queue.is_empty() {
                 self.lanes.remove(&keys);
@@ -197,14 +203,16 @@ impl<J> Lanes<J> {
 
 /// What a group may still take.
 struct Room {
+    conversations: usize,
     jobs: usize,
     ops: usize,
     bytes: usize,
 }
 
 impl Room {
-    fn new() -> Self {
+    fn new(conversations: usize) -> Self {
         Self {
+            conversations,
             jobs: GROUP_JOBS_MAX,
             ops: GROUP_OPS_MAX,
             bytes: GROUP_BYTES_MAX,
@@ -218,6 +226,7 @@ impl Room {
         self.bytes = self.bytes.saturating_sub(cost.bytes);
     }
 
+    /// Whether not one more job goes in.
     fn is_full(&self) -> bool {
         self.jobs == 0 || self.ops == 0 || self.bytes == 0
     }
@@ -244,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_group_takes_from_many_lanes_each_in_order() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(usize::MAX);
         for (n, job) in [(1, 10), (2, 20), (1, 11), (2, 21)] {
             push(&mut lanes, n, job);
         }
@@ -255,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_busy_conversation_is_in_no_second_group() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(usize::MAX);
         push(&mut lanes, 1, 10);
         let first = lanes.take(NOW);
         push(&mut lanes, 1, 11);
@@ -266,8 +275,42 @@ mod tests {
     }
 
     #[test]
+    fn a_group_has_no_more_conversations_than_it_may_and_the_rest_is_the_next() {
+        let mut lanes = Lanes::new(2);
+        for (n, job) in [(1, 10), (2, 20), (3, 30), (1, 11), (4, 40), (5, 50)] {
+            push(&mut lanes, n, job);
+        }
+        let first = lanes.take(NOW);
+        assert_eq!(first.group, [(lane(1), vec![10, 11]), (lane(2), vec![20])]);
+        assert!(first.has_more);
+        push(&mut lanes, 1, 12);
+        // Beside the first, which is stuck.
+        let second = lanes.take(NOW);
+        assert_eq!(second.group, [(lane(3), vec![30]), (lane(4), vec![40])]);
+        assert!(second.has_more);
+        let third = lanes.take(NOW);
+        assert_eq!(third.group, [(lane(5), vec![50])]);
+        assert!(!third.has_more);
+        for (keys, _) in first.group {
+            lanes.release(&keys);
+        }
+        assert_eq!(lanes.take(NOW).group, [(lane(1), vec![12])]);
+    }
+
+    #[test]
+    fn what_is_too_late_takes_no_conversations_place() {
+        let mut lanes = Lanes::new(1);
+        let soon = NOW + Duration::from_millis(1);
+        lanes.push(&lane(1), 10, Cost::default(), NOW, soon).unwrap();
+        push(&mut lanes, 2, 20);
+        let taken = lanes.take(soon);
+        assert_eq!(taken.expired, [(10, Expired::Deadline)]);
+        assert_eq!(taken.group, [(lane(2), vec![20])]);
+    }
+
+    #[test]
     fn idle_lanes_leave_nothing_behind() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(usize::MAX);
         for n in 0..50 {
             push(&mut lanes, n, 1);
         }
@@ -280,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_is_too_late_is_not_started_and_frees_its_lane() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(usize::MAX);
         let cost = Cost::default();
         lanes
             .push(&lane(1), 1, cost, NOW, NOW + Duration::from_millis(10))
@@ -296,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_hot_lane_is_bounded_and_lets_others_pass() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(usize::MAX);
         for job in 0..u32::try_from(LANE_JOBS_MAX).unwrap() {
             push(&mut lanes, 1, job);
         }
@@ -320,7 +363,7 @@ mod tests {
                 bytes: GROUP_BYTES_MAX / 2,
             },
         ] {
-            let mut lanes = Lanes::new();
+            let mut lanes = Lanes::new(usize::MAX);
             for n in 0..5 {
                 lanes.push(&lane(n), n, cost, NOW, LATER).unwrap();
             }
@@ -332,7 +375,7 @@ mod tests {
 
     #[test]
     fn all_lanes_together_are_bounded_in_bytes() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(usize::MAX);
         let cost = Cost {
             ops: 1,
             bytes: QUEUED_BYTES_MAX / 2,

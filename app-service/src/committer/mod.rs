@@ -1,17 +1,25 @@
 //! The committer: many mutations, one commit.
 //!
 //! Each conversation has a lane; a few workers take groups of waiting mutations from many lanes, decide them, commit once,
-//! and answer. While one group's commit is on its way to the disk, another of other conversations is decided. Two nodes
-//! that meet on one conversation conflict, read again and stay correct: placement is speed, never safety.
+//! and answer. While one group's commit is on its way to the disk, another of other conversations is decided; one that is
+//! held up, by a lock that a dead node left say, holds up its own conversations and its worker, until the last of them is
+//! settled. The other workers go on; as many such groups as there are workers hold up all. How many groups are in flight and how
+//! many conversations each has at most is what the store advises ([`Grouping`]) or the configuration says; a group that is split
+//! has up to [`SPLIT_AT_ONCE`] commits in flight in its worker's place. Two nodes that meet on one conversation conflict, read
+//! again and stay correct: placement is speed, never safety.
 //!
 //! How a commit ends, and what follows:
 //!
 //! | the store says | the committer |
 //! |---|---|
 //! | committed | hands each conversation's part to the sink, then answers |
-//! | conflict | reads and decides again; a group that keeps conflicting is split |
-//! | unknown | looks for the group's marker at a new snapshot: there, it was committed; not there, decides again. A commit that arrives late conflicts with the new one, for both write the same keys after the older snapshot |
+//! | conflict | reads and decides again; if it goes on, the group is split |
+//! | unknown | looks for the group's marker at a new snapshot: there, it was committed; not there, decides again |
 //! | refused | answers what the store said |
+//!
+//! A commit that ended unknown and arrives late conflicts with the new one, for both write the same keys after the older
+//! snapshot. The conversations of a split group go on by themselves, side by side; a group is split as well where the read before
+//! the commit fails, since it may be one conversation that cannot be read.
 //!
 //! An asker whose commit may have been carried out is never told that it was not.
 
@@ -21,15 +29,17 @@ mod life;
 mod members_cache;
 mod plan;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{Level, Span};
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{Incarnation, NodeId, Seq};
-use whimbrel_store::Store;
+use whimbrel_store::{Grouping, Store};
 
 use crate::committed::CommitSink;
 use crate::env::{AgeClock, Env};
@@ -44,8 +54,9 @@ use life::Life;
 use members_cache::MembersCache;
 use plan::{Plan, lock};
 
-/// Groups in flight: while one waits for the disk, others are read and decided. The store shares an fsync among them.
-const WORKERS: usize = 4;
+/// Conversations of a split group that are tried at once: beside one another, so that the one that made trouble holds up none,
+/// and not all of the hundreds that a group may have.
+const SPLIT_AT_ONCE: usize = 16;
 /// The pause between looks at a store that does not say how a commit ended.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 
@@ -101,14 +112,15 @@ struct Shared {
 }
 
 impl Committer {
-    /// Writes this life of the node down, if the store takes writes, and starts the workers.
+    /// Writes this life of the node down, if the store takes writes, and starts the workers, one for each group in flight.
     pub(crate) async fn start(
-        store: Arc<dyn Store>,
+        (store, grouping): (Arc<dyn Store>, Grouping),
         env: Env,
         node: &NodeId,
         owner: Incarnation,
         sink: Arc<dyn CommitSink>,
     ) -> Result<Self, Failure> {
+        let workers = grouping.in_flight.max(1);
         let life = Life::new(node.clone(), owner);
         life.begin(&*store, &env).await?;
         let shared = Arc::new(Shared {
@@ -117,13 +129,13 @@ impl Committer {
             env,
             life,
             sink,
-            lanes: Mutex::new(Lanes::new()),
+            lanes: Mutex::new(Lanes::new(grouping.unrelated_max)),
             members: Mutex::new(MembersCache::new()),
             work: Notify::new(),
             is_closing: AtomicBool::new(false),
-            workers_alive: watch::Sender::new(WORKERS),
+            workers_alive: watch::Sender::new(workers),
         });
-        for _ in 0..WORKERS {
+        for _ in 0..workers {
             let worker = Arc::clone(&shared);
             shared
                 .env
@@ -199,11 +211,12 @@ impl Committer {
 impl Shared {
     async fn work(&self) {
         loop {
-            let (taken, is_closing) = {
+            let (taken, is_closing, nothing_waits) = {
                 let mut lanes = lock(&self.lanes);
                 (
                     lanes.take(self.env.clock.monotonic()),
                     self.is_closing.load(Ordering::Acquire),
+                    lanes.queued_jobs() == 0,
                 )
             };
             for (job, expired) in taken.expired {
@@ -213,36 +226,48 @@ impl Shared {
                 self.work.notify_one();
             }
             if taken.group.is_empty() {
-                if is_closing {
+                // What waits behind conversations that are still busy is taken once these are given back.
+                if is_closing && nothing_waits {
                     break;
                 }
                 self.work.notified().await;
                 continue;
             }
-            let lanes: Vec<ConversationKeys> = taken.group.iter().map(|(keys, _)| keys.clone()).collect();
             let work = taken
                 .group
                 .into_iter()
                 .map(|(keys, jobs)| LaneWork { keys, jobs })
                 .collect();
             self.settle(work).await;
-            let mut queues = lock(&self.lanes);
-            for keys in &lanes {
-                queues.release(keys);
-            }
         }
         self.workers_alive.send_modify(|alive| *alive -= 1);
         // The next one that waits learns of the end too.
         self.work.notify_one();
     }
 
-    /// Answers every job of a group.
+    /// Answers every job of a group, and gives each conversation back as soon as its own are.
     async fn settle(&self, work: Vec<LaneWork>) {
-        let mut groups = vec![work];
-        while let Some(group) = groups.pop() {
-            let split = Attempts::new(self).run(group).await;
-            groups.extend(split.into_iter().rev().map(|lane| vec![lane]));
+        let all: Vec<ConversationKeys> = work.iter().map(|lane| lane.keys.clone()).collect();
+        let split = Attempts::new(self).run(work).await;
+        let alone: HashSet<ConversationKeys> = split.iter().map(|lane| lane.keys.clone()).collect();
+        self.release(all.iter().filter(|keys| !alone.contains(*keys)));
+        let one = |lane: LaneWork| async move {
+            let keys = lane.keys.clone();
+            let rest = Attempts::new(self).run(vec![lane]).await;
+            debug_assert!(rest.is_empty(), "one conversation is not split");
+            self.release([&keys]);
+        };
+        stream::iter(split).for_each_concurrent(SPLIT_AT_ONCE, one).await;
+    }
+
+    /// What waits for these conversations may be taken, by any worker.
+    fn release<'a>(&self, conversations: impl IntoIterator<Item = &'a ConversationKeys>) {
+        let mut lanes = lock(&self.lanes);
+        for keys in conversations {
+            lanes.release(keys);
         }
+        drop(lanes);
+        self.work.notify_one();
     }
 }
 

@@ -35,7 +35,7 @@ use std::time::Duration;
 use whimbrel_protocol::client;
 use whimbrel_protocol::code::Code;
 use whimbrel_protocol::ids::{AppKey, ConversationId, Incarnation, NodeId, OperationId, Seq, Uid};
-use whimbrel_store::Store;
+use whimbrel_store::{Grouping, Store};
 
 pub use decision::Actor;
 pub use digest::{direct_conversation, group_conversation};
@@ -93,19 +93,21 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts the committer's workers, after this life of the node has been written down for sweepers to find.
+    /// Starts the committer's workers, after this life of the node has been written down for sweepers to find. Commits are put
+    /// together as `grouping` says.
     ///
     /// # Errors
     /// When the store cannot take the record of this life.
     pub async fn start(
-        store: Arc<dyn Store>,
+        (store, grouping): (Arc<dyn Store>, Grouping),
         env: Env,
         node: &NodeId,
         incarnation: Incarnation,
         sink: Arc<dyn CommitSink>,
         options_of: AppOptionsOf,
     ) -> Result<Self, Failure> {
-        let committer = Committer::start(Arc::clone(&store), env.clone(), node, incarnation, sink).await?;
+        let commits_to = (Arc::clone(&store), grouping);
+        let committer = Committer::start(commits_to, env.clone(), node, incarnation, sink).await?;
         Ok(Self {
             users: Users::new(Arc::clone(&store), env.clone()),
             store,

@@ -37,7 +37,7 @@ const OVERLOADED_RETRY_AFTER_MS: u32 = 200;
 /// When to come back to one that drains or whose store is not ready.
 const UNAVAILABLE_RETRY_AFTER_MS: u32 = 500;
 /// The longest a request is worked on, whatever its asker says.
-const DEADLINE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(30);
 
 /// What requests are answered with.
 pub struct ServiceParts {

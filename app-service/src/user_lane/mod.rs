@@ -29,7 +29,8 @@ use forward::{ForwardTask, Forwarded};
 pub use forward::{ITEMS_PER_REQUEST_MAX, parse};
 use queue::LaneQueue;
 pub use queue::{RowKey, Tell};
-use write::{COMMIT_ROWS_MAX, RowWriter};
+pub(crate) use write::COMMIT_ROWS_MAX;
+use write::RowWriter;
 
 /// Rows waiting to be sent to other nodes; with more, they are written here. Some 200 bytes each.
 const FORWARD_QUEUE_MAX: usize = 16 * 1024;

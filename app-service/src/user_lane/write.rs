@@ -24,7 +24,7 @@ use crate::sync::cursor;
 use crate::values::{self, ValueError, storage};
 
 /// Rows in one commit: four reads each stay within one multi-get, and the batch within a megabyte or so.
-pub(super) const COMMIT_ROWS_MAX: usize = 1000;
+pub(crate) const COMMIT_ROWS_MAX: usize = 1000;
 /// Conflicts in a row before a group is cut in halves, so that one contended user does not hold up the others.
 const CONFLICTS_BEFORE_HALVING: u32 = 2;
 /// Conflicts after which the rest is left to its markers. Halving takes ten for the largest group.

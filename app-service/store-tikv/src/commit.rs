@@ -4,24 +4,22 @@
 //! write since the snapshot conflicts, and two batches that each write what the other guards meet at the locks.
 //!
 //! # What an unknown commit needs
-//! When this returns [`Commit::Unknown`] nothing of it starts any more. If the primary's commit was ever sent, all keys were
-//! locked before. So whoever then reads one of the batch's keys at a new snapshot sees the outcome: the new value, or
-//! nothing and never, or the lock, and waits for its end.
+//! When this returns [`Commit::Unknown`] nothing new of it is begun any more; what TiKV's client was about to send it may send
+//! for some seconds yet. If that is the primary's commit, all keys were locked before. So whoever then reads one of the batch's
+//! keys at a new snapshot sees the outcome: the new value, or nothing and never, or the lock, and waits for its end or pushes it
+//! out of the way ([`crate::overdue`]); a commit that comes after that is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tikv_client::Transaction;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tikv_client::{TimestampExt as _, Transaction};
+use tokio::time::{Instant, timeout};
 use whimbrel_store::{Batch, Commit, Op, StoreError};
 
-use crate::limits::{
-    ATTEMPT_AFTER_LOCKS, COMMIT_TIME_MAX, LOCK_WAIT, RETRY_PAUSE, ROLLBACK_TIME_MAX, TIMESTAMP_TIME_MAX,
-    lock_life,
-};
-use crate::orphans::{self, Where};
+use crate::limits::{ATTEMPT_AFTER_LOCKS, COMMIT_TIME_MAX, ROLLBACK_TIME_MAX, TIMESTAMP_TIME_MAX, lock_life};
 use crate::outcome::{Verdict, judge};
+use crate::overdue::{Where, Whose, clear_the_way};
 use crate::pool::options;
 use crate::shared::Shared;
 
@@ -38,7 +36,17 @@ pub(crate) async fn run(shared: &Arc<Shared>, batch: Batch) -> Commit {
     if let Err(error) = fill(&mut transaction, batch).await {
         return Commit::Refused(shared.backend("building a commit", error));
     }
-    drive(shared, transaction, keys, attempt_max).await
+    let started = transaction.start_timestamp().version();
+    let until = Instant::now() + attempt_max;
+    match drive(shared, transaction, &keys, attempt_max).await {
+        Driven::Ended(commit) => commit,
+        Driven::Locked(named) => {
+            // Whoever tries again would only meet them again.
+            let place = Where::Keys(keys.clone()).or_named(named.clone());
+            clear_the_way(shared, place, Whose::Others(started), until).await;
+            Commit::Conflict(known(named, &keys))
+        }
+    }
 }
 
 /// The transaction that `batch` commits with, or the answer when there is none.
@@ -79,52 +87,51 @@ async fn fill(transaction: &mut Transaction, batch: Batch) -> Result<(), tikv_cl
     transaction.lock_keys(guarded).await
 }
 
+/// What an attempt came to.
+enum Driven {
+    Ended(Commit),
+    /// It was rolled back because of others' locks, on these keys if any are named. They may be others' primaries.
+    Locked(Vec<Bytes>),
+}
+
+/// Tries once. Who is in the way for longer than TiKV's client waits is better waited for without holding locks: nothing has been
+/// committed, for locks are met while locks are taken.
 async fn drive(
     shared: &Arc<Shared>,
     mut transaction: Transaction,
-    keys: Vec<Bytes>,
+    keys: &[Bytes],
     attempt_max: Duration,
-) -> Commit {
-    let begun = Instant::now();
-    let deadline = begun + COMMIT_TIME_MAX;
-    let lock_deadline = begun + LOCK_WAIT;
-    loop {
-        let begins = Instant::now();
-        let ends = deadline.min(begins + attempt_max);
-        let error = match timeout_at(ends, transaction.commit()).await {
-            Ok(Ok(_)) => return Commit::Committed,
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let within = ends - begins;
-                return Commit::Unknown(shared.backend(ACTION, format!("no outcome within {within:?}")));
-            }
-        };
-        let in_the_way = match judge(&error) {
-            Verdict::Conflict(named) => {
-                roll_back(&mut transaction).await;
-                return Commit::Conflict(known(named, &keys));
-            }
-            Verdict::Unknown => {
-                tracing::warn!(%error, "the outcome of a commit is unknown");
-                return Commit::Unknown(shared.backend(ACTION, error));
-            }
-            Verdict::Locked(named) => named,
-            Verdict::Orphan { started } => {
-                let client = shared.pool.pick();
-                let place = Where::Keys(keys.clone());
-                let cleared = timeout_at(lock_deadline, orphans::clear(&client, &place, started)).await;
-                if let Ok(Err(error)) = cleared {
-                    tracing::debug!(%error, "an orphaned lock could not be cleared yet");
-                }
-                Vec::new()
-            }
-        };
-        // Nothing has been committed: locks are met while locks are taken. The same transaction may take its own again.
-        if Instant::now() + RETRY_PAUSE >= lock_deadline {
-            roll_back(&mut transaction).await;
-            return Commit::Conflict(known(in_the_way, &keys));
+) -> Driven {
+    let begins = Instant::now();
+    let within = attempt_max.min(COMMIT_TIME_MAX);
+    let error = match timeout(within, transaction.commit()).await {
+        Ok(Ok(_)) => {
+            shared.note_commit(begins.elapsed());
+            return Driven::Ended(Commit::Committed);
         }
-        sleep(RETRY_PAUSE).await;
+        Ok(Err(error)) => error,
+        Err(_) => {
+            // Not noted as usual: what gives no answer at all is away, not slow, and who was pushed out is told so.
+            let late = shared.backend(ACTION, format!("no outcome within {within:?}"));
+            return Driven::Ended(Commit::Unknown(late));
+        }
+    };
+    match judge(&error) {
+        Verdict::Conflict(named) => {
+            roll_back(&mut transaction).await;
+            Driven::Ended(Commit::Conflict(known(named, keys)))
+        }
+        Verdict::Locked(named) => {
+            roll_back(&mut transaction).await;
+            Driven::Locked(named)
+        }
+        // Also when it was pushed out, and the store no longer knows its lock: that may as well be a commit whose answer was
+        // lost.
+        Verdict::Unknown => {
+            shared.note_commit(begins.elapsed());
+            tracing::warn!(%error, "the outcome of a commit is unknown");
+            Driven::Ended(Commit::Unknown(shared.backend(ACTION, error)))
+        }
     }
 }
 
@@ -152,7 +159,8 @@ mod tests {
     #[test]
     fn larger_batches_have_locks_that_live_longer() {
         let seconds = |bytes| lock_life(bytes).as_secs_f64();
-        assert_eq!([seconds(0), seconds(16 * 1024), seconds(100 * 1024)], [3.0; 3]);
+        assert_eq!([seconds(0), seconds(16 * 1024), seconds(256 * 1024)], [3.0; 3]);
+        assert!(seconds(257 * 1024) > 3.0);
         assert_eq!(seconds(4 * 1024 * 1024), 12.0);
         assert_eq!(seconds(usize::MAX), 20.0);
     }

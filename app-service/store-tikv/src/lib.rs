@@ -9,8 +9,9 @@
 //! - **A snapshot brings the transactions that batches at it commit with** (`shared`). A transaction is its start timestamp,
 //!   so that each serves one commit; [`limits::COMMITS_PER_SNAPSHOT`] are taken with the snapshot, at or just below its
 //!   version. They conflict with what was written since, exactly or a hair too early.
-//! - **Locks of the dead** (`orphans`): the client cannot resolve the lock of one that died before it took its primary lock
-//!   (its issue 543), and gives up on others in half a lock's life. Readers and writers here wait for two lives.
+//! - **Locks of the dead** (`overdue`, `pace`): the client waits for the whole life of a lock whose owner died, 3 s or more, and
+//!   cannot resolve one at all whose owner died before it took its primary lock (its issue 543). Readers and writers here push a lock
+//!   out of the way once it is older than commits take, 1 s where the cluster is well.
 //! - **Connections that died without a word** (`pool`, `keeper`): each client is probed every second and replaced.
 //! - **Whose data it is** (`identity`, `opening`): schema, PD cluster, deployment and epoch are kept in the store; what does
 //!   not fit is refused by name.
@@ -36,8 +37,9 @@ mod identity;
 mod keeper;
 pub mod limits;
 mod opening;
-mod orphans;
 mod outcome;
+mod overdue;
+mod pace;
 pub mod pd;
 mod pool;
 mod shared;

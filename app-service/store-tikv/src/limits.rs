@@ -3,10 +3,23 @@
 
 use std::time::Duration;
 
-/// The life of a lock that TiKV's client takes for batches up to 16 KiB. Larger ones live longer, 17 s at 8 MiB.
+use whimbrel_store::Grouping;
+
+/// How callers are to put commits together. A commit is five round trips (a timestamp, a read, the locks, another timestamp, the
+/// primary), whatever it holds, some 5 ms where the network is quick: eight in flight keep a node's processor busy meanwhile,
+/// and with 16 things each make for 25,000 a second. Who meets a lock that a dead node left waits for about a second,
+/// and what shares a commit with it waits along: 15 at most, while the seven others go on; where eight wait, so do all. In
+/// larger commits more would wait, and the chance to meet such a lock grows with each key.
+pub const GROUPING: Grouping = Grouping {
+    in_flight: 8,
+    unrelated_max: 16,
+};
+
+/// The life of a lock that TiKV's client takes for batches up to 256 KiB. Those of larger ones live longer, 17 s at 8 MiB.
 pub const LOCK_LIFE: Duration = Duration::from_secs(3);
 
-/// Batches up to this live [`LOCK_LIFE`].
+/// Up to this the client does not ask for a batch's size; beyond, the root of it counts, which is less than [`LOCK_LIFE`] up to
+/// 256 KiB.
 const LOCK_LIFE_BYTES: usize = 16 * 1024;
 /// The life of the locks of one MiB; it grows with the square root.
 const LOCK_LIFE_OF_A_MIB: Duration = Duration::from_secs(6);
@@ -30,16 +43,49 @@ pub fn lock_life(bytes: usize) -> Duration {
 /// it would be in vain. TiKV's client waits for the timestamp of a commit without an end, and PD may be gone by then.
 pub const ATTEMPT_AFTER_LOCKS: Duration = Duration::from_secs(1);
 
-/// How long a commit waits for others' locks before it gives up and says `Conflict`: two lives, since a dead
-/// client's lock may be followed by another's.
-pub const LOCK_WAIT: Duration = Duration::from_millis(6_500);
+/// How old a lock is before whoever meets it pushes it out of the way, at the least. A commit has locks for two round trips, some
+/// milliseconds, so that one of this age has most likely lost its owner; and what a dead node leaves behind is to hold up nobody
+/// for 2 s in all, a few tries and another lock behind the first included.
+pub const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
-/// How long one read may take in all, waiting for locks, regions and leaders included. Longer than [`LOCK_WAIT`]: a reader
-/// who resolves an unknown commit must outlast its lock.
+/// It is as long as this many usual commits where those are slow: whoever is pushed out has to start again, and if all
+/// were pushed out that are merely slow, none would come to an end.
+pub const PATIENCE_IN_COMMITS: u32 = 8;
+
+/// As long, too, as this many of the calls that looking for such locks takes: they say what calls take at this very moment,
+/// before any commit can. More than a commit makes in all while it holds locks and waits for others' (`pool`): 27.
+pub const PATIENCE_IN_CALLS: u32 = 40;
+
+/// And it is never longer than this: then the lock's life is over, and TiKV's client itself ends it.
+pub const PATIENCE_MAX: Duration = LOCK_LIFE;
+
+/// So many looks for others' locks a store takes at once, whoever waits.
+pub const LOOKS_AT_ONCE: usize = 2;
+
+/// So many calls one look has in flight: with 256 keys of which none is named it takes 17 round trips.
+pub const CALLS_AT_ONCE: usize = 16;
+
+/// Between two looks of one who waits; it doubles up to [`LOOK_PAUSE_MAX`], and is never shorter than the look was.
+pub const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between two looks.
+pub const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// How many of the last commits say what is usual.
+pub const PACE_COMMITS: usize = 15;
+
+/// With fewer than this nothing is usual yet.
+pub const PACE_COMMITS_MIN: usize = 5;
+
+/// What took place longer ago says nothing of now.
+pub const PACE_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// How long one read may take in all, waiting for locks, regions and leaders included: two lives of a lock and more, for what holds
+/// the locks of large batches, and for several dead one behind the other.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(8);
 
-/// How long one commit may take before it is [`Unknown`](whimbrel_store::Commit::Unknown). Longer than [`LOCK_WAIT`], and
-/// short enough that the locks of the largest batch have not long expired.
+/// How long one commit may take before it is [`Unknown`](whimbrel_store::Commit::Unknown): short enough that the locks of the
+/// largest batch have not long expired.
 pub const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long the rollback of a proven abort may take. It only spares others the wait for the locks' end.
@@ -98,8 +144,5 @@ pub const ENTRIES_PER_CALL: usize = 256;
 /// The largest answer that is decoded.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// A batch of more keys than this is searched for an orphaned lock as one span rather than key by key.
-pub const KEYS_SEARCHED_APART: usize = 64;
-
-/// Locks asked for in one call when one is searched.
+/// Locks asked for in one call when they are looked for.
 pub const LOCKS_PER_CALL: u32 = 1024;

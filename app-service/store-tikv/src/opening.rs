@@ -10,8 +10,8 @@ use whimbrel_store::Epoch;
 use crate::TikvConfig;
 use crate::identity::{Fit, Identity, Misfit, SCHEMA_VERSION};
 use crate::limits::{COMMIT_TIME_MAX, READ_TIME_MAX, RETRY_PAUSE};
-use crate::orphans::{self, Where};
 use crate::outcome::{Verdict, judge};
+use crate::overdue;
 use crate::pd::Pd;
 use crate::pool::{Pool, Slot, connect, options};
 
@@ -184,9 +184,10 @@ async fn settle(
         if Instant::now() >= deadline {
             return Err(passing(error));
         }
-        if let Verdict::Orphan { started } = judge(&error) {
-            let place = Where::Keys(vec![key.clone()]);
-            orphans::clear(client, &place, started).await.map_err(passing)?;
+        if let Verdict::Locked(_) = judge(&error) {
+            overdue::clear_before_opening(client, &key)
+                .await
+                .map_err(passing)?;
         }
         sleep(RETRY_PAUSE).await;
     }

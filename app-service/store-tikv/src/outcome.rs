@@ -12,14 +12,9 @@ use tikv_client::{Error, ProtoKeyError};
 pub(crate) enum Verdict {
     /// Aborted: these keys were written by others since, or exist already.
     Conflict(Vec<Bytes>),
-    /// Others' locks stand in the way: on these keys, as far as they are named.
+    /// Others' locks stand in the way: on these keys, which are their primaries or what was asked for. They are not named where
+    /// a primary lock is nowhere: the owner died before it took that, or has not come that far.
     Locked(Vec<Bytes>),
-    /// A lock of the transaction that started then stands in the way, and its primary lock is nowhere: its owner died, or
-    /// has not come that far.
-    Orphan {
-        /// The timestamp at which that transaction started.
-        started: u64,
-    },
     /// Nothing is proven.
     Unknown,
 }
@@ -34,9 +29,6 @@ pub(crate) fn judge(error: &Error) -> Verdict {
     if !seen.conflicts.is_empty() {
         return Verdict::Conflict(seen.conflicts);
     }
-    if let Some(started) = seen.orphan {
-        return Verdict::Orphan { started };
-    }
     if seen.locked {
         return Verdict::Locked(seen.locks);
     }
@@ -48,7 +40,6 @@ struct Seen {
     conflicts: Vec<Bytes>,
     locked: bool,
     locks: Vec<Bytes>,
-    orphan: Option<u64>,
     unproven: bool,
 }
 
@@ -61,10 +52,9 @@ impl Seen {
             Error::KeyError(error) => self.take_key_error(error),
             Error::ResolveLockError(locks) => {
                 self.locked = true;
-                self.locks
-                    .extend(locks.iter().map(|lock| Bytes::copy_from_slice(&lock.key)));
+                locks.iter().for_each(|lock| self.take_lock(&lock.key));
             }
-            Error::TxnNotFound(missing) => self.orphan = Some(missing.start_ts),
+            Error::TxnNotFound(_) => self.locked = true,
             _ => self.unproven = true,
         }
     }
@@ -74,13 +64,20 @@ impl Seen {
             self.conflicts.push(Bytes::copy_from_slice(&conflict.key));
         } else if let Some(existing) = &error.already_exist {
             self.conflicts.push(Bytes::copy_from_slice(&existing.key));
-        } else if let Some(missing) = &error.txn_not_found {
-            self.orphan = Some(missing.start_ts);
+        } else if error.txn_not_found.is_some() {
+            self.locked = true;
         } else if let Some(lock) = &error.locked {
             self.locked = true;
-            self.locks.push(Bytes::copy_from_slice(&lock.key));
+            self.take_lock(&lock.key);
         } else {
             self.unproven = true;
+        }
+    }
+
+    /// Who looks for a transaction at its primary may learn of its lock and not of its key.
+    fn take_lock(&mut self, key: &[u8]) {
+        if !key.is_empty() {
+            self.locks.push(Bytes::copy_from_slice(key));
         }
     }
 }
@@ -103,8 +100,8 @@ mod tests {
         key_error(|e| e.already_exist.get_or_insert_default().key = key.into())
     }
 
-    fn orphan(started: u64) -> Error {
-        key_error(|e| e.txn_not_found.get_or_insert_default().start_ts = started)
+    fn orphan() -> Error {
+        key_error(|e| e.txn_not_found.get_or_insert_default().start_ts = 3)
     }
 
     #[test]
@@ -116,22 +113,29 @@ mod tests {
 
     #[test]
     fn a_conflict_beside_a_lock_is_a_conflict() {
-        let both = Error::MultipleKeyErrors(vec![
-            orphan(3),
-            conflict("a"),
-            Error::ResolveLockError(Vec::new()),
-        ]);
+        let both =
+            Error::MultipleKeyErrors(vec![orphan(), conflict("a"), Error::ResolveLockError(Vec::new())]);
         assert_eq!(judge(&both), Verdict::Conflict(vec!["a".into()]));
     }
 
     #[test]
-    fn an_orphan_is_told_from_a_lock() {
-        let wrapped = Error::MultipleKeyErrors(vec![orphan(3)]);
-        assert_eq!(judge(&wrapped), Verdict::Orphan { started: 3 });
+    fn a_lock_is_one_with_its_primary_and_without() {
+        let wrapped = Error::MultipleKeyErrors(vec![orphan()]);
+        assert_eq!(judge(&wrapped), Verdict::Locked(Vec::new()));
         assert_eq!(
             judge(&Error::ResolveLockError(Vec::new())),
             Verdict::Locked(Vec::new())
         );
+    }
+
+    #[test]
+    fn of_a_lock_whose_key_is_not_told_none_is_named() {
+        let lock = |key: &str| tikv_client::ProtoLockInfo {
+            key: key.into(),
+            ..tikv_client::ProtoLockInfo::default()
+        };
+        let both = Error::ResolveLockError(vec![lock(""), lock("a")]);
+        assert_eq!(judge(&both), Verdict::Locked(vec!["a".into()]));
     }
 
     #[test]

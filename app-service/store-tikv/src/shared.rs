@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tikv_client::Transaction;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use whimbrel_store::{Epoch, Readiness, StoreError, Version};
 
 use crate::TikvConfig;
 use crate::limits::{PD_LOST_AFTER, READS_LOST_AFTER, SNAPSHOT_AGE_MAX};
+use crate::pace::Pace;
 use crate::pool::Pool;
 
 pub(crate) struct Shared {
@@ -19,6 +20,11 @@ pub(crate) struct Shared {
     pub(crate) epoch: Epoch,
     pub(crate) health: Health,
     pub(crate) snapshots: OpenSnapshots,
+    pub(crate) pace: Mutex<Pace>,
+    /// For who looks for others' locks.
+    pub(crate) looks: Semaphore,
+    /// Transactions of others that were pushed out of the way.
+    pub(crate) pushed_out: Arc<AtomicU64>,
     /// Held for reading by commits under way; closing waits for it.
     pub(crate) commits: Arc<RwLock<()>>,
     /// True from the call of `close`.
@@ -31,6 +37,20 @@ impl Shared {
             return Err(StoreError::Closed);
         }
         Ok(())
+    }
+
+    /// One more commit took so long.
+    pub(crate) fn note_commit(&self, took: Duration) {
+        self.pace().note(Instant::now(), took);
+    }
+
+    /// How old a lock is to be before it is pushed out of the way.
+    pub(crate) fn patience(&self) -> Duration {
+        self.pace().patience(Instant::now())
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("nothing panics while it holds this lock")
     }
 
     /// Open and, as far as is known, in touch with the cluster.
@@ -120,7 +140,7 @@ struct Brought {
 }
 
 impl OpenSnapshots {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Brought>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Brought>> {
         self.by_version
             .lock()
             .expect("nothing panics while it holds this lock")

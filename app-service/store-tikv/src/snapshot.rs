@@ -17,8 +17,8 @@ use crate::hold::Hold;
 use crate::limits::{
     COMMITS_PER_SNAPSHOT, ENTRIES_PER_CALL, READ_TIME_MAX, RETRY_PAUSE, SNAPSHOT_AGE_MAX, TIMESTAMP_TIME_MAX,
 };
-use crate::orphans::{self, Where};
 use crate::outcome::{Verdict, judge};
+use crate::overdue::{Where, Whose, clear_the_way};
 use crate::pool::options;
 use crate::shared::Shared;
 
@@ -93,8 +93,8 @@ impl TikvSnapshot {
         Ok(())
     }
 
-    /// Tries `attempt` until it succeeds or the time is up, getting dead clients' locks out of the way. `place` is where the
-    /// attempt reads.
+    /// Tries `attempt` until it succeeds or the time is up; what locks it meets are pushed out of the way once they are overdue.
+    /// `place` is where the attempt reads.
     async fn read<T, F>(
         &self,
         place: Where,
@@ -105,6 +105,7 @@ impl TikvSnapshot {
     {
         const ACTION: &str = "reading";
         let deadline = tokio::time::Instant::now() + READ_TIME_MAX;
+        let whose = Whose::Before(self.version.as_raw());
         loop {
             self.check()?;
             let client = self.shared.pool.pick();
@@ -121,22 +122,16 @@ impl TikvSnapshot {
                         .backend(ACTION, format!("no answer within {READ_TIME_MAX:?}")));
                 }
             };
+            if let Verdict::Locked(named) = judge(&error)
+                && clear_the_way(&self.shared, place.or_named(named), whose, deadline).await
+            {
+                continue;
+            }
             if tokio::time::Instant::now() + RETRY_PAUSE >= deadline {
                 return Err(self.shared.backend(ACTION, error));
             }
-            match judge(&error) {
-                Verdict::Orphan { started } => {
-                    let cleared = timeout_at(deadline, orphans::clear(&client, &place, started)).await;
-                    if let Ok(Err(error)) = cleared {
-                        tracing::debug!(%error, "an orphaned lock could not be cleared yet");
-                        sleep(RETRY_PAUSE).await;
-                    }
-                }
-                Verdict::Conflict(_) | Verdict::Locked(_) | Verdict::Unknown => {
-                    tracing::debug!(%error, "a read is tried again");
-                    sleep(RETRY_PAUSE).await;
-                }
-            }
+            tracing::debug!(%error, "a read is tried again");
+            sleep(RETRY_PAUSE).await;
         }
     }
 

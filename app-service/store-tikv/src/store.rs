@@ -1,17 +1,18 @@
 //! The store itself.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
-use whimbrel_store::{Batch, Commit, Epoch, Readiness, Snapshot, Store, StoreError};
+use whimbrel_store::{Batch, Commit, Epoch, Grouping, Readiness, Snapshot, Store, StoreError};
 
 use crate::collector::{self, CollectError, Collected};
 use crate::opening::{self, OpenError};
 use crate::shared::{Health, OpenSnapshots, Shared};
 use crate::snapshot::TikvSnapshot;
-use crate::{TikvConfig, commit, keeper};
+use crate::{TikvConfig, commit, keeper, limits};
 
 /// A [`Store`] over TiKV.
 ///
@@ -43,6 +44,9 @@ impl TikvStore {
             epoch: opened.epoch,
             health: Health::new(),
             snapshots: OpenSnapshots::default(),
+            pace: Mutex::default(),
+            looks: Semaphore::new(limits::LOOKS_AT_ONCE),
+            pushed_out: Arc::default(),
             commits: Arc::new(RwLock::new(())),
             closed: watch::Sender::new(false),
         });
@@ -66,6 +70,13 @@ impl TikvStore {
     #[must_use]
     pub fn own_prefix(&self) -> bytes::Bytes {
         self.shared.config.own_prefix.clone()
+    }
+
+    /// How many transactions of others this store has pushed out of the way since it was opened, because their locks stood
+    /// there for longer than commits take.
+    #[must_use]
+    pub fn locks_pushed_out(&self) -> u64 {
+        self.shared.pushed_out.load(Ordering::Relaxed)
     }
 
     /// One round of garbage collection now, if this node has or gets the lease: for operators and tests, since the store
@@ -127,6 +138,10 @@ impl Store for TikvStore {
                 reason: error.to_string(),
             },
         }
+    }
+
+    fn grouping(&self) -> Grouping {
+        limits::GROUPING
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {

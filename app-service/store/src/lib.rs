@@ -42,4 +42,4 @@ pub use embedded::{FjallConfig, FjallStore, OpenError};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use range::{Direction, KeyRange, ScanPage};
-pub use store::{Commit, Epoch, Readiness, Snapshot, Store, Version};
+pub use store::{Commit, Epoch, Grouping, Readiness, Snapshot, Store, Version};

@@ -52,6 +52,11 @@ pub trait Store: Send + Sync + 'static {
     /// Whether reads and writes are served now. Never blocks.
     fn readiness(&self) -> Readiness;
 
+    /// How commits that have nothing to do with one another are best put together for this store.
+    fn grouping(&self) -> Grouping {
+        Grouping::ONE_DISK
+    }
+
     /// The store's identity. Sync cursors carry it, so that clients notice a restore.
     ///
     /// # Errors
@@ -111,6 +116,25 @@ impl Commit {
     pub fn is_committed(&self) -> bool {
         matches!(self, Self::Committed)
     }
+}
+
+/// How a caller with many small things to commit is best served. Advice: whatever it does is correct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grouping {
+    /// Commits that one caller has in flight at a time; at least 1.
+    pub in_flight: usize,
+    /// Things that have nothing to do with one another in one commit; at least 1. What is stuck with one of them is stuck with
+    /// all.
+    pub unrelated_max: usize,
+}
+
+impl Grouping {
+    /// For a store on a disk of its own: one sync serves all that waits, so that commits are as large as they come. A few in
+    /// flight keep it busy while others are read and decided; no commit waits for another's locks, for there are none.
+    pub const ONE_DISK: Self = Self {
+        in_flight: 4,
+        unrelated_max: usize::MAX,
+    };
 }
 
 /// A point in the store's order of commits. Only versions of the same store compare.

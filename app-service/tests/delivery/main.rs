@@ -3,6 +3,7 @@
 
 mod bad_inputs;
 mod calls;
+mod clock;
 mod crashes;
 mod device;
 mod faulty;

@@ -5,6 +5,7 @@
 
 mod faults;
 mod groups;
+mod in_flight;
 mod membership;
 mod pages;
 mod refusals;

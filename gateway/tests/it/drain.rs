@@ -11,8 +11,9 @@ use crate::support::world::{ECHO, World, config};
 
 fn world(grace: Duration) -> World {
     let mut config = config();
-    config.drain.window_ms = 1_000;
-    config.drain.grace_ms = u32::try_from(grace.as_millis()).unwrap();
+    let grace_ms = u32::try_from(grace.as_millis()).unwrap();
+    config.drain.window_ms = grace_ms.min(1_000);
+    config.drain.grace_ms = grace_ms;
     World::with(config)
 }
 

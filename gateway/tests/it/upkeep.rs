@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use whimbrel_protocol::Suite;
+use whimbrel_protocol::cluster::{Kind, Probe};
 use whimbrel_protocol::descriptor::{KnownTime, verify_chain};
 
 use crate::support::client::{Greeting, login};
@@ -75,5 +77,26 @@ fn a_gateway_whose_routers_have_no_service_node_says_that_it_is_not_ready() {
     let told = format!("{:?}", world.host.health.snapshot());
     assert!(told.contains("service node"), "{told}");
     world.router_says(true);
+    world.until("it is ready again", |world| world.host.health.is_ready());
+}
+
+#[test]
+fn a_gateway_whose_clock_is_far_off_says_by_how_much_and_in_which_direction() {
+    let world = World::new();
+    let says = |clock_ahead_ms| {
+        let answer = world.send_raw(Kind::Probe, &Probe { clock_ahead_ms }.encode_to_vec());
+        assert_eq!(answer.status, 0, "{}", answer.detail);
+    };
+    for (ahead_ms, said) in [
+        (-90_000, "clock is 90 s behind that of most nodes"),
+        (61_500, "clock is 61 s ahead of that of most nodes"),
+    ] {
+        says(ahead_ms);
+        world.until(said, |world| {
+            format!("{:?}", world.host.health.snapshot()).contains(said)
+        });
+        assert!(!world.host.health.is_ready());
+    }
+    says(0);
     world.until("it is ready again", |world| world.host.health.is_ready());
 }

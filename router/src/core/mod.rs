@@ -9,6 +9,7 @@
 
 mod clock;
 mod nodes;
+mod readiness;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use whimbrel_registry::rendezvous::mix;
 
 use self::clock::clock_ms;
 use self::nodes::{NoPlace, Nodes, Wanted};
+pub(crate) use self::readiness::NOBODY_SERVES;
 use self::refusal::Refusal;
 use self::told::Told;
 use crate::config::RouterConfig;
@@ -36,9 +38,6 @@ use crate::pending::{Pending, PendingTable};
 const HOPS_MAX: u32 = 4;
 /// The longest a request may wait, whatever its asker says: what it holds here is bounded in time, too.
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
-
-/// What a router says of itself while it knows no fit service node.
-pub(crate) const NOBODY_SERVES: &str = "no service node is ready";
 
 /// What the shell is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,15 +115,6 @@ impl Core {
 
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
-    }
-
-    /// Why this router is not to be asked, if so.
-    pub(crate) fn unready(&self) -> Option<&'static str> {
-        match (self.draining, self.serves) {
-            (true, _) => Some("draining"),
-            (false, false) => Some(NOBODY_SERVES),
-            (false, true) => None,
-        }
     }
 
     /// How many requests are out.
@@ -217,25 +207,6 @@ impl Core {
             }
         };
         self.fail_over(now, pending, refusal, out);
-    }
-
-    /// This router is about to leave: whoever has another one shall use that.
-    pub(crate) fn handle_drain(&mut self, out: &mut Vec<Action>) {
-        self.draining = true;
-        self.tell_all(out);
-    }
-
-    /// Tells every node when the first service node has become fit, or the last has ceased to be.
-    fn tell_changes(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let (_, fit) = self.nodes.count(now, Role::AppService);
-        if std::mem::replace(&mut self.serves, fit > 0) != self.serves {
-            self.tell_all(out);
-        }
-    }
-
-    fn tell_all(&self, out: &mut Vec<Action>) {
-        let links = self.nodes.links();
-        out.extend(links.map(|link| Action::Send(link, self.readiness(link, 0))));
     }
 
     /// When `handle_timeout` next has something to do.
@@ -571,34 +542,5 @@ impl Core {
                 ..Envelope::default()
             },
         ));
-    }
-
-    /// What this router says of itself to a node: the answer to probe `id`, or with 0 unasked. Other routers, which come
-    /// for the registry, are not told that a service node is wanting.
-    fn readiness(&self, link: LinkId, id: u64) -> Envelope {
-        let asks_for_service = self
-            .nodes
-            .get(link)
-            .is_some_and(|node| node.identity.role != Role::Router);
-        let reason = match self.unready() {
-            Some(NOBODY_SERVES) if !asks_for_service => "",
-            reason => reason.unwrap_or_default(),
-        };
-        let told = ProbeResponse {
-            ready: reason.is_empty(),
-            reason: reason.to_owned(),
-            load_permille: self.pending.load_permille(),
-            draining: self.draining,
-            // The router's own clock is its shell's, and judged there.
-            utc_ms: 0,
-        };
-        let body = Bytes::from(told.encode_to_vec());
-        Envelope {
-            id,
-            response: true,
-            kind: Kind::Probe.into(),
-            body,
-            ..Envelope::default()
-        }
     }
 }

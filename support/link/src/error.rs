@@ -41,7 +41,7 @@ pub enum LinkError {
     },
     /// Another version.
     #[error(
-        "{peer} does not speak link version {ours} (hint: {theirs}); run versions that are at most one apart"
+        "{peer} speaks another link version than this node's, {ours} (theirs: {theirs}); run builds of one link version on all nodes"
     )]
     Version {
         /// The other end.

@@ -11,8 +11,8 @@ use whimbrel_protocol::ids::{AppKey, IdError, Incarnation, NodeId};
 use whimbrel_protocol::{Entropy as _, SystemEntropy};
 use zeroize::Zeroizing;
 
-/// Bytes of the longest cluster name, zone or version tag.
-pub(crate) const LABEL_LEN_MAX: usize = 64;
+/// Bytes of the longest cluster name, zone or version tag: peers refuse whoever has a longer one.
+pub const LABEL_LEN_MAX: usize = 64;
 /// Apps one node may be kept for: a cluster of an app's own has one, a few small apps may share one. All fit a hello.
 pub const APP_KEYS_MAX: usize = 32;
 

@@ -13,6 +13,8 @@
 //! Not here: what a body means, which node serves a request (the router's), who is alive (the registry's).
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod another_version;
 mod backoff;
 mod carried;
 mod codec;
@@ -36,7 +38,9 @@ mod uplink;
 pub use carried::CarriedLink;
 pub use endpoint::{Dialing, Endpoint};
 pub use error::LinkError;
-pub use identity::{APP_KEYS_MAX, Capacity, CapacityError, ClusterSecret, Identity, LinkId, SecretError};
+pub use identity::{
+    APP_KEYS_MAX, Capacity, CapacityError, ClusterSecret, Identity, LABEL_LEN_MAX, LinkId, SecretError,
+};
 pub use link::{DownReason, Link, LinkEvent, SendError};
 pub use options::LinkOptions;
 pub use uplink::{CallError, Caller, Handler, Readiness, Reply, Uplink};

@@ -159,3 +159,63 @@ pub(super) async fn ask(folder: &Path, mut to: fs::File) -> anyhow::Result<Asked
     );
     Ok(Asked::Answered)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use whimbrel_store::{Batch, Epoch, MemoryStore};
+
+    use super::*;
+
+    /// Whatever takes longer than this has failed.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// More than a socket holds that nobody reads.
+    async fn large_store() -> Arc<dyn Store> {
+        let store = MemoryStore::new(Epoch([1; 16]));
+        let start = super::super::contents().ranges.remove(0).start().to_vec();
+        for number in 0..64_u8 {
+            let mut batch = Batch::blind();
+            batch.put([&start[..], &[number]].concat(), vec![number; 60 * 1024]);
+            assert!(store.commit(batch).await.is_committed());
+        }
+        Arc::new(store)
+    }
+
+    #[tokio::test]
+    async fn a_second_backup_is_refused_while_one_is_taken_and_can_be_had_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let drain = Drain::new();
+        open(folder.path(), large_store().await, "eu", drain.clone());
+        let mut first = UnixStream::connect(folder.path().join(SOCKET)).await.unwrap();
+        first.read_exact(&mut [0]).await.unwrap();
+        let second = async || ask(folder.path(), tempfile::tempfile().unwrap()).await;
+        let error = timeout(PATIENCE, second()).await.unwrap().err().unwrap();
+        let said = error.to_string();
+        let named = folder.path().display().to_string();
+        assert!(
+            said.contains("gave nothing: it is giving a backup already") && said.contains(&named),
+            "{said}"
+        );
+
+        let mut len = 1;
+        let mut bytes = vec![0; READ_LEN];
+        loop {
+            let read = timeout(PATIENCE, first.read(&mut bytes)).await.unwrap().unwrap();
+            if read == 0 {
+                break;
+            }
+            len += read;
+        }
+        assert!(len > 64 * 60 * 1024, "the first was not disturbed: {len} bytes");
+        let third = async { while !matches!(second().await, Ok(Asked::Answered)) {} };
+        timeout(PATIENCE, third).await.expect("the door is free again");
+
+        drain.start();
+        let closed = async { while !matches!(second().await, Ok(Asked::NobodyThere)) {} };
+        timeout(PATIENCE, closed)
+            .await
+            .expect("a node that leaves gives none");
+    }
+}

@@ -453,7 +453,10 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
             let said = ground.refused_config(&toml)?;
             says(
                 &said,
-                &["lease.ttl_ms is 10", "at least three times lease.renew_ms"],
+                &[
+                    "`gateway.lease.ttl_ms` is 10",
+                    "at least three times `gateway.lease.renew_ms`",
+                ],
             )?;
             Ok(Gets::NoStart)
         },

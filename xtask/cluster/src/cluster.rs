@@ -251,6 +251,12 @@ impl Cluster {
         self.folder.ready_file()
     }
 
+    /// Where a node serves `/metrics`.
+    #[must_use]
+    pub fn page(&self, member: Member) -> SocketAddr {
+        self.ports.page(member)
+    }
+
     /// What a node has logged.
     #[must_use]
     pub fn log_of(&self, member: Member) -> PathBuf {

@@ -22,6 +22,7 @@ use self::{
     report::{Outcome, Report},
     shell::Shell,
 };
+pub(crate) use self::{needs::missing, plan::GO};
 use crate::{proto, root};
 
 /// Between a failing check's name and the rest of the run: the end of what it said.

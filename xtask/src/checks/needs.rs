@@ -9,28 +9,54 @@ use super::{
     shell::Shell,
 };
 
-/// Makes sure that `need` is met, or says why it cannot be.
+/// Makes sure that `need` is met, or says why it cannot be and what to do.
 pub(super) fn satisfy(need: &Need, shell: &Shell) -> Result<(), String> {
-    let (program, arguments) = need.probe;
-    if shell.succeeds(program, arguments) {
+    let Some(by_hand) = missing(need, shell) else {
         return Ok(());
-    }
-    let package = match need.cure {
-        Cure::Advice(advice) => return Err(format!("{} is missing: {advice}", need.what)),
-        Cure::Apt(package) => package,
     };
-    let by_hand = format!("{} is missing: run `sudo apt-get install {package}`", need.what);
+    let package = match need.cure {
+        Cure::Apt(package) | Cure::AptOrNewer(package, _) => package,
+        Cure::Advice(_) => return Err(by_hand),
+    };
     if !shell.is_root() || !shell.succeeds("apt-get", &["--version"]) {
         return Err(by_hand);
     }
     println!("    {} is missing: installing {package} with apt-get", need.what);
-    if !(install(shell, package) && shell.succeeds(program, arguments)) {
-        return Err(format!(
+    let installed = install(shell, package);
+    if installed && is_met(need, shell) {
+        return Ok(());
+    }
+    Err(match need.cure {
+        Cure::AptOrNewer(_, place) if installed => format!(
+            "{} is missing: the distribution's {package} is too old, install one from {place}",
+            need.what
+        ),
+        _ => format!(
             "{by_hand} (trying that here failed: see {})",
             shell.log_of("apt").display()
-        ));
+        ),
+    })
+}
+
+/// What to do about `need` by hand, if it is not met.
+pub(crate) fn missing(need: &Need, shell: &Shell) -> Option<String> {
+    (!is_met(need, shell)).then(|| by_hand(need))
+}
+
+fn is_met(need: &Need, shell: &Shell) -> bool {
+    let (program, arguments) = need.probe;
+    shell.succeeds(program, arguments)
+}
+
+fn by_hand(need: &Need) -> String {
+    let what = need.what;
+    match need.cure {
+        Cure::Advice(advice) => format!("{what} is missing: {advice}"),
+        Cure::Apt(package) => format!("{what} is missing: run `sudo apt-get install {package}`"),
+        Cure::AptOrNewer(package, place) => format!(
+            "{what} is missing: run `sudo apt-get install {package}`, or, if that is there and too old, install one from {place}"
+        ),
     }
-    Ok(())
 }
 
 /// Makes what is wanted, or says why it cannot be had.
@@ -96,4 +122,19 @@ pub(super) fn python_environment(name: &str, shell: &Shell, requirements: &str) 
     }
     fs::write(&installed, wanted).with_context(|| format!("{}", installed.display()))?;
     Ok(python)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::plan::GO;
+
+    #[test]
+    fn what_is_there_and_too_old_is_not_only_to_be_installed_again() {
+        assert_eq!(
+            by_hand(&GO),
+            "go, 1.23.6 or newer, is missing: run `sudo apt-get install golang-go`, or, if that is there and too old, \
+             install one from go.dev/dl"
+        );
+    }
 }

@@ -49,7 +49,7 @@ pub(super) struct Want {
 }
 
 /// Something a check cannot do without.
-pub(super) struct Need {
+pub(crate) struct Need {
     /// What an operator calls it.
     pub(super) what: &'static str,
     /// Succeeds where it is there.
@@ -59,9 +59,11 @@ pub(super) struct Need {
 }
 
 /// How a need is met.
-pub(super) enum Cure {
+pub(crate) enum Cure {
     /// A Debian package; installed when run as root.
     Apt(&'static str),
+    /// The same, and where newer ones are: what the distribution has may be too old.
+    AptOrNewer(&'static str, &'static str),
     /// Something only the developer does.
     Advice(&'static str),
 }
@@ -100,7 +102,7 @@ const PYTHON: Need = Need {
         "python3",
         &["-c", "import sys; sys.exit(sys.version_info < (3, 11))"],
     ),
-    cure: Cure::Apt("python3"),
+    cure: Cure::AptOrNewer("python3", "python.org/downloads"),
 };
 const PYTHON_VENV: Need = Need {
     what: "python3's venv",
@@ -108,11 +110,13 @@ const PYTHON_VENV: Need = Need {
     cure: Cure::Apt("python3-venv"),
 };
 
-/// For the programs under `xtask/tikv`.
-const GO: Need = Need {
-    what: "go, 1.23 or newer,",
-    probe: ("go", &["version"]),
-    cure: Cure::Apt("golang-go"),
+/// For the programs under `xtask/tikv`. The probe reads their `go.mod`: a Go that is older than what it asks for fails at that, unless
+/// it can fetch such a one itself.
+pub(crate) const GO: Need = Need {
+    what: "go, 1.23.6 or newer,",
+    probe: ("go", &["list", "-C", "xtask/tikv", "-m"]),
+    // Debian 12's is 1.19.
+    cure: Cure::AptOrNewer("golang-go", "go.dev/dl"),
 };
 /// Without them the tests of the store over TiKV are ignored.
 const TIKV: Want = Want {
@@ -140,6 +144,17 @@ pub(super) const CHECKS: &[Check] = &[
         needs: &[],
         wants: &[],
         action: Action::GeneratedCode,
+    },
+    Check {
+        name: "go",
+        about: "the programs under xtask/tikv count their calls, and know where their regions are",
+        needs: &[GO],
+        wants: &[],
+        action: Action::Command {
+            program: "go",
+            arguments: &["test", "-C", "xtask/tikv", "-trimpath", "./serving", "./pd"],
+            environment: &[("CGO_ENABLED", "0")],
+        },
     },
     Check {
         name: "clippy",
@@ -189,6 +204,8 @@ pub(super) const CHECKS: &[Check] = &[
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use std::collections::BTreeSet;
 
     use super::*;
@@ -201,6 +218,39 @@ mod tests {
             names
                 .iter()
                 .all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        );
+    }
+
+    /// As the probe of [`GO`] in a workspace whose `go.mod` is this.
+    fn go_reads(go_mod: &str) -> Option<bool> {
+        let workspace = tempfile::tempdir().unwrap();
+        let module = workspace.path().join("xtask/tikv");
+        std::fs::create_dir_all(&module).unwrap();
+        std::fs::write(module.join("go.mod"), go_mod).unwrap();
+        let (program, arguments) = GO.probe;
+        let ran = std::process::Command::new(program)
+            .args(arguments)
+            .current_dir(workspace.path())
+            // It must not fetch a newer one meanwhile.
+            .envs([("GOTOOLCHAIN", "local"), ("GOFLAGS", "")])
+            .output();
+        ran.ok().map(|ran| ran.status.success())
+    }
+
+    #[test]
+    fn a_go_that_is_older_than_the_programs_ask_for_is_told_from_one_that_is_not() {
+        let go_mod = include_str!("../../tikv/go.mod");
+        let asked = go_mod.lines().find_map(|line| line.strip_prefix("go ")).unwrap();
+        assert!(
+            GO.what.contains(asked),
+            "{} are told, {asked} are needed",
+            GO.what
+        );
+        let newer = go_mod.replacen(asked, "1.9999.0", 1);
+        // Where there is none, there is none to tell.
+        assert!(
+            matches!(go_reads(&newer), Some(false) | None),
+            "an older one is refused"
         );
     }
 }

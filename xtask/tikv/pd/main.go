@@ -19,6 +19,13 @@ import (
 // How long calls under way may take once a signal asks for the end: streams of timestamps never end by themselves.
 const drainTime = 200 * time.Millisecond
 
+// PD counts its calls, and the messages of streams, under this name: its gRPC server is etcd's.
+const callsMetric = "grpc_server_msg_received_total"
+
+func callsLabels(call serving.Call) string {
+	return fmt.Sprintf("grpc_method=%q,grpc_service=%q,grpc_type=%q", call.Method, call.Service, call.Kind)
+}
+
 func main() {
 	options := serving.Flags("127.0.0.1:2379")
 	waysFile := flag.String("ways", "", "a file of ways to the store: see ways.go; it may be written later")
@@ -35,8 +42,9 @@ func run(options *serving.Options, ways ways) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer()
+	counts := serving.NewCounts()
+	server := grpc.NewServer(counts.Options()...)
 	pdpb.RegisterPDServer(server, &driver{state: state, url: "http://" + place.Advertised, ways: ways})
 	ready := fmt.Sprintf("pd listening on %s cluster %d", place.Address, state.kept.ClusterID)
-	return place.Serve(server, ready, drainTime)
+	return place.Serve(server, counts.Page(callsMetric, callsLabels), ready, drainTime)
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 type Options struct {
 	listen    string
 	advertise string
+	status    string
 	// Data is the folder for what is kept.
 	Data string
 }
@@ -28,6 +30,7 @@ func Flags(listen string) *Options {
 	options := new(Options)
 	flag.StringVar(&options.listen, "listen", listen, "where to listen; port 0 picks a free one")
 	flag.StringVar(&options.advertise, "advertise", "", "the address that clients are told, where it is not the one listened on (a proxy's)")
+	flag.StringVar(&options.status, "status", "", "where to serve /metrics; port 0 picks a free one; empty: nowhere")
 	flag.StringVar(&options.Data, "data", "", "the folder for its data; required")
 	return options
 }
@@ -35,6 +38,8 @@ func Flags(listen string) *Options {
 // Place is where a program listens.
 type Place struct {
 	listener net.Listener
+	// Nil where there are no metrics.
+	status net.Listener
 	// Address is the one listened on.
 	Address string
 	// Advertised is the one that clients are told.
@@ -54,14 +59,23 @@ func (o *Options) Listen() (*Place, error) {
 	if place.Advertised == "" {
 		place.Advertised = place.Address
 	}
+	if o.status != "" {
+		if place.status, err = net.Listen("tcp", o.status); err != nil {
+			return nil, fmt.Errorf("listening on %s: %w", o.status, err)
+		}
+	}
 	return place, nil
 }
 
 // Serve prints that the program is ready, and serves until it is interrupted or told to end. Calls under way may then take
-// as long as drain.
-func (p *Place) Serve(server *grpc.Server, ready string, drain time.Duration) error {
-	ended := make(chan error, 1)
+// as long as drain. The pages are for where metrics were asked for.
+func (p *Place) Serve(server *grpc.Server, pages http.Handler, ready string, drain time.Duration) error {
+	ended := make(chan error, 2)
 	go func() { ended <- server.Serve(p.listener) }()
+	if p.status != nil {
+		go func() { ended <- http.Serve(p.status, pages) }()
+		ready += " status " + p.status.Addr().String()
+	}
 	// The one line on standard output: whoever started this process waits for it.
 	fmt.Println(ready)
 

@@ -156,6 +156,15 @@ impl Cluster {
         std::fs::write(self.folder.path().join(WAYS_FILE), lines)
     }
 
+    /// Where a part serves `/metrics`.
+    #[must_use]
+    pub fn status_address(&self, part: Part) -> SocketAddr {
+        match part {
+            Part::Pd => self.pd.status,
+            Part::Store => self.store.status,
+        }
+    }
+
     /// The process ids: the placement driver's, the store's.
     #[must_use]
     pub fn process_ids(&self) -> [u32; 2] {
@@ -262,6 +271,7 @@ fn launched(options: &Options, program: &Path) -> Command {
 }
 
 fn start(mut command: Command, proxy: Option<&FaultProxy>) -> io::Result<Running> {
+    command.args(["--status", "127.0.0.1:0"]);
     if let Some(proxy) = proxy {
         command.args(["--advertise", &proxy.address().to_string()]);
     }
@@ -277,6 +287,8 @@ fn start(mut command: Command, proxy: Option<&FaultProxy>) -> io::Result<Running
 struct Running {
     child: Child,
     address: SocketAddr,
+    /// Where its metrics are.
+    status: SocketAddr,
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -287,18 +299,18 @@ impl Running {
         let mut stdout = BufReader::new(child.stdout.take().expect("its output is a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        // "store listening on 127.0.0.1:1234", "pd listening on 127.0.0.1:1234 cluster 5".
-        let address = line.split(' ').nth(3).and_then(|word| word.trim().parse().ok());
-        let Some(address) = address else {
+        let Some((address, status)) = addresses(&line) else {
             let _ = child.kill();
             let status = child.wait()?;
             return Err(io::Error::other(format!(
-                "{program} did not say where it listens but {line:?}, and ended with {status}"
+                "{program} did not say where it listens but {line:?}, and ended with {status}: if it is of an older build, \
+                 `cargo xtask tikv` builds it anew"
             )));
         };
         Ok(Self {
             child,
             address,
+            status,
             _stdout: stdout,
         })
     }
@@ -313,10 +325,42 @@ impl Running {
     }
 }
 
+/// Where a program listens, and where its metrics are, by its one line: "store listening on 127.0.0.1:1234 status
+/// 127.0.0.1:1235", "pd listening on 127.0.0.1:1236 cluster 5 status 127.0.0.1:1237".
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let behind = |what: &str| {
+        let mut words = line.split_whitespace();
+        words.find(|word| *word == what)?;
+        words.next()?.parse().ok()
+    };
+    Some((behind("on")?, behind("status")?))
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_say_where_they_listen_and_where_their_metrics_are() {
+        let store = "store listening on 127.0.0.1:1234 status 127.0.0.1:1235\n";
+        let pd = "pd listening on 127.0.0.1:1234 cluster 5 status 127.0.0.1:1235\n";
+        let expected = Some(([127, 0, 0, 1], 1234).into()).zip(Some(([127, 0, 0, 1], 1235).into()));
+        assert_eq!(addresses(store), expected);
+        assert_eq!(addresses(pd), expected);
+        for line in [
+            "",
+            "store listening on 127.0.0.1:1234\n",
+            "panic: on fire status unknown",
+        ] {
+            assert_eq!(addresses(line), None, "{line}");
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! A proxy before a gRPC server that fails as networks do: it cuts, refuses, delays, freezes, and loses single requests or
-//! answers that are recognised by what they carry.
+//! A proxy before a gRPC server that fails as networks do: it cuts, refuses, delays, freezes, and loses or holds single requests
+//! or answers that are recognised by what they carry.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,14 +23,29 @@ pub enum Loss {
     Answer,
 }
 
-/// Something to lose.
+/// What happens to a request that a rule recognises.
+#[derive(Debug, Clone, Copy)]
+enum Strike {
+    Lose {
+        loss: Loss,
+        refuse_afterwards: bool,
+    },
+    /// It waits, and its connection with it, until faults are healed; all others like it too, if `each`.
+    Hold {
+        each: bool,
+    },
+}
+
+/// A request to strike.
 #[derive(Debug)]
 struct Rule {
-    loss: Loss,
+    strike: Strike,
     carrying: Vec<u8>,
-    /// Requests that carry it and pass before one is lost.
+    /// The end of a span that holds the one key which is carried: whoever looks for locks on a key carries this too, and comes at
+    /// any time.
+    end_of_a_span: Vec<u8>,
+    /// Requests that carry it and pass before one is struck.
     passing: usize,
-    refuse_afterwards: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +53,8 @@ struct State {
     server: Option<SocketAddr>,
     delay: Duration,
     frozen: bool,
+    /// Those among the first so many connections pass nothing on for now.
+    frozen_first: u64,
     /// Connections so far.
     accepted: u64,
     /// Those among the first so many pass nothing on for ever.
@@ -44,6 +62,12 @@ struct State {
     refusing: bool,
     rule: Option<Rule>,
     losses: usize,
+    /// The connections of these numbers wait with a request.
+    held: BTreeSet<u64>,
+    /// What requests carry that are counted once they are passed on.
+    watched: Vec<u8>,
+    /// How many were.
+    passed: usize,
     ended: bool,
     /// Both ends of every connection, to cut them.
     connections: Vec<TcpStream>,
@@ -68,12 +92,22 @@ impl Shared {
         result
     }
 
+    /// Whether it comes to be within `patience`.
+    fn wait_for(&self, patience: Duration, is_so: impl Fn(&State) -> bool) -> bool {
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), patience, |state| !is_so(state))
+            .expect("nothing panics while it holds this lock");
+        is_so(&state)
+    }
+
     /// Waits while the connection of this number is frozen; then gives the delay that is in force.
     fn pass(&self, number: u64) -> Duration {
         let thawed = self
             .changed
             .wait_while(self.lock(), |state| {
-                (state.frozen || number <= state.abandoned) && !state.ended
+                let frozen = state.frozen || number <= state.frozen_first;
+                (frozen || number <= state.abandoned) && !state.ended
             })
             .expect("nothing panics while it holds this lock");
         thawed.delay
@@ -135,6 +169,12 @@ impl FaultProxy {
         self.shared.change(|state| state.frozen = true);
     }
 
+    /// The connections that are there pass nothing on until [`heal`](Self::heal), and tell nobody; new ones work: so one node
+    /// stands still and another comes.
+    pub fn freeze_those_there(&self) {
+        self.shared.change(|state| state.frozen_first = state.accepted);
+    }
+
     /// The connections that are there pass nothing on any more, for ever, and tell nobody; new ones work.
     pub fn abandon(&self) {
         self.shared.change(|state| state.abandoned = state.accepted);
@@ -144,22 +184,71 @@ impl FaultProxy {
     pub fn heal(&self) {
         self.shared.change(|state| {
             state.frozen = false;
+            state.frozen_first = 0;
             state.refusing = false;
             state.delay = Duration::ZERO;
             state.rule = None;
+            state.held.clear();
         });
     }
 
-    /// After `passing` requests that carry these bytes have passed, loses `loss` of the next; then refuses connections until
-    /// [`heal`](Self::heal), if told so.
+    /// After `passing` requests that carry these bytes have passed, and do not look for locks on them, loses `loss` of the next;
+    /// then refuses connections until [`heal`](Self::heal), if told so.
     pub fn lose(&self, loss: Loss, carrying: &[u8], passing: usize, refuse_afterwards: bool) {
-        let rule = Rule {
+        let strike = Strike::Lose {
             loss,
-            carrying: carrying.to_vec(),
-            passing,
             refuse_afterwards,
         };
+        self.strike(strike, carrying, passing);
+    }
+
+    /// After `passing` requests that carry these bytes have passed, holds the next one, and all that follows over its
+    /// connection, until [`heal`](Self::heal); then they are passed on.
+    pub fn hold(&self, carrying: &[u8], passing: usize) {
+        self.strike(Strike::Hold { each: false }, carrying, passing);
+    }
+
+    /// Holds every request that carries these bytes, and all that follows over its connection, until [`heal`](Self::heal); then
+    /// they are passed on.
+    pub fn hold_each(&self, carrying: &[u8]) {
+        self.strike(Strike::Hold { each: true }, carrying, 0);
+    }
+
+    /// From now on counts the requests that carry these bytes and are passed on.
+    pub fn watch(&self, carrying: &[u8]) {
+        self.shared.change(|state| {
+            state.watched = carrying.to_vec();
+            state.passed = 0;
+        });
+    }
+
+    /// Waits until a request that is [watched](Self::watch) for has been passed on; false if none is within `patience`.
+    #[must_use]
+    pub fn passes_one(&self, patience: Duration) -> bool {
+        self.shared.wait_for(patience, |state| state.passed > 0)
+    }
+
+    /// How many requests that are [watched](Self::watch) for have been passed on.
+    #[must_use]
+    pub fn passed(&self) -> usize {
+        self.shared.lock().passed
+    }
+
+    fn strike(&self, strike: Strike, carrying: &[u8], passing: usize) {
+        let rule = Rule {
+            strike,
+            carrying: carrying.to_vec(),
+            end_of_a_span: [carrying, &[0]].concat(),
+            passing,
+        };
         self.shared.change(|state| state.rule = Some(rule));
+    }
+
+    /// Waits until a request is held by [`hold`](Self::hold) or [`hold_each`](Self::hold_each); false if none is within
+    /// `patience`.
+    #[must_use]
+    pub fn holds_one(&self, patience: Duration) -> bool {
+        self.shared.wait_for(patience, |state| !state.held.is_empty())
     }
 
     /// How often something was lost by [`lose`](Self::lose).
@@ -197,16 +286,20 @@ impl State {
     }
 
     /// The rule, once its turn has come for a request that carries its bytes; it counts on otherwise.
-    fn rule_for(&mut self, frame: &Frame) -> Option<Rule> {
+    fn rule_for(&mut self, frame: &Frame) -> Option<Strike> {
         let rule = self.rule.as_mut()?;
-        if !frame.carries(&rule.carrying) {
+        if !frame.carries(&rule.carrying) || frame.carries(&rule.end_of_a_span) {
             return None;
         }
         if rule.passing > 0 {
             rule.passing -= 1;
             return None;
         }
-        self.rule.take()
+        let strike = rule.strike;
+        if !matches!(strike, Strike::Hold { each: true }) {
+            self.rule = None;
+        }
+        Some(strike)
     }
 }
 
@@ -276,6 +369,9 @@ impl Link {
             for frame in frames.take(bytes) {
                 if self.request(&frame) {
                     server.write_all(&frame.bytes)?;
+                    self.shared.change(|state| {
+                        state.passed += usize::from(frame.carries(&state.watched));
+                    });
                 } else {
                     return Ok(false);
                 }
@@ -288,25 +384,46 @@ impl Link {
 
     /// Whether the request goes on.
     fn request(&self, frame: &Frame) -> bool {
-        self.shared.change(|state| {
-            let Some(rule) = state.rule_for(frame) else {
-                return true;
-            };
-            match rule.loss {
-                Loss::Request => {
-                    state.lost(rule.refuse_afterwards);
-                    false
-                }
-                Loss::Answer => {
-                    *self
-                        .refuse_afterwards
-                        .lock()
-                        .expect("nothing panics while it holds this lock") = rule.refuse_afterwards;
-                    self.awaited.store(frame.stream(), Ordering::SeqCst);
-                    true
-                }
+        let number = self.number;
+        let struck = self.shared.change(|state| {
+            let strike = state.rule_for(frame)?;
+            if let Strike::Hold { .. } = strike {
+                state.held.insert(number);
             }
-        })
+            Some(strike)
+        });
+        match struck {
+            None => true,
+            Some(Strike::Hold { .. }) => {
+                drop(
+                    self.shared
+                        .changed
+                        .wait_while(self.shared.lock(), |state| {
+                            state.held.contains(&number) && !state.ended
+                        })
+                        .expect("nothing panics while it holds this lock"),
+                );
+                true
+            }
+            Some(Strike::Lose {
+                loss: Loss::Request,
+                refuse_afterwards,
+            }) => {
+                self.shared.change(|state| state.lost(refuse_afterwards));
+                false
+            }
+            Some(Strike::Lose {
+                loss: Loss::Answer,
+                refuse_afterwards,
+            }) => {
+                *self
+                    .refuse_afterwards
+                    .lock()
+                    .expect("nothing panics while it holds this lock") = refuse_afterwards;
+                self.awaited.store(frame.stream(), Ordering::SeqCst);
+                true
+            }
+        }
     }
 
     fn pass_answers(&self, mut server: TcpStream, mut client: TcpStream) -> io::Result<()> {

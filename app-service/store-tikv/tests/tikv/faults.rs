@@ -13,9 +13,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use whimbrel_store::conformance::Seed;
 use whimbrel_store::{Batch, Commit, Snapshot, Store as _, StoreError};
 use whimbrel_store_tikv::TikvStore;
+use whimbrel_store_tikv::limits::LOCK_LIFE;
 use whimbrel_tikv_cluster::{Binaries, Cluster, FaultProxy, Loss, Options, Part};
 
-use crate::{config, open, prefix, trial};
+use crate::{config, open, prefix, raw, trial};
 
 pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
     // What is lost, of the first request that carries the key (locks are taken) or the second (it is committed), and
@@ -75,7 +76,7 @@ pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
             Loss::Request,
             1,
             true,
-            Expected::Nothing,
+            Expected::Either,
         ),
     ];
     let mut trials: Vec<Trial> = cases
@@ -107,12 +108,16 @@ enum Expected {
     Applied,
     /// Unknown, and it turns out not to be there.
     Nothing,
+    /// Unknown, and it may be there: the client goes on sending what it was about to send for some seconds, and whoever reads
+    /// comes before that or after it.
+    Either,
 }
 
-/// A store on a cluster of its own behind proxies.
+/// Two nodes' stores on a cluster of its own behind proxies.
 struct Field {
     cluster: Arc<Cluster>,
     store: Arc<TikvStore>,
+    beside: Arc<TikvStore>,
     prefix: String,
 }
 
@@ -124,9 +129,11 @@ impl Field {
         };
         let cluster = Cluster::start(binaries, options).unwrap();
         let store = open(config(vec![cluster.pd_address().to_string()])).await;
+        let beside = open(config(vec![cluster.pd_address().to_string()])).await;
         Self {
             cluster: Arc::new(cluster),
             store,
+            beside,
             prefix: prefix(),
         }
     }
@@ -148,17 +155,22 @@ impl Field {
         assert_eq!(self.stores().losses(), 1, "the fault struck");
         match expected {
             Expected::Committed => assert!(commit.is_committed(), "{commit:?}"),
-            Expected::Applied | Expected::Nothing => {
+            Expected::Applied | Expected::Nothing | Expected::Either => {
                 assert!(matches!(commit, Commit::Unknown(_)), "{commit:?}");
             }
         }
         self.stores().heal();
 
         // One read at a new snapshot tells, and what it tells stays.
-        let there = (expected != Expected::Nothing).then(|| Bytes::from("v"));
+        let mut told = match expected {
+            Expected::Committed | Expected::Applied => Some(Some(Bytes::from("v"))),
+            Expected::Nothing => Some(None),
+            Expected::Either => None,
+        };
         for _ in 0..2 {
             let snapshot = ready_snapshot(&self.store).await;
             let values = read(&*snapshot, &[key.clone(), other.clone()]).await;
+            let there = told.get_or_insert_with(|| values[0].clone());
             assert_eq!(values, [there.clone(), there.clone()]);
         }
         let mut batch = Batch::blind();
@@ -195,9 +207,15 @@ async fn read(snapshot: &dyn Snapshot, keys: &[Bytes]) -> Vec<Option<Bytes>> {
 const TASKS: usize = 4;
 const INCREMENTS: usize = 30;
 const FAULTS: usize = 40;
+/// A request that is held for longer than others wait for its sender's locks, and not as long as these live.
+const STILL_MS: std::ops::Range<u64> = 1_200..2_500;
+/// So many faults are followed by somebody's death.
+const DEATHS: f64 = 0.2;
 
-/// Tasks add one to two counters, in one batch with a key of the operation's own; a proxy fails by the seed. An unknown
-/// outcome is resolved by the operation's key. In the end the counters are equal, and count each operation once.
+/// Tasks of two nodes add one to two counters, in one batch with a key of the operation's own; a proxy fails by the seed, and
+/// the dead leave locks behind, with their primary or without. So transactions are pushed out of the way, of the dead and of those
+/// who only stood still. An unknown outcome is resolved by the operation's key. In the end the counters are equal, and
+/// count each operation once.
 async fn a_storm_counts_every_increment_once(field: Field) {
     let seed = Seed::from_env();
     let field = Arc::new(field);
@@ -211,8 +229,9 @@ async fn a_storm_counts_every_increment_once(field: Field) {
         .map(|task| {
             let field = Arc::clone(&field);
             tokio::spawn(async move {
+                let store = [&field.store, &field.beside][task % 2];
                 for number in 0..INCREMENTS {
-                    increment(&field, &format!("op-{task}-{number}")).await;
+                    increment(&field, store, &format!("op-{task}-{number}")).await;
                 }
             })
         })
@@ -227,13 +246,29 @@ async fn a_storm_counts_every_increment_once(field: Field) {
     let counters = read(&*snapshot, &[field.key("a-counter"), field.key("z-counter")]).await;
     let total = Bytes::from((TASKS * INCREMENTS).to_string());
     assert_eq!(counters, [Some(total.clone()), Some(total)]);
+    let pushed_out = field.store.locks_pushed_out() + field.beside.locks_pushed_out();
+    assert!(pushed_out > 0, "the first of the dead is in everybody's way");
 }
 
-async fn increment(field: &Field, operation: &str) {
+/// Locks one or both of the counters as one who dies then, unless another's lock is there.
+async fn die(field: &Field, with_primary: bool) -> bool {
+    let endpoint = field.cluster.pd_address().to_string();
+    let cluster = field.store.cluster();
+    let (low, high) = (field.key("a-counter"), field.key("z-counter"));
+    let started = raw::now(&endpoint).await;
+    let ms = u64::try_from(LOCK_LIFE.as_millis()).unwrap();
+    let locked = raw::try_lock(&endpoint, cluster, (&high, &low), started, ms).await;
+    if locked && with_primary {
+        raw::try_lock(&endpoint, cluster, (&low, &low), started, ms).await;
+    }
+    locked
+}
+
+async fn increment(field: &Field, store: &TikvStore, operation: &str) {
     let (low, high) = (field.key("a-counter"), field.key("z-counter"));
     let operation = field.key(operation);
     loop {
-        let snapshot = ready_snapshot(&field.store).await;
+        let snapshot = ready_snapshot(store).await;
         let keys = [low.clone(), high.clone(), operation.clone()];
         let values = read(&*snapshot, &keys).await;
         assert_eq!(values[0], values[1], "no snapshot shows half a batch");
@@ -249,7 +284,7 @@ async fn increment(field: &Field, operation: &str) {
             .put(low.clone(), next.clone())
             .put(high.clone(), next)
             .insert(operation.clone(), "done");
-        match field.store.commit(batch).await {
+        match store.commit(batch).await {
             Commit::Committed => return,
             // The operation's key tells.
             Commit::Unknown(_) | Commit::Conflict(_) | Commit::Refused(StoreError::NotReady { .. }) => {}
@@ -260,6 +295,7 @@ async fn increment(field: &Field, operation: &str) {
 }
 
 async fn storm(field: &Field, done: &AtomicBool, mut rng: StdRng) {
+    while !die(field, rng.random_bool(0.5)).await {}
     for _ in 0..FAULTS {
         if done.load(Ordering::SeqCst) {
             break;
@@ -270,7 +306,8 @@ async fn storm(field: &Field, done: &AtomicBool, mut rng: StdRng) {
             Part::Pd
         };
         let proxy = field.cluster.proxy(part);
-        match rng.random_range(0..6) {
+        let mut lasting = 50..400;
+        match rng.random_range(0..7) {
             0 => proxy.cut(),
             1 => proxy.refuse(),
             2 => proxy.freeze(),
@@ -281,15 +318,24 @@ async fn storm(field: &Field, done: &AtomicBool, mut rng: StdRng) {
                 rng.random_range(0..4),
                 false,
             ),
-            _ => proxy.lose(
+            5 => proxy.lose(
                 Loss::Request,
                 field.prefix.as_bytes(),
                 rng.random_range(0..4),
                 false,
             ),
+            _ => {
+                proxy.hold(field.prefix.as_bytes(), rng.random_range(0..4));
+                if rng.random_bool(0.5) {
+                    lasting = STILL_MS;
+                }
+            }
         }
-        tokio::time::sleep(Duration::from_millis(rng.random_range(50..400))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(lasting))).await;
         proxy.heal();
+        if rng.random_bool(DEATHS) {
+            die(field, rng.random_bool(0.5)).await;
+        }
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
     }
     for part in [Part::Pd, Part::Store] {

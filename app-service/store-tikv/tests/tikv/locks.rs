@@ -2,15 +2,18 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libtest_mimic::Trial;
 use tikv_client::{Timestamp, TimestampExt as _, TransactionClient};
 use whimbrel_store::{Batch, Commit, Direction, KeyRange, Store as _};
 use whimbrel_store_tikv::TikvStore;
-use whimbrel_store_tikv::limits::{COMMITS_PER_SNAPSHOT, LOCK_LIFE};
+use whimbrel_store_tikv::limits::{
+    COMMIT_TIME_MAX, COMMITS_PER_SNAPSHOT, LOCK_LIFE, PATIENCE_IN_CALLS, PATIENCE_MIN,
+};
 
 use crate::{Ground, Test, open, prefix, raw, trial};
 
@@ -35,8 +38,26 @@ pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
             "a_key_locked_by_one_who_died_before_the_primary_is_written",
             |on| Box::pin(a_key_locked_by_one_who_died_before_the_primary_is_written(on)),
         ),
-        with("a_dead_owners_primary_lock_ends_with_its_life", |on| {
-            Box::pin(a_dead_owners_primary_lock_ends_with_its_life(on))
+        with("a_dead_owners_primary_lock_is_pushed_out", |on| {
+            Box::pin(a_dead_owners_primary_lock_is_pushed_out(on))
+        }),
+        with("an_orphan_among_many_conversations_is_read_past", |on| {
+            Box::pin(an_orphan_among_many_conversations_is_read_past(on))
+        }),
+        with("an_orphan_among_many_conversations_is_written_past", |on| {
+            Box::pin(an_orphan_among_many_conversations_is_written_past(on))
+        }),
+        with("who_died_after_locking_holds_nobody_up_for_a_locks_life", |on| {
+            Box::pin(who_died_after_locking_holds_nobody_up_for_a_locks_life(on))
+        }),
+        with("who_died_while_locking_holds_nobody_up_for_a_locks_life", |on| {
+            Box::pin(who_died_while_locking_holds_nobody_up_for_a_locks_life(on))
+        }),
+        with("a_primary_lock_that_comes_after_the_push_is_refused", |on| {
+            Box::pin(a_primary_lock_that_comes_after_the_push_is_refused(on))
+        }),
+        with("what_follows_from_a_committed_primary_is_not_undone", |on| {
+            Box::pin(what_follows_from_a_committed_primary_is_not_undone(on))
         }),
         with("a_lock_that_outlives_the_wait_is_a_conflict", |on| {
             Box::pin(a_lock_that_outlives_the_wait_is_a_conflict(on))
@@ -52,6 +73,13 @@ pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
         }),
     ]
 }
+
+/// A conflict that did not come for want of patience comes after a second and more, and patience is three at most.
+const COMMITS_MAX: usize = 4;
+
+/// More keys than are looked at for locks at once, by far.
+const CONVERSATIONS: usize = 16;
+const KEYS_EACH: usize = 5;
 
 struct Place {
     endpoints: Vec<String>,
@@ -70,15 +98,131 @@ impl Place {
         raw::lock(&self.endpoints[0], self.store.cluster(), key, primary, ms).await
     }
 
+    /// Locks one more key for the dead transaction that started at `started`, if it can be.
+    async fn lock_late(&self, key: &Bytes, primary: &Bytes, started: u64) -> bool {
+        let ms = u64::try_from(LOCK_LIFE.as_millis()).unwrap();
+        let keys = (key, primary);
+        raw::try_lock(&self.endpoints[0], self.store.cluster(), keys, started, ms).await
+    }
+
+    /// Puts, and again after a conflict.
+    async fn put_past(&self, key: &Bytes, value: &'static str) {
+        self.commit_past(key, async || {
+            let mut batch = Batch::blind();
+            batch.put(key.clone(), value);
+            (batch, ())
+        })
+        .await;
+    }
+
+    /// Commits what `batch` makes, again after a conflict over `locked`: a conflict comes when the lock is out of the way, as far
+    /// as patience goes. What it gives beside the batch is kept for that time.
+    async fn commit_past<T>(&self, locked: &Bytes, batch: impl AsyncFn() -> (Batch, T)) {
+        for _ in 0..COMMITS_MAX {
+            let (batch, _kept) = batch().await;
+            match self.store.commit(batch).await {
+                Commit::Committed => return,
+                Commit::Conflict(keys) => assert!(keys.contains(locked), "{keys:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("{COMMITS_MAX} commits conflicted: none waited for the lock's end");
+    }
+
     async fn put(&self, key: &Bytes, value: &'static str) -> Commit {
         let mut batch = Batch::blind();
         batch.put(key.clone(), value);
         self.store.commit(batch).await
     }
 
+    /// Whoever waited may go on a moment before it is counted.
+    async fn has_pushed_out(&self, transactions: u64) {
+        let counted = async {
+            while self.store.locks_pushed_out() < transactions {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(COMMIT_TIME_MAX, counted).await.unwrap();
+    }
+
+    /// Some keys of each of some conversations, in no order that says whose they are.
+    fn conversations(&self) -> Vec<Bytes> {
+        (0..CONVERSATIONS * KEYS_EACH)
+            .map(|number| {
+                let conversation = number % CONVERSATIONS;
+                let place = conversation.wrapping_mul(0x9e37) & 0xffff;
+                self.key(&format!("{place:04x}-{conversation}-{number}"))
+            })
+            .collect()
+    }
+
     async fn read(&self, key: &Bytes) -> Option<Bytes> {
         self.store.snapshot().await.unwrap().get(key).await.unwrap()
     }
+}
+
+impl Place {
+    /// A dead transaction's keys, with or without its primary's, are read by get and scan and written by others: all of
+    /// them are through before the locks' life is over. A round in which the cluster was not well, so that patience is longer,
+    /// says nothing.
+    async fn holds_nobody_up(&self, with_primary: bool) {
+        const ROUNDS_MAX: usize = 20;
+        let client = TransactionClient::new(self.endpoints.clone()).await.unwrap();
+        for round in 0..ROUNDS_MAX {
+            let key = |name: &str| self.key(&format!("{round}-{name}"));
+            let primary = key("primary");
+            let names = ["got", "scanned", "written"].map(key);
+            let started = self.lock(&names[0], &primary, LOCK_LIFE).await;
+            let also = if with_primary { &primary } else { &names[1] };
+            for name in [&names[1], &names[2], also] {
+                assert!(self.lock_late(name, &primary, started).await);
+            }
+            let get = async { assert_eq!(self.read(&names[0]).await, None) };
+            let scan = async {
+                let snapshot = self.store.snapshot().await.unwrap();
+                let range = KeyRange::prefix(names[1].clone()).unwrap();
+                let page = snapshot.scan(range, 10, Direction::Forward).await.unwrap();
+                assert_eq!(page.entries, []);
+            };
+            let write = self.put_past(&names[2], "alive");
+            let all = async { tokio::join!(get, scan, write) };
+            let (_, was_well) = while_well(&client, all).await;
+            let through = client.current_timestamp().await.unwrap().physical;
+            assert_eq!(self.read(&primary).await, None);
+            assert_eq!(self.read(&names[2]).await, Some("alive".into()));
+            let waited_ms = through - Timestamp::from_version(started).physical;
+            if waited_ms < i64::try_from(LOCK_LIFE.as_millis()).unwrap() {
+                self.has_pushed_out(1).await;
+                return;
+            }
+            assert!(!was_well, "the dead held others up for {waited_ms} ms");
+        }
+        panic!("the cluster was not well in any of {ROUNDS_MAX} rounds");
+    }
+}
+
+/// Does `work`. Also says whether calls took no longer meanwhile than they may take before patience grows.
+async fn while_well<T>(client: &TransactionClient, work: impl Future<Output = T>) -> (T, bool) {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const STILL_MAX: Duration = Duration::from_millis(500);
+    let (rounds, slowest) = (Cell::new(0), Cell::new(Duration::ZERO));
+    let begins = Instant::now();
+    let asking = async {
+        loop {
+            let asked = Instant::now();
+            tokio::time::sleep(PAUSE).await;
+            client.current_timestamp().await.unwrap();
+            slowest.set(slowest.get().max(asked.elapsed()));
+            rounds.set(rounds.get() + 1);
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = asking => unreachable!("it never ends"),
+    };
+    let usual = begins.elapsed() / rounds.get().max(1);
+    let is_well = usual <= PAUSE + PATIENCE_MIN / PATIENCE_IN_CALLS && slowest.get() <= STILL_MAX;
+    (done, is_well)
 }
 
 /// Waits until PD's clock says that a lock's life is over.
@@ -99,7 +243,7 @@ async fn a_key_locked_by_one_who_died_before_the_primary_is_read(on: Place) {
     let mut plain = client.begin_with_options(options).await.unwrap();
     assert!(
         plain.get(orphan.to_vec()).await.is_err(),
-        "if TiKV's client has learnt to resolve such locks, `orphans` can go"
+        "if TiKV's client has learnt to resolve such locks, `overdue` may say less"
     );
 
     assert_eq!(on.read(&orphan).await, None);
@@ -120,19 +264,91 @@ async fn a_key_locked_by_one_who_died_before_the_primary_is_read(on: Place) {
 async fn a_key_locked_by_one_who_died_before_the_primary_is_written(on: Place) {
     let (orphan, primary) = (on.key("b-orphan"), on.key("a-primary"));
     on.lock(&orphan, &primary, LOCK_LIFE).await;
-    let commit = on.put(&orphan, "alive").await;
-    assert!(commit.is_committed(), "{commit:?}");
+    on.put_past(&orphan, "alive").await;
     assert_eq!(on.read(&orphan).await, Some("alive".into()));
     assert_eq!(on.read(&primary).await, None);
 }
 
-async fn a_dead_owners_primary_lock_ends_with_its_life(on: Place) {
+async fn a_dead_owners_primary_lock_is_pushed_out(on: Place) {
     let (read, written) = (on.key("read"), on.key("written"));
     on.lock(&read, &read, LOCK_LIFE).await;
     on.lock(&written, &written, LOCK_LIFE).await;
-    let (value, commit) = tokio::join!(on.read(&read), on.put(&written, "alive"));
+    let (value, ()) = tokio::join!(on.read(&read), on.put_past(&written, "alive"));
     assert_eq!(value, None);
-    assert!(commit.is_committed(), "{commit:?}");
+}
+
+/// As a group of conversations is read: many keys, far from one another, of which TiKV's client does not say which is locked.
+async fn an_orphan_among_many_conversations_is_read_past(on: Place) {
+    let keys = on.conversations();
+    on.lock(&keys[37], &on.key("a-primary"), LOCK_LIFE).await;
+    let snapshot = on.store.snapshot().await.unwrap();
+    let values = snapshot.multi_get(&keys).await.unwrap();
+    assert!(values.iter().all(Option::is_none));
+    on.has_pushed_out(1).await;
+}
+
+/// As a group is committed: the orphan is on a key that is only written.
+async fn an_orphan_among_many_conversations_is_written_past(on: Place) {
+    let keys = on.conversations();
+    let (orphan, guarded) = (&keys[37], &keys[73]);
+    on.lock(orphan, &on.key("a-primary"), LOCK_LIFE).await;
+    on.commit_past(orphan, async || {
+        let snapshot = on.store.snapshot().await.unwrap();
+        assert_eq!(snapshot.get(guarded).await.unwrap(), None);
+        let mut batch = Batch::at(&*snapshot);
+        batch.guard(guarded.clone());
+        for key in keys.iter().filter(|key| *key != guarded) {
+            batch.put(key.clone(), "alive");
+        }
+        (batch, snapshot)
+    })
+    .await;
+    assert_eq!(on.read(orphan).await, Some("alive".into()));
+    on.has_pushed_out(1).await;
+}
+
+/// All keys are locked, nothing is committed.
+async fn who_died_after_locking_holds_nobody_up_for_a_locks_life(on: Place) {
+    on.holds_nobody_up(true).await;
+}
+
+/// The primary lock was never taken.
+async fn who_died_while_locking_holds_nobody_up_for_a_locks_life(on: Place) {
+    on.holds_nobody_up(false).await;
+}
+
+/// Its owner was slow, not dead; it can no longer take what it needs to commit.
+async fn a_primary_lock_that_comes_after_the_push_is_refused(on: Place) {
+    let (key, primary) = (on.key("b-key"), on.key("a-primary"));
+    let started = on.lock(&key, &primary, LOCK_LIFE).await;
+    assert_eq!(on.read(&key).await, None);
+    on.has_pushed_out(1).await;
+    assert!(!on.lock_late(&primary, &primary, started).await);
+    // Another key may still be locked, and is found rolled back at the primary.
+    on.lock_late(&on.key("c-key"), &primary, started).await;
+    for name in ["a-primary", "b-key", "c-key"] {
+        assert!(on.put(&on.key(name), "alive").await.is_committed());
+        assert_eq!(on.read(&on.key(name)).await, Some("alive".into()));
+    }
+}
+
+async fn what_follows_from_a_committed_primary_is_not_undone(on: Place) {
+    let (read, written, primary) = (on.key("c-read"), on.key("b-written"), on.key("a-primary"));
+    let started = on.lock(&primary, &primary, LOCK_LIFE).await;
+    for key in [&read, &written] {
+        assert!(on.lock_late(key, &primary, started).await);
+    }
+    raw::commit(&on.endpoints[0], on.store.cluster(), &primary, started).await;
+    let dead = Some(Bytes::from_static(raw::OF_THE_DEAD));
+    let mut insert = Batch::blind();
+    insert.insert(written.clone(), "alive");
+    let (value, commit) = tokio::join!(on.read(&read), on.store.commit(insert));
+    assert_eq!(value, dead);
+    assert!(matches!(commit, Commit::Conflict(_)), "{commit:?}");
+    assert_eq!(
+        [on.read(&written).await, on.read(&primary).await],
+        [dead.clone(), dead]
+    );
 }
 
 async fn a_lock_that_outlives_the_wait_is_a_conflict(on: Place) {

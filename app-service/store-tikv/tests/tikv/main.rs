@@ -16,6 +16,7 @@ mod identity;
 mod locks;
 mod outages;
 mod raw;
+mod woken;
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
                 trials.extend(conformance::through_a_slow_network(binaries));
                 trials.extend(faults::trials(binaries));
                 trials.extend(outages::trials(binaries));
+                trials.extend(woken::trials(binaries));
             } else {
                 trials.push(absent("faults"));
             }

@@ -122,6 +122,29 @@ struct PrewriteResponse {
     errors: Vec<Anything>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct CommitRequest {
+    #[prost(message, optional, tag = "1")]
+    context: Option<Context>,
+    #[prost(uint64, tag = "2")]
+    start_version: u64,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    keys: Vec<Vec<u8>>,
+    #[prost(uint64, tag = "4")]
+    commit_version: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CommitResponse {
+    #[prost(message, optional, tag = "1")]
+    region_error: Option<Anything>,
+    #[prost(message, optional, tag = "2")]
+    error: Option<Anything>,
+}
+
+/// What such a transaction writes.
+pub(crate) const OF_THE_DEAD: &[u8] = b"of the dead";
+
 /// The region that `key` is in, with its leader.
 async fn region(endpoint: &str, cluster: u64, key: &[u8]) -> (Region, Peer) {
     let ask = GetRegionRequest {
@@ -142,39 +165,94 @@ pub(crate) async fn region_id(endpoint: &str, cluster: u64, key: &[u8]) -> u64 {
 
 /// Locks `key` for a put of a transaction that starts now, whose primary lock is (to be) on `primary`. Gives its start.
 pub(crate) async fn lock(endpoint: &str, cluster: u64, key: &Bytes, primary: &Bytes, ttl_ms: u64) -> u64 {
-    let clock = TransactionClient::new(vec![endpoint]).await;
-    let start = match clock {
-        Ok(clock) => clock.current_timestamp().await.map(|at| at.version()),
-        Err(error) => Err(error),
-    };
-    let Ok(start_version) = start else {
-        panic!("{endpoint} gives a timestamp")
-    };
-    let (region, leader) = region(endpoint, cluster, key).await;
-    let ask = GetStoreRequest {
-        header: Some(Header { cluster_id: cluster }),
-        store_id: leader.store_id,
-    };
-    let store: GetStoreResponse = call(&mut channel(endpoint).await, "/pdpb.PD/GetStore", ask).await;
-    let mut store = channel(&store.store.unwrap_or_default().address).await;
+    let start_version = now(endpoint).await;
+    assert!(
+        try_lock(endpoint, cluster, (key, primary), start_version, ttl_ms).await,
+        "the lock is taken"
+    );
+    start_version
+}
+
+/// Whether `key` can be locked for the transaction that started at `start_version`.
+pub(crate) async fn try_lock(
+    endpoint: &str,
+    cluster: u64,
+    (key, primary): (&Bytes, &Bytes),
+    start_version: u64,
+    ttl_ms: u64,
+) -> bool {
+    let (context, mut store) = at_store(endpoint, cluster, key).await;
     let prewrite = PrewriteRequest {
-        context: Some(Context {
-            region_id: region.id,
-            region_epoch: region.region_epoch,
-            peer: Some(leader),
-        }),
+        context: Some(context),
         mutations: vec![Mutation {
             op: 0,
             key: key.to_vec(),
-            value: b"of the dead".to_vec(),
+            value: OF_THE_DEAD.to_vec(),
         }],
         primary_lock: primary.to_vec(),
         start_version,
         lock_ttl: ttl_ms,
     };
     let answer: PrewriteResponse = call(&mut store, "/tikvpb.Tikv/KvPrewrite", prewrite).await;
-    assert_eq!(answer, PrewriteResponse::default(), "the lock is taken");
-    start_version
+    answer == PrewriteResponse::default()
+}
+
+/// Commits `key`, which is locked by the transaction that started at `start_version`.
+pub(crate) async fn commit(endpoint: &str, cluster: u64, key: &Bytes, start_version: u64) {
+    let commit_version = now(endpoint).await;
+    let (context, mut store) = at_store(endpoint, cluster, key).await;
+    let commit = CommitRequest {
+        context: Some(context),
+        start_version,
+        keys: vec![key.to_vec()],
+        commit_version,
+    };
+    let answer: CommitResponse = call(&mut store, "/tikvpb.Tikv/KvCommit", commit).await;
+    assert_eq!(
+        (answer.region_error, answer.error),
+        (None, None),
+        "it is committed"
+    );
+}
+
+/// What a request to commit `primary` carries, of the transaction that started at `start_version`, and no other request does.
+pub(crate) fn carried_by_a_commit(primary: &Bytes, start_version: u64) -> Vec<u8> {
+    let commit = CommitRequest {
+        start_version,
+        keys: vec![primary.to_vec()],
+        ..CommitRequest::default()
+    };
+    commit.encode_to_vec()
+}
+
+/// The time by PD's clock.
+pub(crate) async fn now(endpoint: &str) -> u64 {
+    let clock = TransactionClient::new(vec![endpoint]).await;
+    let now = match clock {
+        Ok(clock) => clock.current_timestamp().await.map(|at| at.version()),
+        Err(error) => Err(error),
+    };
+    match now {
+        Ok(now) => now,
+        Err(error) => panic!("{endpoint} gives no timestamp: {error}"),
+    }
+}
+
+/// What to say to whom about `key`.
+async fn at_store(endpoint: &str, cluster: u64, key: &[u8]) -> (Context, Grpc<Channel>) {
+    let (region, leader) = region(endpoint, cluster, key).await;
+    let ask = GetStoreRequest {
+        header: Some(Header { cluster_id: cluster }),
+        store_id: leader.store_id,
+    };
+    let store: GetStoreResponse = call(&mut channel(endpoint).await, "/pdpb.PD/GetStore", ask).await;
+    let store = channel(&store.store.unwrap_or_default().address).await;
+    let context = Context {
+        region_id: region.id,
+        region_epoch: region.region_epoch,
+        peer: Some(leader),
+    };
+    (context, store)
 }
 
 async fn channel(address: &str) -> Grpc<Channel> {

@@ -84,6 +84,7 @@ pub(crate) fn config() -> GatewayConfig {
         connections_max: 2_000,
         ..GatewayConfig::default()
     };
+    config.drain.window_ms = 0;
     config.drain.grace_ms = 0;
     config.lease.renew_ms = 50;
     config.lease.ttl_ms = 5_000;

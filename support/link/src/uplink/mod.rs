@@ -231,10 +231,20 @@ impl Uplink {
         }
     }
 
-    /// How far this node's clock is ahead of most nodes', ms (behind: negative), when all routers that judge it say that it
-    /// is too far; else 0.
+    /// What is wrong with this node's clock and what to do, when all routers that judge it say that it is too far from most
+    /// nodes'.
     #[must_use]
-    pub fn clock_ahead_ms(&self) -> i64 {
+    pub fn clock_fault(&self) -> Option<String> {
+        let ahead_ms = self.clock_ahead_ms();
+        let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+        let seconds = ahead_ms.unsigned_abs() / 1_000;
+        (ahead_ms != 0).then(|| {
+            format!("this machine's clock is {seconds} s {way} that of most nodes: set it right, and keep it so by NTP")
+        })
+    }
+
+    /// How far it is ahead, ms (behind: negative), by the router that finds it least; 0: right.
+    fn clock_ahead_ms(&self) -> i64 {
         let state = self.shared.state();
         let said = state.clock_ahead_ms.values().copied();
         said.min_by_key(|ahead_ms| ahead_ms.unsigned_abs()).unwrap_or(0)

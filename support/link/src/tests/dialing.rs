@@ -1,0 +1,139 @@
+//! Who listens where, who dials whom, and which of two links, or of two lives of a node, stays.
+
+use tokio::net::TcpListener;
+
+use super::*;
+
+#[tokio::test]
+async fn a_later_process_takes_the_name_over_and_the_earlier_is_told_so() {
+    let secret = || ClusterSecret::from_bytes([7; 32]);
+    for in_memory in [false, true] {
+        let (a, mut at_a) = endpoint_with("a", quick());
+        let address = listen(&a).await.to_string();
+        let join = |b: &Endpoint| {
+            if in_memory {
+                Endpoint::connect_in_memory(&a, b);
+            } else {
+                b.dial(address.clone());
+            }
+        };
+        let (earlier, mut at_earlier) = Endpoint::with_options(identity("b", 1), secret(), quick());
+        join(&earlier);
+        let old = up(&mut at_a).await;
+        up(&mut at_earlier).await;
+        let (later, mut at_later) = Endpoint::with_options(identity("b", 2), secret(), quick());
+        join(&later);
+        up(&mut at_later).await;
+        let mut new = None;
+        let mut reason = None;
+        while new.is_none() || reason.is_none() {
+            match tokio::time::timeout(PATIENCE, at_a.recv())
+                .await
+                .unwrap()
+                .unwrap()
+            {
+                LinkEvent::Up(link) => new = Some(link),
+                LinkEvent::Down(id, why) if id == old.id() => reason = Some(why),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(reason, Some(DownReason::Superseded), "in memory: {in_memory}");
+        assert!(matches!(old.try_send(envelope(1, 1)), Err(SendError::Closed(_))));
+        new.unwrap().try_send(envelope(7, 1)).unwrap();
+        assert_eq!(frame(&mut at_later).await.id, 7);
+        if !in_memory {
+            // It dials again, and is told.
+            tokio::time::timeout(PATIENCE, earlier.taken_over())
+                .await
+                .unwrap();
+            let error = tcp::dial(&earlier.shared, &address).await.err().unwrap();
+            assert!(error.to_string().contains("must end or be renamed"), "{error}");
+        }
+        let (newest, _events) = Endpoint::with_options(identity("b", 1), secret(), quick());
+        assert!(
+            matches!(
+                a.shared.may_link(newest.identity(), "b"),
+                Err(LinkError::EarlierLife { .. })
+            ),
+            "the earlier life stays out"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_given_up_is_dialled_no_more_and_a_link_that_works_stays() {
+    let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", quick()), endpoint_with("b", quick()));
+    let address = listen(&a).await;
+    let dialing = b.dial(address.to_string());
+    up(&mut at_a).await;
+    let to_a = up(&mut at_b).await;
+    dialing.give_up();
+    to_a.try_send(envelope(1, 1)).unwrap();
+    assert_eq!(frame(&mut at_a).await.id, 1);
+    a.shut_down().await;
+    down(&mut at_b).await;
+    // Whoever listens there now hears nothing.
+    let next = TcpListener::bind(address).await.unwrap();
+    let dialled = tokio::time::timeout(quick().redial_max * 20, next.accept()).await;
+    assert!(dialled.is_err());
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_with_its_cure() {
+    let ((a, _at_a), (b, _at_b)) = (endpoint("a"), endpoint("b"));
+    let address = listen(&a).await;
+    let error = b.listen(address).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&address.to_string()) && error.contains("free the port"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_starts_late_is_found() {
+    let port_holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = port_holder.local_addr().unwrap();
+    drop(port_holder);
+    let (b, mut at_b) = endpoint_with("b", quick());
+    b.dial(address.to_string());
+    // The first attempts fail while nobody listens; the endpoint keeps at it.
+    let (a, mut at_a) = endpoint_with("a", quick());
+    a.listen(address).await.unwrap();
+    up(&mut at_b).await;
+    up(&mut at_a).await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_dial_each_other_settle_on_one_link() {
+    let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", quick()), endpoint_with("b", quick()));
+    let (address_a, address_b) = (listen(&a).await, listen(&b).await);
+    a.dial(address_b.to_string());
+    b.dial(address_a.to_string());
+    // Both may lose their first links to each other; whatever is up at both ends in the end carries frames.
+    let mut to_b = None;
+    let mut id = 0;
+    let settled = async {
+        loop {
+            tokio::select! {
+                event = at_a.recv() => match event.unwrap() {
+                    LinkEvent::Up(link) => to_b = Some(link),
+                    LinkEvent::Down(..) => to_b = None,
+                    LinkEvent::Frame(..) => {}
+                },
+                event = at_b.recv() => if let LinkEvent::Frame(_, envelope) = event.unwrap() {
+                    return envelope.id;
+                },
+            }
+            if let Some(link) = &to_b {
+                id += 1;
+                // A link that is just going down takes nothing; another comes.
+                let _ = link.try_send(envelope(id, 1));
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, settled).await.unwrap() > 0);
+    assert!(
+        a.shared.may_link(&identity("b", 1), "b").is_err()
+            && b.shared.may_link(&identity("a", 1), "a").is_err()
+    );
+}
