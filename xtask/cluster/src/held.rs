@@ -7,18 +7,26 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 /// The first word.
 pub const HELD: &str = "held-by-its-parent";
 
-/// What is put before a program and its arguments to have it end with its parent: the whole of the path of this program, and
-/// the word that it must answer to by [`hold`].
+/// What is put before a program and its arguments to have it end with its parent: this program, and the word that it must
+/// answer to by [`hold`].
 ///
 /// # Errors
 /// When this program does not know where it is.
-pub(crate) fn launcher() -> io::Result<Vec<OsString>> {
-    Ok(vec![std::env::current_exe()?.into_os_string(), HELD.into()])
+pub fn launcher() -> io::Result<Vec<OsString>> {
+    // What this process runs, also when its file was replaced meanwhile: somebody built it anew.
+    let running = Path::new("/proc/self/exe");
+    let program = if running.exists() {
+        running.to_owned()
+    } else {
+        std::env::current_exe()?
+    };
+    Ok(vec![program.into_os_string(), HELD.into()])
 }
 
 /// To be called first in the `main` of a program that starts clusters. Returns unless it was called with [`HELD`]; then it

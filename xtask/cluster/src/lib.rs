@@ -24,7 +24,7 @@ mod shape;
 mod tests;
 
 pub use cluster::{Cluster, Setup, Views};
-pub use held::{HELD, hold};
+pub use held::{hold, launcher};
 pub use process::Standing;
 pub use proxy::{Line, Proxy};
 pub use redis::{Redis, is_there as redis_is_there};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use whimbrel_cluster::{Cluster, HELD, Role, Setup, Shape};
+use whimbrel_cluster::{Cluster, Role, Setup, Shape, launcher};
 use whimbrel_tikv_cluster::{Binaries, Part};
 
 use super::counters::Counters;
@@ -190,8 +190,15 @@ impl Standalone {
         let log_path = folder.join("standalone.log");
         let written = fs::File::create(&log_path)?;
         // Through this program, so that it ends with it.
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(HELD).arg(server).args(["standalone", "--processes"]);
+        let launcher = launcher()?;
+        let [program, words @ ..] = launcher.as_slice() else {
+            bail!("nothing to start {} through", server.display());
+        };
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .arg(server)
+            .args(["standalone", "--processes"]);
         command.arg("--data").arg(folder.join("data"));
         command.arg("--ready-file").arg(ready_file);
         command.args(["--port-base", "0"]).env("RUST_LOG", log);
