@@ -11,6 +11,7 @@ mod apart;
 mod built;
 #[cfg(feature = "cluster")]
 mod chaos;
+mod chaos_sum;
 mod checks;
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -80,6 +81,8 @@ enum Command {
     /// Start a cluster, load it, and have one after the other of its processes and lines fail by a plan that a number gives; check
     /// that nothing acknowledged is lost, and measure how long it takes to recover.
     Chaos(ChaosArgs),
+    /// Add up what several runs of `chaos` showed: how often each kind of fault happened, and recovery over all of them.
+    ChaosSum(chaos_sum::SumArgs),
     /// Measure what a message costs over a standalone and over clusters of several shapes: sends a second and how soon they are
     /// acknowledged, processor time by role, calls to the store.
     Cost(CostArgs),
@@ -125,6 +128,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Chaos(args) => apart::run("chaos", &args),
         #[cfg(not(feature = "cluster"))]
         Command::Cost(args) => apart::run("cost", &args),
+        Command::ChaosSum(args) => chaos_sum::run(&args),
         Command::Prove(args) => prove::run(&root()?, &args),
         Command::Planted => prove::planted(&root()?),
         Command::Proto { check } => proto::run(check).map(|()| ExitCode::SUCCESS),

@@ -14,6 +14,10 @@ const WALK_PER_TURN: u32 = 256;
 /// Sessions in one announcement to the registry.
 const ANNOUNCE_MAX: usize = 500;
 
+/// Within so many milliseconds all reactors of all gateways begin to announce: when a registry returns that has lost everything
+/// they all see it at the same moment.
+const ANNOUNCE_SPREAD_MS: u64 = 500;
+
 /// After an announcement that failed, in milliseconds.
 const ANNOUNCE_AGAIN_MS: u64 = 1_000;
 
@@ -57,7 +61,11 @@ impl Reactor {
                         });
                     }
                 }
-                Order::Announce => self.announcement.next = Some(0),
+                Order::Announce => {
+                    self.announcement.next = Some(0);
+                    let turn = spread_ms(self.shared.incarnation.0, self.index);
+                    self.announcement.not_before_ms = self.tools.now.monotonic_ms + turn;
+                }
                 Order::Drain { window_ms } => {
                     self.listener = None;
                     self.accept_ready = false;
@@ -187,5 +195,32 @@ impl Reactor {
         for place in places {
             self.with(*place, |session, cx| session.handle_missed(cx, RESYNC_SPREAD_MS));
         }
+    }
+}
+
+/// When a reactor's turn to announce comes: as good as by chance, and the same for the same reactor of the same life.
+fn spread_ms(incarnation: u64, reactor: u16) -> u64 {
+    // The finalizer of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+    let mut mixed = incarnation ^ (u64::from(reactor) << 48);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % ANNOUNCE_SPREAD_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reactors_of_many_gateways_do_not_announce_at_once() {
+        // Gateways that were started in the same second, with two reactors each.
+        let lives = (0..50_u64).map(|nth| 1_796_000_000_000 + nth * 20);
+        let turns = lives.flat_map(|life| [spread_ms(life, 0), spread_ms(life, 1)]);
+        let mut tenths = [0; 10];
+        for turn in turns {
+            let tenth = turn * 10 / ANNOUNCE_SPREAD_MS;
+            tenths[usize::try_from(tenth).unwrap_or(usize::MAX)] += 1;
+        }
+        assert!(tenths.iter().all(|count| (2..=25).contains(count)), "{tenths:?}");
     }
 }

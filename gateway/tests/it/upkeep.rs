@@ -81,6 +81,17 @@ fn a_gateway_whose_routers_have_no_service_node_says_that_it_is_not_ready() {
 }
 
 #[test]
+fn a_gateway_whose_certificate_ends_says_that_it_is_not_ready() {
+    let (world, clock) = World::on_manual_clock(config());
+    world.until("it is ready", |world| world.host.health.is_ready());
+    // The certificate holds for thirty days.
+    clock.advance(31 * DAY);
+    world.until("it is not ready", |world| !world.host.health.is_ready());
+    let told = format!("{:?}", world.host.health.snapshot());
+    assert!(told.contains("certificate"), "{told}");
+}
+
+#[test]
 fn a_gateway_whose_clock_is_far_off_says_by_how_much_and_in_which_direction() {
     let world = World::new();
     let says = |clock_ahead_ms| {

@@ -465,6 +465,42 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
         says: &[],
     },
     Row {
+        name: "a gateway with a certificate of another node, key or root",
+        attack: |ground| {
+            let other = tempfile::tempdir_in(ground.scratch.path())?;
+            for what in ["root", "identity"] {
+                let mut made = whimbrel(ground.scratch.path(), &["keygen", what].map(OsStr::new));
+                if what == "identity" {
+                    let root = other.path().join("root.key");
+                    made.arg("--root").arg(root).args(["--node", "gateway-1"]);
+                }
+                let made = made.arg("--out").arg(other.path()).output()?;
+                ensure!(made.status.success(), "{made:?}");
+            }
+            let (own, other) = (ground.seed.join("keys"), other.path());
+            let root = fs::read_to_string(own.join("root.pub"))?;
+            for (node, key, certificate, expected) in [
+                ("gateway-2", &*own, &*own, "it is for the node `gateway-1`, this one is `gateway-2`"),
+                ("gateway-1", other, &*own, "it certifies another identity key"),
+                ("gateway-1", other, other, "a client that pins the root root1"),
+            ] {
+                let toml = format!(
+                    "[node]\nname = \"{node}\"\n[links]\nsecret_file = {:?}\nrouters = [\"127.0.0.1:1\"]\n[identity]\nkey_file = {:?}\ncertificate = {:?}\nroot = \"{}\"\n[gateway]\nlisten = \"127.0.0.1:0\"\nadvertise = \"127.0.0.1:7100\"\n",
+                    own.join("cluster.secret"),
+                    key.join("identity.key"),
+                    certificate.join("identity.cert"),
+                    root.trim(),
+                );
+                let said = ground.refused_config(&toml)?;
+                says(&said, &["the gateway's certificate", "identity.cert", expected])?;
+            }
+            Ok(Gets::NoStart)
+        },
+        gets: Gets::NoStart,
+        repeats: DISK_REPEATS,
+        says: &[],
+    },
+    Row {
         name: "a Redis URL that is none",
         attack: |ground| {
             let keys = ground.seed.join("keys");

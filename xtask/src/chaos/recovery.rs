@@ -9,7 +9,7 @@ use super::plan::{Class, Fault};
 
 /// A message was late when it was not acknowledged, or not delivered, within this.
 const LATE: Duration = Duration::from_millis(1_000);
-/// What is on its way at a fault feels it: messages due this long before.
+/// What is on its way at a fault feels it: messages due this long before are not counted as sent outside of faults.
 const IN_FLIGHT: Duration = Duration::from_millis(300);
 
 /// What became of the messages due in each slice, of one generator.
@@ -78,9 +78,9 @@ pub(super) struct Recovery {
     pub(super) from_return: Duration,
 }
 
-/// Of each fault. Whatever is late between it and the next one is laid to it.
+/// Of each fault. Whatever is late between it and the next one is laid to it; what was not late yet when the next one hit, to that.
 pub(super) fn recoveries(happened: &[Happened], all: &[Slices]) -> Vec<Recovery> {
-    let starts = happened.iter().map(|one| felt_from(one.hit_ms));
+    let starts = happened.iter().map(|one| before(one.hit_ms, LATE));
     let ends = starts.clone().skip(1).chain([u64::MAX]);
     let felt = starts.zip(ends);
     let of = |(one, (from, to)): (&Happened, (u64, u64))| {
@@ -97,8 +97,8 @@ pub(super) fn recoveries(happened: &[Happened], all: &[Slices]) -> Vec<Recovery>
     happened.iter().zip(felt).map(of).collect()
 }
 
-fn felt_from(hit_ms: u64) -> u64 {
-    hit_ms.saturating_sub(u64::try_from(IN_FLIGHT.as_millis()).unwrap_or(0))
+fn before(hit_ms: u64, lead: Duration) -> u64 {
+    hit_ms.saturating_sub(u64::try_from(lead.as_millis()).unwrap_or(0))
 }
 
 /// The time in which messages may be late because of each fault: from the hit to the return and as long as recovery is to take, or
@@ -108,7 +108,7 @@ pub(super) fn windows(happened: &[Happened], recoveries: &[Recovery]) -> Vec<(u6
     let of = |(one, recovery): (&Happened, &Recovery)| {
         let allowed = one.returned_ms + ms(one.fault.class().target());
         let taken = one.returned_ms.max(one.hit_ms + ms(recovery.from_hit));
-        (felt_from(one.hit_ms), taken.min(allowed))
+        (before(one.hit_ms, IN_FLIGHT), taken.min(allowed))
     };
     happened.iter().zip(recoveries).map(of).collect()
 }
@@ -261,6 +261,21 @@ mod tests {
             (ms(recoveries[1].from_hit), ms(recoveries[1].from_return)),
             (1_900, 0)
         );
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_the_next_one_hit_is_laid_to_that() {
+        let happened = [kill(Role::Gateway, 1_000, 0), kill(Role::Router, 6_000, 2_000)];
+        // Due half a second before the second: late because of it. Due 1.1 s before it: late already when it came.
+        let of = |late| {
+            let recoveries = recoveries(&happened, &[slices(100, &[late])]);
+            recoveries
+                .iter()
+                .map(|one| one.from_hit.as_millis())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of((55, 3_500)), [0, 3_000]);
+        assert_eq!(of((49, 1_500)), [5_400, 0]);
     }
 
     #[test]

@@ -118,11 +118,33 @@ pub(crate) const GO: Need = Need {
     // Debian 12's is 1.19.
     cure: Cure::AptOrNewer("golang-go", "go.dev/dl"),
 };
+const SYSTEMD_ANALYZE: Need = Need {
+    what: "systemd-analyze",
+    probe: ("systemd-analyze", &["--version"]),
+    cure: Cure::Apt("systemd"),
+};
+const PYTHON_YAML: Need = Need {
+    what: "a python3 that reads YAML",
+    probe: ("python3", &["-c", "import yaml"]),
+    cure: Cure::Apt("python3-yaml"),
+};
 /// Without them the tests of the store over TiKV are ignored.
 const TIKV: Want = Want {
     name: "tikv",
     needs: &[GO],
     build: tikv::build,
+};
+/// Without it nothing looks at the units in `deploy/systemd`.
+const UNITS: Want = Want {
+    name: "units",
+    needs: &[SYSTEMD_ANALYZE],
+    build: |_| Ok(()),
+};
+/// Without it nothing looks at the compose file in `deploy/compose`.
+const COMPOSE: Want = Want {
+    name: "compose",
+    needs: &[PYTHON_YAML],
+    build: |_| Ok(()),
 };
 
 /// All of them.
@@ -190,7 +212,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "tests",
         about: "all tests of the workspace",
         needs: &[C_COMPILER, MAKE, REDIS],
-        wants: &[TIKV],
+        wants: &[TIKV, UNITS, COMPOSE],
         action: Action::RustTests,
     },
     Check {

@@ -41,7 +41,7 @@ func main() {
 	driver := flag.String("pd", "127.0.0.1:2379", "the placement driver's address")
 	regionBytes := flag.Int64("region-bytes", 256<<10, "regions split at about one and a half times this; small, so that tests see it")
 	syncWrites := flag.Bool("sync", false, "sync every write to the disk")
-	logLevel := flag.String("log-level", "error", "debug, info, warn or error, to standard error")
+	logLevel := flag.String("log-level", "error", "debug, info, warn or error, to store.log in the data folder")
 	flag.Parse()
 	serving.Exit("store", run(options, *driver, *regionBytes, *syncWrites, *logLevel))
 }
@@ -54,7 +54,10 @@ func run(options *serving.Options, driver string, regionBytes int64, syncWrites 
 	if err := os.MkdirAll(filepath.Join(options.Data, "kv"), 0o700); err != nil {
 		return err
 	}
-	logger, properties, err := log.InitLogger(&log.Config{Level: logLevel, File: log.FileLogConfig{}})
+	logger, properties, err := log.InitLogger(&log.Config{
+		Level: logLevel,
+		File:  log.FileLogConfig{Filename: filepath.Join(options.Data, "store.log")},
+	})
 	if err != nil {
 		return fmt.Errorf("log level %q: %w", logLevel, err)
 	}

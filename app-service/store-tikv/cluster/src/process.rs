@@ -5,6 +5,8 @@ use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -13,6 +15,10 @@ use crate::FaultProxy;
 
 /// Ways to the store, in the cluster's folder.
 const WAYS_FILE: &str = "ways";
+/// How long a program may take to end when it is told to: what it is asked meanwhile, and what it holds open.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The programs.
 #[derive(Debug, Clone)]
@@ -289,7 +295,6 @@ struct Running {
     address: SocketAddr,
     /// Where its metrics are.
     status: SocketAddr,
-    _stdout: BufReader<ChildStdout>,
 }
 
 impl Running {
@@ -307,22 +312,39 @@ impl Running {
                  `cargo xtask tikv` builds it anew"
             )));
         };
+        read_on(stdout)?;
         Ok(Self {
             child,
             address,
             status,
-            _stdout: stdout,
         })
     }
 
+    /// Has it end in order; one that takes too long is killed.
     fn end(&mut self) -> io::Result<()> {
-        if self.child.try_wait()?.is_none() {
-            let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-            kill_process(id.expect("a process has an id"), Signal::TERM)?;
-            self.child.wait()?;
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("a process has an id"), Signal::TERM)?;
+        let told = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if told.elapsed() > END_WITHIN {
+                self.child.kill()?;
+            }
+            thread::sleep(LOOK_EVERY);
         }
         Ok(())
     }
+}
+
+/// Reads on until the program ends: a pipe that nobody reads is full some day, and whoever writes into it stands still.
+fn read_on(mut stdout: BufReader<ChildStdout>) -> io::Result<()> {
+    let read = move || io::copy(&mut stdout, &mut io::sink());
+    thread::Builder::new()
+        .name("store's words".to_owned())
+        .spawn(read)?;
+    Ok(())
 }
 
 /// Where a program listens, and where its metrics are, by its one line: "store listening on 127.0.0.1:1234 status
