@@ -478,18 +478,22 @@ pub(crate) const ROWS: &[Row<Ground>] = &[
                 ensure!(made.status.success(), "{made:?}");
             }
             let (own, other) = (ground.seed.join("keys"), other.path());
-            let root = fs::read_to_string(own.join("root.pub"))?;
             for (node, key, certificate, expected) in [
-                ("gateway-2", &*own, &*own, "it is for the node `gateway-1`, this one is `gateway-2`"),
+                (
+                    "gateway-2",
+                    &*own,
+                    &*own,
+                    "it is for the node `gateway-1`, this one is `gateway-2`",
+                ),
                 ("gateway-1", other, &*own, "it certifies another identity key"),
                 ("gateway-1", other, other, "a client that pins the root root1"),
             ] {
                 let toml = format!(
-                    "[node]\nname = \"{node}\"\n[links]\nsecret_file = {:?}\nrouters = [\"127.0.0.1:1\"]\n[identity]\nkey_file = {:?}\ncertificate = {:?}\nroot = \"{}\"\n[gateway]\nlisten = \"127.0.0.1:0\"\nadvertise = \"127.0.0.1:7100\"\n",
+                    "[node]\nname = \"{node}\"\n[links]\nsecret_file = {:?}\nrouters = [\"127.0.0.1:1\"]\n[identity]\nkey_file = {:?}\ncertificate = {:?}\nroot = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nadvertise = [\"127.0.0.1:7100\"]\n",
                     own.join("cluster.secret"),
                     key.join("identity.key"),
                     certificate.join("identity.cert"),
-                    root.trim(),
+                    own.join("root.pub"),
                 );
                 let said = ground.refused_config(&toml)?;
                 says(&said, &["the gateway's certificate", "identity.cert", expected])?;
