@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use whimbrel_host::{HostParts, Readiness};
 use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError};
-use whimbrel_protocol::cluster::{RegistryRequest, Status};
+use whimbrel_protocol::cluster::{Envelope, RegistryRequest, Status};
 use whimbrel_registry::{Registry, serve};
 
 use crate::config::RouterConfig;
@@ -238,7 +237,7 @@ impl Shell {
             for action in actions.drain(..) {
                 match action {
                     Action::Send(link, envelope) => self.send(link, envelope),
-                    Action::Registry { asker, id, body } => self.serve_registry(asker, id, body),
+                    Action::Registry { asker, request } => self.serve_registry(asker, request),
                 }
             }
             std::mem::swap(&mut actions, &mut self.actions);
@@ -247,7 +246,7 @@ impl Shell {
         self.actions = actions;
     }
 
-    fn send(&mut self, link: LinkId, envelope: whimbrel_protocol::cluster::Envelope) {
+    fn send(&mut self, link: LinkId, envelope: Envelope) {
         let error = match self.links.get(&link) {
             Some(link) => match link.try_send(envelope) {
                 Ok(()) => return,
@@ -266,19 +265,19 @@ impl Shell {
     }
 
     /// A registry in memory answers at once; for one elsewhere the router does not wait.
-    fn serve_registry(&mut self, asker: LinkId, id: u64, body: Bytes) {
+    fn serve_registry(&mut self, asker: LinkId, request: Envelope) {
         let (Some(registry), Some(link)) = (&self.registry, self.links.get(&asker)) else {
             return;
         };
         while self.asked.try_join_next().is_some() {}
-        let reply = Reply::new(link.clone(), id);
+        let reply = Reply::new(link.clone(), &request);
         if self.asked.len() >= ASKED_MAX {
             let detail = "too many requests wait for the registry";
             return reply.fail(Status::Overloaded, detail, ASKED_RETRY_AFTER_MS);
         }
         let registry = Arc::clone(registry);
         let mut answer = Box::pin(async move {
-            match RegistryRequest::decode(body) {
+            match RegistryRequest::decode(request.body) {
                 Ok(request) => reply.ok(serve(&*registry, request).await.encode_to_vec().into()),
                 Err(error) => reply.fail(
                     Status::BadRequest,

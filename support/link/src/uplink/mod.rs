@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use whimbrel_protocol::cluster::{Envelope, Kind, Probe, ProbeResponse, Role};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Probe, ProbeResponse, Role};
 
 pub use self::call::{CallError, Caller, Handler, Reply};
 use self::core::{Core, Settled};
@@ -404,11 +404,11 @@ fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
                     &mut |link, envelope| send(links, link, envelope, Link::try_send),
                 ));
             } else if is_probe {
-                Reply::new(link.clone(), envelope.id).ok(state.said(now));
+                Reply::new(link.clone(), &envelope).ok(state.said(now));
                 let asked = Probe::decode(envelope.body).unwrap_or_default();
                 state.clock_ahead_ms.insert(id, asked.clock_ahead_ms);
             } else {
-                let reply = Reply::new(link.clone(), envelope.id);
+                let reply = Reply::new(link.clone(), &envelope);
                 work.requests.push((envelope, reply));
             }
         }
@@ -438,6 +438,7 @@ fn unasked(body: Bytes) -> Envelope {
     Envelope {
         response: true,
         kind: Kind::Probe.into(),
+        priority: Priority::Control.into(),
         body,
         ..Envelope::default()
     }
