@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use whimbrel_host::{HostParts, Readiness};
-use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError};
+use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError, Thaw};
 use whimbrel_protocol::cluster::{Envelope, RegistryRequest, Status};
 use whimbrel_registry::{Registry, serve};
 
@@ -145,8 +145,11 @@ impl Shell {
         let mut batch = Vec::with_capacity(BATCH_LEN);
         let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
         let mut drain_ends: Option<DrainTimes> = None;
+        let mut thaw = Thaw::default();
         loop {
-            let due = self.core.next_timeout().map(|at| self.start + at);
+            let due = self.core.next_timeout();
+            thaw.means_to_judge_at(due);
+            let due = due.map(|at| self.start + at.max(thaw.not_before()));
             tokio::select! {
                 // What is rare first, so that a flood of events cannot starve it; a fixed order lets a simulation replay.
                 biased;
@@ -175,8 +178,10 @@ impl Shell {
                 self.act();
             }
             let now = self.now();
-            self.core.handle_timeout(now, &mut self.actions);
-            self.act();
+            if thaw.judges(now, !events.is_empty()) {
+                self.core.handle_timeout(now, &mut self.actions);
+                self.act();
+            }
             self.say_readiness(&host);
             if drain_ends
                 .as_ref()

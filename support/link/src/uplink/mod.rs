@@ -23,6 +23,7 @@ use crate::endpoint::Endpoint;
 use crate::identity::LinkId;
 use crate::link::{Link, LinkEvent, SendError};
 use crate::task;
+use crate::thaw::Thaw;
 
 /// Events handled under one lock.
 const BATCH_LEN: usize = 128;
@@ -306,9 +307,18 @@ async fn run(
 ) {
     let mut batch = Vec::with_capacity(BATCH_LEN);
     let mut work = Work::default();
+    let mut thaw = Thaw::default();
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     loop {
-        let at = shared.start + shared.state().set_alarm(shared.start.elapsed());
+        let (at, due) = {
+            let mut state = shared.state();
+            (
+                state.set_alarm(shared.start.elapsed()),
+                state.core.next_deadline(),
+            )
+        };
+        thaw.means_to_judge_at(due);
+        let at = shared.start + at.max(thaw.not_before());
         if alarm.deadline() != at {
             alarm.as_mut().reset(at);
         }
@@ -329,7 +339,9 @@ async fn run(
                 apply(state, now, event, &mut work);
             }
             work.settled.append(&mut state.settled);
-            work.settled.extend(state.core.handle_timeout(now));
+            if thaw.judges(now, !events.is_empty()) {
+                work.settled.extend(state.core.handle_timeout(now));
+            }
             publish(&shared.routers, state.core.routers());
             publish(&shared.ready_routers, state.core.ready_routers());
         }
