@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use whimbrel_protocol::cluster::ProbeResponse;
 
-use crate::circuit::{self, Circuit};
+use crate::circuit::{self, Circuit, Pool};
 
 /// How long a node takes from its first work to its full share: caches and connections warm in seconds.
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ const REASON_LEN_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Health {
     told: Option<Told>,
+    /// It has said that it is ready since it last turned a request away.
+    stands_by_it: bool,
     /// The probes that are out, oldest first: as many as go out within one timeout.
     probes: VecDeque<Probe>,
     next_probe_at: Duration,
@@ -64,6 +66,7 @@ impl Health {
     pub(crate) fn new(now: Duration) -> Self {
         Self {
             told: None,
+            stands_by_it: false,
             probes: VecDeque::new(),
             next_probe_at: now,
             silent: false,
@@ -84,6 +87,7 @@ impl Health {
             reason,
             load_permille: told.load_permille,
         });
+        self.stands_by_it = told.ready;
         self.judge(now);
     }
 
@@ -118,9 +122,15 @@ impl Health {
         self.judge(now);
     }
 
-    /// It failed one. True when that ejects it; `may_eject` says whether its pool can spare it.
-    pub(crate) fn handle_failure(&mut self, now: Duration, may_eject: bool) -> bool {
-        let ejected = self.circuit.handle_failure(now, may_eject);
+    /// It turned one away, as one that is not ready does: its store is gone, say. Its readiness will tell, and is enough; only one that
+    /// goes on saying that it is ready fails by it, once each time that it does.
+    pub(crate) fn handle_turned_away(&mut self, now: Duration, pool: Pool) -> bool {
+        std::mem::take(&mut self.stands_by_it) && self.handle_failure(now, pool)
+    }
+
+    /// It failed one. True when that ejects it.
+    pub(crate) fn handle_failure(&mut self, now: Duration, pool: Pool) -> bool {
+        let ejected = self.circuit.handle_failure(now, pool);
         self.judge(now);
         ejected
     }
@@ -208,7 +218,7 @@ impl Health {
     }
 
     /// Whether it says that it is ready, and answers, and knows what time it is.
-    fn is_willing(&self) -> bool {
+    pub(crate) fn is_willing(&self) -> bool {
         !self.silent && self.clock_ahead_ms == 0 && self.told.as_ref().is_some_and(|told| told.ready)
     }
 
@@ -223,6 +233,10 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SPARES: Pool = Pool {
+        can_spare: true,
+        fails_alike: false,
+    };
     const TIMEOUT: Duration = Duration::from_secs(2);
 
     fn ready() -> ProbeResponse {
@@ -347,7 +361,7 @@ mod tests {
         let mut now = SECOND;
         let mut health = fit(now);
         now += SLOW_START;
-        assert_eq!((1..9).find(|_| health.handle_failure(now, true)), Some(5));
+        assert_eq!((1..9).find(|_| health.handle_failure(now, SPARES)), Some(5));
         assert!(health.circuit().is_out() && !health.is_tried() && health.weight_permille(now) == 0);
         now += Duration::from_secs(5);
         health.handle_timeout(now);
@@ -373,7 +387,7 @@ mod tests {
     #[test]
     fn a_node_that_is_tried_must_still_be_ready_and_answer() {
         let mut health = fit(SECOND);
-        (0..5).for_each(|_| _ = health.handle_failure(SECOND, true));
+        (0..5).for_each(|_| _ = health.handle_failure(SECOND, SPARES));
         health.handle_timeout(SECOND + Duration::from_secs(5));
         assert!(health.is_tried());
         let unready = ProbeResponse {

@@ -58,6 +58,15 @@ pub(crate) enum SendFailure {
     TooLarge,
 }
 
+/// What the outcome of a request says of the node that had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Served,
+    /// It says that it cannot serve, and has not begun.
+    TurnedAway,
+    Failed,
+}
+
 /// What has happened so far; the shell publishes it. See `meter` for the meanings.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -221,7 +230,7 @@ impl Core {
             self.counts.expired += 1;
             self.forget_outstanding(pending.target);
             if self.had_time(&pending) {
-                self.judge(now, pending.target, false);
+                self.judge(now, pending.target, Verdict::Failed);
             }
             let refusal = Refusal::of(Status::Deadline, "no answer in time");
             self.refuse_pending(now, &pending, refusal, out);
@@ -392,12 +401,13 @@ impl Core {
         };
         self.forget_outstanding(link);
         let status = Status::try_from(response.status).unwrap_or(Status::Internal);
-        let served = !matches!(
-            status,
-            Status::Unavailable | Status::Internal | Status::Deadline | Status::Lost
-        );
+        let verdict = match status {
+            Status::Unavailable => Verdict::TurnedAway,
+            Status::Internal | Status::Deadline | Status::Lost => Verdict::Failed,
+            _ => Verdict::Served,
+        };
         if status != Status::Deadline || self.had_time(&pending) {
-            self.judge(now, link, served);
+            self.judge(now, link, verdict);
         }
         if status == Status::Unavailable && pending.kept.is_some() {
             let refusal = Refusal {
@@ -476,18 +486,27 @@ impl Core {
         }
     }
 
-    /// Books a served or failed request on a node's health.
-    fn judge(&mut self, now: Duration, link: LinkId, served: bool) {
+    /// Books on a node's health what has become of a request.
+    fn judge(&mut self, now: Duration, link: LinkId, verdict: Verdict) {
         let Some(role) = self.nodes.get(link).map(|node| node.identity.role) else {
             return;
         };
-        let may_eject = !served && self.nodes.may_eject_from(role);
+        if verdict == Verdict::Served {
+            if let Some(node) = self.nodes.get_mut(link) {
+                node.health.handle_success(now);
+            }
+            return;
+        }
+        let pool = self.nodes.pool_of(link, role);
         let Some(node) = self.nodes.get_mut(link) else {
             return;
         };
-        if served {
-            node.health.handle_success(now);
-        } else if node.health.handle_failure(now, may_eject) {
+        let ejected = if verdict == Verdict::TurnedAway {
+            node.health.handle_turned_away(now, pool)
+        } else {
+            node.health.handle_failure(now, pool)
+        };
+        if ejected {
             self.counts.ejections += 1;
             tracing::warn!(node = %node.identity, "the node failed requests in a row: it rests a while, and is then tried");
         }
