@@ -1,7 +1,8 @@
 //! One node's circuit: whether failures have taken it out. Pure; `now` is handed in.
 //!
 //! *Closed*, it serves. Failures in a row *open* it: it gets nothing for a time that grows with each opening. Then it is
-//! *half open*: it is tried with one request at a time, and a few good answers close it, one failure opens it again.
+//! *half open*: it is tried with one request at a time, and a few good answers close it, one failure opens it again. The time does not
+//! grow while all others of its pool fail as well: what ails all of them is not cured by anybody's rest.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 pub(crate) struct Circuit {
     state: State,
-    /// How often it has opened, lately.
+    /// How often it has opened, lately, and not for what ailed all.
     openings: u32,
     last_open_end: Duration,
 }
@@ -35,6 +36,15 @@ pub(crate) enum State {
     HalfOpen { answered: u32 },
 }
 
+/// How a node's pool is while the node fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// It can do without one more.
+    pub(crate) can_spare: bool,
+    /// All others that are asked fail as well.
+    pub(crate) fails_alike: bool,
+}
+
 impl Default for State {
     fn default() -> Self {
         Self::Closed { failures: 0 }
@@ -46,12 +56,21 @@ impl Circuit {
         self.state
     }
 
+    /// Whether the last that was asked of it failed, as far as is known.
+    pub(crate) fn is_failing(&self) -> bool {
+        match self.state {
+            State::Closed { failures } => failures > 0,
+            State::Open { .. } => true,
+            State::HalfOpen { answered } => answered == 0,
+        }
+    }
+
     /// Whether failures have taken the node out, wholly or but for trials.
     pub(crate) fn is_out(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
-    /// How often it has opened since it was last well for long.
+    /// How often it has opened since it was last well for long, but for what ailed its whole pool.
     pub(crate) fn openings(&self) -> u32 {
         self.openings
     }
@@ -69,12 +88,12 @@ impl Circuit {
         };
     }
 
-    /// The node failed one. True when that opens the circuit; `may_open` says whether its pool can spare it.
-    pub(crate) fn handle_failure(&mut self, now: Duration, may_open: bool) -> bool {
+    /// The node failed one. True when that opens the circuit.
+    pub(crate) fn handle_failure(&mut self, now: Duration, pool: Pool) -> bool {
         match self.state {
             State::Closed { failures } => {
                 let failures = failures.saturating_add(1);
-                if failures < FAILURES_MAX || !may_open {
+                if failures < FAILURES_MAX || !pool.can_spare {
                     self.state = State::Closed { failures };
                     return false;
                 }
@@ -86,7 +105,9 @@ impl Circuit {
             State::HalfOpen { .. } => {}
         }
         let time = OPEN_MIN.saturating_mul(1 << self.openings.min(8)).min(OPEN_MAX);
-        self.openings += 1;
+        if !pool.fails_alike {
+            self.openings += 1;
+        }
         self.last_open_end = now + time;
         self.state = State::Open { until: now + time };
         true
@@ -113,9 +134,19 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SPARES: Pool = Pool {
+        can_spare: true,
+        fails_alike: false,
+    };
+    const KEEPS: Pool = Pool {
+        can_spare: false,
+        fails_alike: false,
+    };
 
     fn fail_until_open(circuit: &mut Circuit, now: Duration) -> u32 {
-        (1..=100).find(|_| circuit.handle_failure(now, true)).unwrap_or(0)
+        (1..=100)
+            .find(|_| circuit.handle_failure(now, SPARES))
+            .unwrap_or(0)
     }
 
     fn close(circuit: &mut Circuit) {
@@ -150,9 +181,31 @@ mod tests {
             circuit.handle_timeout(now);
             (1..TRIALS).for_each(|_| circuit.handle_success());
             // Even where the pool could not spare it, were it in: it is out already.
-            assert!(circuit.handle_failure(now, false));
+            assert!(circuit.handle_failure(now, KEEPS));
         }
         assert_eq!(circuit.openings(), 4);
+    }
+
+    #[test]
+    fn what_ails_the_whole_pool_makes_no_time_grow() {
+        let alike = Pool {
+            fails_alike: true,
+            ..SPARES
+        };
+        let (mut circuit, mut now) = (Circuit::default(), SECOND);
+        (0..FAILURES_MAX).for_each(|_| _ = circuit.handle_failure(now, alike));
+        for _ in 0..5 {
+            assert_eq!(
+                circuit.state(),
+                State::Open {
+                    until: now + OPEN_MIN
+                }
+            );
+            now += OPEN_MIN;
+            circuit.handle_timeout(now);
+            assert!(circuit.handle_failure(now, alike));
+        }
+        assert!(circuit.is_failing() && circuit.openings() == 0);
     }
 
     #[test]
@@ -161,7 +214,7 @@ mod tests {
         fail_until_open(&mut circuit, SECOND);
         let open = circuit.state();
         circuit.handle_success();
-        assert!(!circuit.handle_failure(SECOND, true));
+        assert!(!circuit.handle_failure(SECOND, SPARES));
         assert_eq!(circuit.state(), open);
     }
 
@@ -169,7 +222,7 @@ mod tests {
     fn a_success_between_failures_keeps_a_node_in() {
         let mut circuit = Circuit::default();
         for _ in 0..20 {
-            (1..FAILURES_MAX).for_each(|_| assert!(!circuit.handle_failure(SECOND, true)));
+            (1..FAILURES_MAX).for_each(|_| assert!(!circuit.handle_failure(SECOND, SPARES)));
             circuit.handle_success();
         }
     }
@@ -178,8 +231,8 @@ mod tests {
     fn a_pool_that_cannot_spare_it_keeps_it() {
         let mut circuit = Circuit::default();
         for _ in 0..20 {
-            assert!(!circuit.handle_failure(SECOND, false));
+            assert!(!circuit.handle_failure(SECOND, KEEPS));
         }
-        assert!(circuit.handle_failure(SECOND, true), "until it can");
+        assert!(circuit.handle_failure(SECOND, SPARES), "until it can");
     }
 }

@@ -4,11 +4,12 @@
 //! Silence to a probe says that it is frozen, though its link lives. And failures of real requests in a row open its
 //! [circuit](crate::circuit) for a growing time, if its pool can spare it. Whoever comes back starts slowly.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use whimbrel_protocol::cluster::ProbeResponse;
 
-use crate::circuit::{self, Circuit};
+use crate::circuit::{self, Circuit, Pool};
 
 /// How long a node takes from its first work to its full share: caches and connections warm in seconds.
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -23,7 +24,10 @@ const REASON_LEN_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Health {
     told: Option<Told>,
-    probe: Option<Probe>,
+    /// It has said that it is ready since it last turned a request away.
+    stands_by_it: bool,
+    /// The probes that are out, oldest first: as many as go out within one timeout.
+    probes: VecDeque<Probe>,
     next_probe_at: Duration,
     silent: bool,
     /// How far its clock is ahead of most, ms, if that is too much; else 0.
@@ -62,7 +66,8 @@ impl Health {
     pub(crate) fn new(now: Duration) -> Self {
         Self {
             told: None,
-            probe: None,
+            stands_by_it: false,
+            probes: VecDeque::new(),
             next_probe_at: now,
             silent: false,
             clock_ahead_ms: 0,
@@ -82,6 +87,7 @@ impl Health {
             reason,
             load_permille: told.load_permille,
         });
+        self.stands_by_it = told.ready;
         self.judge(now);
     }
 
@@ -93,19 +99,21 @@ impl Health {
         interval: Duration,
         timeout: Duration,
     ) {
-        // An unanswered probe keeps its clock: probing again must not put off the verdict.
-        let lost_at = self.probe.map_or(now + timeout, |probe| probe.lost_at);
-        self.probe = Some(Probe { id, lost_at });
+        // Each has a clock of its own: a way longer than the interval is no silence, and probing again does not put off the verdict.
+        let lost_at = now + timeout;
+        self.probes.push_back(Probe { id, lost_at });
         self.next_probe_at = now + interval;
     }
 
-    /// Whether `id` is the probe that is out; if so it is answered.
+    /// Whether `id` is a probe that is out; if so it is answered, and those before it are. One over which the verdict is spoken is
+    /// not out any more: an answer that late is no sign that the next comes in time.
     pub(crate) fn handle_probe_answered(&mut self, id: u64) -> bool {
-        let answered = self.probe.is_some_and(|probe| probe.id == id);
-        if answered {
-            self.probe = None;
-        }
-        answered
+        // Ids grow.
+        let Ok(place) = self.probes.binary_search_by_key(&id, |probe| probe.id) else {
+            return false;
+        };
+        self.probes.drain(..=place);
+        true
     }
 
     /// It served a request.
@@ -114,16 +122,22 @@ impl Health {
         self.judge(now);
     }
 
-    /// It failed one. True when that ejects it; `may_eject` says whether its pool can spare it.
-    pub(crate) fn handle_failure(&mut self, now: Duration, may_eject: bool) -> bool {
-        let ejected = self.circuit.handle_failure(now, may_eject);
+    /// It turned one away, as one that is not ready does: its store is gone, say. Its readiness will tell, and is enough; only one that
+    /// goes on saying that it is ready fails by it, once each time that it does.
+    pub(crate) fn handle_turned_away(&mut self, now: Duration, pool: Pool) -> bool {
+        std::mem::take(&mut self.stands_by_it) && self.handle_failure(now, pool)
+    }
+
+    /// It failed one. True when that ejects it.
+    pub(crate) fn handle_failure(&mut self, now: Duration, pool: Pool) -> bool {
+        let ejected = self.circuit.handle_failure(now, pool);
         self.judge(now);
         ejected
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has something to do.
     pub(crate) fn next_timeout(&self) -> Duration {
-        let lost_at = self.probe.filter(|_| !self.silent).map(|probe| probe.lost_at);
+        let lost_at = self.probes.front().map(|probe| probe.lost_at);
         [lost_at, self.circuit.next_timeout()]
             .into_iter()
             .flatten()
@@ -134,9 +148,10 @@ impl Health {
     pub(crate) fn handle_timeout(&mut self, now: Duration) -> Vec<Due> {
         let mut due = Vec::new();
         self.circuit.handle_timeout(now);
-        if !self.silent && self.probe.is_some_and(|probe| probe.lost_at <= now) {
-            self.silent = true;
-            due.push(Due::WentSilent);
+        while self.probes.pop_front_if(|probe| probe.lost_at <= now).is_some() {
+            if !std::mem::replace(&mut self.silent, true) {
+                due.push(Due::WentSilent);
+            }
         }
         if self.next_probe_at <= now {
             due.push(Due::Probe);
@@ -203,7 +218,7 @@ impl Health {
     }
 
     /// Whether it says that it is ready, and answers, and knows what time it is.
-    fn is_willing(&self) -> bool {
+    pub(crate) fn is_willing(&self) -> bool {
         !self.silent && self.clock_ahead_ms == 0 && self.told.as_ref().is_some_and(|told| told.ready)
     }
 
@@ -218,6 +233,10 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SPARES: Pool = Pool {
+        can_spare: true,
+        fails_alike: false,
+    };
     const TIMEOUT: Duration = Duration::from_secs(2);
 
     fn ready() -> ProbeResponse {
@@ -269,10 +288,72 @@ mod tests {
         health.handle_probe_sent(TIMEOUT, 3, SECOND, TIMEOUT);
         // Still silent: said once, probed on.
         assert_eq!(health.handle_timeout(5 * SECOND), [Due::Probe]);
-        assert!(!health.handle_probe_answered(2));
-        assert!(health.handle_probe_answered(3));
+        health.handle_probe_sent(5 * SECOND, 4, SECOND, TIMEOUT);
+        assert!(!health.handle_probe_answered(2), "the verdict over it is spoken");
+        assert!(!health.handle_probe_answered(5), "never sent");
+        assert!(health.handle_probe_answered(4));
         health.handle_told(5 * SECOND, ready());
         assert_eq!(health.weight_permille(5 * SECOND), SLOW_START_FLOOR);
+    }
+
+    /// Half a minute of probes, each of them answered `round_trip` later; how often the node fell silent, and whether it is.
+    fn probed(round_trip: Option<Duration>) -> (usize, Health) {
+        let mut health = fit(Duration::ZERO);
+        let (mut id, mut silences, mut answers) = (0, 0, Vec::new());
+        for tick in 0..300 {
+            let now = tick * SECOND / 10;
+            answers.retain(|(at, id)| {
+                let is_due = *at <= now;
+                if is_due && health.handle_probe_answered(*id) {
+                    health.handle_told(now, ready());
+                }
+                !is_due
+            });
+            for due in health.handle_timeout(now) {
+                match due {
+                    Due::WentSilent => silences += 1,
+                    Due::Probe => {
+                        id += 1;
+                        health.handle_probe_sent(now, id, SECOND, TIMEOUT);
+                        answers.extend(round_trip.map(|trip| (now + trip, id)));
+                    }
+                }
+            }
+        }
+        (silences, health)
+    }
+
+    #[test]
+    fn a_round_trip_longer_than_the_interval_silences_nobody_who_answers_in_time() {
+        for round_trip_ms in [0, 900, 1_000, 1_200, 1_500, 1_900] {
+            let (silences, health) = probed(Some(Duration::from_millis(round_trip_ms)));
+            assert!(silences == 0 && !health.is_silent(), "{round_trip_ms} ms");
+            assert!(
+                health.probes.len() <= 2,
+                "{round_trip_ms} ms: {:?}",
+                health.probes
+            );
+        }
+        for late in [Some(Duration::from_millis(2_100)), None] {
+            let (silences, health) = probed(late);
+            assert!(silences == 1 && health.is_silent(), "{late:?}: {silences}");
+            assert!(health.probes.len() <= 2, "{late:?}: {:?}", health.probes);
+        }
+    }
+
+    #[test]
+    fn an_answer_answers_for_the_probes_before_it_and_not_for_those_behind() {
+        let mut health = fit(Duration::ZERO);
+        for id in 1..=3 {
+            let now = u32::try_from(id - 1).unwrap_or(0) * SECOND / 2;
+            health.handle_probe_sent(now, id, SECOND / 2, TIMEOUT);
+        }
+        // The first found no room on the link, say.
+        assert!(health.handle_probe_answered(2));
+        assert!(!health.handle_probe_answered(1) && !health.is_silent());
+        assert!(!health.handle_timeout(TIMEOUT).contains(&Due::WentSilent));
+        let third_lost_at = TIMEOUT + SECOND;
+        assert_eq!(health.handle_timeout(third_lost_at)[0], Due::WentSilent);
     }
 
     #[test]
@@ -280,7 +361,7 @@ mod tests {
         let mut now = SECOND;
         let mut health = fit(now);
         now += SLOW_START;
-        assert_eq!((1..9).find(|_| health.handle_failure(now, true)), Some(5));
+        assert_eq!((1..9).find(|_| health.handle_failure(now, SPARES)), Some(5));
         assert!(health.circuit().is_out() && !health.is_tried() && health.weight_permille(now) == 0);
         now += Duration::from_secs(5);
         health.handle_timeout(now);
@@ -306,7 +387,7 @@ mod tests {
     #[test]
     fn a_node_that_is_tried_must_still_be_ready_and_answer() {
         let mut health = fit(SECOND);
-        (0..5).for_each(|_| _ = health.handle_failure(SECOND, true));
+        (0..5).for_each(|_| _ = health.handle_failure(SECOND, SPARES));
         health.handle_timeout(SECOND + Duration::from_secs(5));
         assert!(health.is_tried());
         let unready = ProbeResponse {

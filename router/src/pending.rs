@@ -13,20 +13,53 @@ use whimbrel_protocol::ids::TraceId;
 /// Permille of the table each priority may fill: refusing starts with what matters least.
 const SHARES_PERMILLE: [usize; 5] = [1_000, 900, 800, 600, 500];
 
+/// A request as its asker knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// Who waits,
+    pub(crate) by: LinkId,
+    /// for the answer to which of its requests; 0: for none.
+    pub(crate) id: u64,
+    /// What its answer is said to be of, whatever the node that answers says.
+    kind: i32,
+    priority: i32,
+    /// For the log.
+    pub(crate) trace: TraceId,
+}
+
+impl Asked {
+    pub(crate) fn of(by: LinkId, request: &Envelope) -> Self {
+        Self {
+            by,
+            id: request.id,
+            kind: request.kind,
+            priority: request.priority,
+            trace: TraceId(request.trace_id),
+        }
+    }
+
+    /// The frame of its answer.
+    pub(crate) fn answer(&self) -> Envelope {
+        Envelope {
+            id: self.id,
+            response: true,
+            kind: self.kind,
+            priority: self.priority,
+            ..Envelope::default()
+        }
+    }
+}
+
 /// One request that is out.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// Who waits,
-    pub(crate) asker: LinkId,
-    /// for the answer to which of its requests.
-    pub(crate) asker_id: u64,
+    /// Who waits for the answer to what.
+    pub(crate) asked: Asked,
     /// Who has it.
     pub(crate) target: LinkId,
     pub(crate) deadline_at: Duration,
     /// How long the target was given.
     pub(crate) given: Duration,
-    /// For the log.
-    pub(crate) trace: TraceId,
     /// The request as it came, while it may be sent to another node; `None` for the addressed and the retried.
     pub(crate) kept: Option<Box<Envelope>>,
 }
@@ -96,7 +129,7 @@ impl PendingTable {
 
     /// Takes out everything `asker` waits for.
     pub(crate) fn remove_all_of_asker(&mut self, asker: LinkId) -> Vec<Pending> {
-        self.remove_where(|pending| pending.asker == asker)
+        self.remove_where(|pending| pending.asked.by == asker)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
@@ -136,12 +169,16 @@ mod tests {
 
     fn pending(asker: u64, target: u64, deadline_s: u64) -> Pending {
         Pending {
-            asker: LinkId(asker),
-            asker_id: asker * 100,
+            asked: Asked::of(
+                LinkId(asker),
+                &Envelope {
+                    id: asker * 100,
+                    ..Envelope::default()
+                },
+            ),
             target: LinkId(target),
             deadline_at: Duration::from_secs(deadline_s),
             given: Duration::from_secs(deadline_s),
-            trace: TraceId::default(),
             kept: None,
         }
     }
@@ -159,7 +196,7 @@ mod tests {
     fn only_who_has_a_request_can_answer_it_and_only_once() {
         let mut table = table(&[(1, 7, 5)]);
         assert!(table.remove_of(1, LinkId(8)).is_none());
-        assert_eq!(table.remove_of(1, LinkId(7)).unwrap().asker_id, 100);
+        assert_eq!(table.remove_of(1, LinkId(7)).unwrap().asked.id, 100);
         assert!(table.remove_of(1, LinkId(7)).is_none());
         assert_eq!(table.next_deadline(), None);
     }
@@ -169,8 +206,8 @@ mod tests {
         let mut table = table(&[(1, 7, 5), (2, 7, 3), (3, 7, 9)]);
         assert_eq!(table.next_deadline(), Some(Duration::from_secs(3)));
         let now = Duration::from_secs(5);
-        assert_eq!(table.pop_expired(now).unwrap().asker, LinkId(2));
-        assert_eq!(table.pop_expired(now).unwrap().asker, LinkId(1));
+        assert_eq!(table.pop_expired(now).unwrap().asked.by, LinkId(2));
+        assert_eq!(table.pop_expired(now).unwrap().asked.by, LinkId(1));
         assert!(table.pop_expired(now).is_none());
         assert_eq!(table.len(), 1);
     }
@@ -181,7 +218,7 @@ mod tests {
         let out: Vec<_> = table
             .remove_all_of_target(LinkId(7))
             .iter()
-            .map(|out| out.asker.0)
+            .map(|out| out.asked.by.0)
             .collect();
         assert_eq!(out, [1, 3, 2]);
         assert_eq!(table.remove_all_of_asker(LinkId(2)).len(), 1);

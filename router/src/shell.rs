@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use whimbrel_host::{HostParts, Readiness};
-use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError};
-use whimbrel_protocol::cluster::{RegistryRequest, Status};
+use whimbrel_link::{Endpoint, Link, LinkEvent, LinkId, Reply, SendError, Thaw};
+use whimbrel_protocol::cluster::{Envelope, RegistryRequest, Status};
 use whimbrel_registry::{Registry, serve};
 
 use crate::config::RouterConfig;
@@ -146,8 +145,11 @@ impl Shell {
         let mut batch = Vec::with_capacity(BATCH_LEN);
         let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
         let mut drain_ends: Option<DrainTimes> = None;
+        let mut thaw = Thaw::default();
         loop {
-            let due = self.core.next_timeout().map(|at| self.start + at);
+            let due = self.core.next_timeout();
+            thaw.means_to_judge_at(due);
+            let due = due.map(|at| self.start + at.max(thaw.not_before()));
             tokio::select! {
                 // What is rare first, so that a flood of events cannot starve it; a fixed order lets a simulation replay.
                 biased;
@@ -176,8 +178,10 @@ impl Shell {
                 self.act();
             }
             let now = self.now();
-            self.core.handle_timeout(now, &mut self.actions);
-            self.act();
+            if thaw.judges(now, !events.is_empty()) {
+                self.core.handle_timeout(now, &mut self.actions);
+                self.act();
+            }
             self.say_readiness(&host);
             if drain_ends
                 .as_ref()
@@ -238,7 +242,7 @@ impl Shell {
             for action in actions.drain(..) {
                 match action {
                     Action::Send(link, envelope) => self.send(link, envelope),
-                    Action::Registry { asker, id, body } => self.serve_registry(asker, id, body),
+                    Action::Registry { asker, request } => self.serve_registry(asker, request),
                 }
             }
             std::mem::swap(&mut actions, &mut self.actions);
@@ -247,7 +251,7 @@ impl Shell {
         self.actions = actions;
     }
 
-    fn send(&mut self, link: LinkId, envelope: whimbrel_protocol::cluster::Envelope) {
+    fn send(&mut self, link: LinkId, envelope: Envelope) {
         let error = match self.links.get(&link) {
             Some(link) => match link.try_send(envelope) {
                 Ok(()) => return,
@@ -266,19 +270,19 @@ impl Shell {
     }
 
     /// A registry in memory answers at once; for one elsewhere the router does not wait.
-    fn serve_registry(&mut self, asker: LinkId, id: u64, body: Bytes) {
+    fn serve_registry(&mut self, asker: LinkId, request: Envelope) {
         let (Some(registry), Some(link)) = (&self.registry, self.links.get(&asker)) else {
             return;
         };
         while self.asked.try_join_next().is_some() {}
-        let reply = Reply::new(link.clone(), id);
+        let reply = Reply::new(link.clone(), &request);
         if self.asked.len() >= ASKED_MAX {
             let detail = "too many requests wait for the registry";
             return reply.fail(Status::Overloaded, detail, ASKED_RETRY_AFTER_MS);
         }
         let registry = Arc::clone(registry);
         let mut answer = Box::pin(async move {
-            match RegistryRequest::decode(body) {
+            match RegistryRequest::decode(request.body) {
                 Ok(request) => reply.ok(serve(&*registry, request).await.encode_to_vec().into()),
                 Err(error) => reply.fail(
                     Status::BadRequest,

@@ -480,6 +480,43 @@ async fn a_service_node_that_is_added_under_load_has_its_share_and_one_that_drai
 }
 
 #[tokio::test]
+async fn what_was_answered_before_a_standstill_is_answered_after_it() {
+    let router = Running::start("router-1", None).await;
+    let gateway = Leaf::start("gateway-1", Role::Gateway, true);
+    let mut app = Leaf::start("app-1", Role::AppService, true);
+    for leaf in [&gateway, &app] {
+        Endpoint::connect_in_memory(&leaf.endpoint, &router.endpoint);
+    }
+    until_served(&gateway, &request()).await;
+    app.served.answers.store(false, Ordering::SeqCst);
+    // More than a router or an uplink handles at once, with less time than the standstill takes.
+    let calls: Vec<_> = (0..2_000)
+        .map(|_| {
+            let uplink = gateway.uplink.clone();
+            tokio::spawn(async move { uplink.call(request(), Duration::from_millis(2_500)).await })
+        })
+        .collect();
+    let mut replies = Vec::new();
+    while replies.len() < calls.len() {
+        replies.push(app.held().await.1);
+    }
+    for reply in replies {
+        reply.ok(Bytes::from_static(b"done"));
+    }
+    // On the only thread there is.
+    std::thread::sleep(Duration::from_secs(3));
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().body, "done");
+    }
+    let seen = router.handle.view().look().await.unwrap();
+    let of_app = seen.nodes.iter().find(|node| node.node == "app-1").unwrap();
+    assert_ne!(of_app.health, NodeHealth::Silent);
+    // One that is answered by nobody still ends in time.
+    let call = gateway.uplink.call(request(), Duration::from_millis(50)).await;
+    assert_eq!(call.unwrap_err(), CallError::Deadline);
+}
+
+#[tokio::test]
 async fn draining_a_router_under_traffic_fails_no_request() {
     let leaving = Running::start("router-1", None).await;
     let staying = Running::start("router-2", None).await;

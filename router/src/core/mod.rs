@@ -22,7 +22,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_link::{Identity, LinkId};
 use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Probe, ProbeResponse, Role, Status};
-use whimbrel_protocol::ids::TraceId;
 use whimbrel_registry::rendezvous::mix;
 
 use self::clock::clock_ms;
@@ -32,7 +31,7 @@ use self::refusal::Refusal;
 use self::told::Told;
 use crate::config::RouterConfig;
 use crate::health::Due;
-use crate::pending::{Pending, PendingTable};
+use crate::pending::{Asked, Pending, PendingTable};
 
 /// Routers one request may pass: from its own to the one that has the addressed node, with one to spare.
 const HOPS_MAX: u32 = 4;
@@ -45,7 +44,7 @@ pub(crate) enum Action {
     /// Hand an envelope to a link; when it refuses, say so by `handle_send_failed`.
     Send(LinkId, Envelope),
     /// Ask the registry at home here, and answer this request of `asker`.
-    Registry { asker: LinkId, id: u64, body: Bytes },
+    Registry { asker: LinkId, request: Envelope },
 }
 
 /// Why a link did not take an envelope.
@@ -57,6 +56,15 @@ pub(crate) enum SendFailure {
     Closed,
     /// The envelope is more than any link carries.
     TooLarge,
+}
+
+/// What the outcome of a request says of the node that had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Served,
+    /// It says that it cannot serve, and has not begun.
+    TurnedAway,
+    Failed,
 }
 
 /// What has happened so far; the shell publishes it. See `meter` for the meanings.
@@ -167,11 +175,8 @@ impl Core {
         match Kind::try_from(envelope.kind) {
             Ok(Kind::Probe) => out.push(Action::Send(link, self.readiness(link, envelope.id))),
             Ok(Kind::Registry) if is_for_this_node && self.serves_registry => {
-                out.push(Action::Registry {
-                    asker: link,
-                    id: envelope.id,
-                    body: envelope.body,
-                });
+                let (asker, request) = (link, envelope);
+                out.push(Action::Registry { asker, request });
             }
             _ => self.switch(now, link, envelope, out),
         }
@@ -225,7 +230,7 @@ impl Core {
             self.counts.expired += 1;
             self.forget_outstanding(pending.target);
             if self.had_time(&pending) {
-                self.judge(now, pending.target, false);
+                self.judge(now, pending.target, Verdict::Failed);
             }
             let refusal = Refusal::of(Status::Deadline, "no answer in time");
             self.refuse_pending(now, &pending, refusal, out);
@@ -256,15 +261,15 @@ impl Core {
 
     /// Finds a node for a request and passes it on, or says why not.
     fn switch(&mut self, now: Duration, asker: LinkId, envelope: Envelope, out: &mut Vec<Action>) {
-        let (asker_id, trace) = (envelope.id, TraceId(envelope.trace_id));
+        let asked = Asked::of(asker, &envelope);
         if envelope.hops >= HOPS_MAX {
             let refusal = Refusal::of(Status::BadRequest, "the request went in circles between routers");
-            self.refuse((now, trace), asker, asker_id, refusal, out);
+            self.refuse(now, &asked, refusal, out);
             return;
         }
         if !self.pending.has_room(envelope.priority) {
             let refusal = Refusal::overloaded("too many requests are waiting at the router");
-            self.refuse((now, trace), asker, asker_id, refusal, out);
+            self.refuse(now, &asked, refusal, out);
             return;
         }
         let wait = match envelope.deadline_ms {
@@ -274,18 +279,16 @@ impl Core {
         let target = match self.target(now, asker, None, &envelope) {
             Ok(target) => target,
             Err(refusal) => {
-                self.refuse((now, trace), asker, asker_id, refusal, out);
+                self.refuse(now, &asked, refusal, out);
                 return;
             }
         };
-        let may_retry = asker_id != 0 && envelope.hops == 0 && envelope.to_node.is_empty();
+        let may_retry = asked.id != 0 && envelope.hops == 0 && envelope.to_node.is_empty();
         let mut pending = Pending {
-            asker,
-            asker_id,
+            asked,
             target,
             deadline_at: now + wait,
             given: wait,
-            trace,
             kept: None,
         };
         let mut passed_on = envelope;
@@ -357,16 +360,16 @@ impl Core {
     ) {
         let target = pending.target;
         if tracing::enabled!(tracing::Level::DEBUG)
-            && pending.trace.is_some()
+            && pending.asked.trace.is_some()
             && let Some(node) = self.nodes.get(target)
         {
-            tracing::debug!(trace = %pending.trace, to = %node.identity.node, hops = envelope.hops, "a request is passed on");
+            tracing::debug!(trace = %pending.asked.trace, to = %node.identity.node, hops = envelope.hops, "a request is passed on");
         }
         pending.given = pending.deadline_at.saturating_sub(now);
         let left_ms = pending.given.as_millis();
         envelope.deadline_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
         envelope.hops = envelope.hops.saturating_add(1);
-        if pending.asker_id != 0 {
+        if pending.asked.id != 0 {
             let id = self.pending.new_id();
             envelope.id = id;
             self.pending.insert(id, pending);
@@ -398,12 +401,13 @@ impl Core {
         };
         self.forget_outstanding(link);
         let status = Status::try_from(response.status).unwrap_or(Status::Internal);
-        let served = !matches!(
-            status,
-            Status::Unavailable | Status::Internal | Status::Deadline | Status::Lost
-        );
+        let verdict = match status {
+            Status::Unavailable => Verdict::TurnedAway,
+            Status::Internal | Status::Deadline | Status::Lost => Verdict::Failed,
+            _ => Verdict::Served,
+        };
         if status != Status::Deadline || self.had_time(&pending) {
-            self.judge(now, link, served);
+            self.judge(now, link, verdict);
         }
         if status == Status::Unavailable && pending.kept.is_some() {
             let refusal = Refusal {
@@ -417,15 +421,13 @@ impl Core {
         self.counts.answered += 1;
         self.told.answered(now, &pending);
         let answer = Envelope {
-            id: pending.asker_id,
-            response: true,
             status: response.status,
             detail: response.detail,
             retry_after_ms: response.retry_after_ms,
             body: response.body,
-            ..Envelope::default()
+            ..pending.asked.answer()
         };
-        out.push(Action::Send(pending.asker, answer));
+        out.push(Action::Send(pending.asked.by, answer));
     }
 
     /// Everything `link` has goes elsewhere or is lost.
@@ -441,10 +443,10 @@ impl Core {
     fn fail_over(&mut self, now: Duration, mut pending: Pending, refusal: Refusal, out: &mut Vec<Action>) {
         if let Some(kept) = pending.kept.take()
             && pending.deadline_at > now
-            && let Ok(target) = self.target(now, pending.asker, Some(pending.target), &kept)
+            && let Ok(target) = self.target(now, pending.asked.by, Some(pending.target), &kept)
         {
             self.counts.retried += 1;
-            self.told.goes_elsewhere(now, pending.trace, &refusal);
+            self.told.goes_elsewhere(now, pending.asked.trace, &refusal);
             self.pass_on(now, Pending { target, ..pending }, *kept, out);
             return;
         }
@@ -453,24 +455,11 @@ impl Core {
 
     /// Refuses what was passed on, or was to be.
     fn refuse_pending(&mut self, now: Duration, pending: &Pending, refusal: Refusal, out: &mut Vec<Action>) {
-        self.refuse(
-            (now, pending.trace),
-            pending.asker,
-            pending.asker_id,
-            refusal,
-            out,
-        );
+        self.refuse(now, &pending.asked, refusal, out);
     }
 
-    fn refuse(
-        &mut self,
-        (now, trace): (Duration, TraceId),
-        asker: LinkId,
-        id: u64,
-        refusal: Refusal,
-        out: &mut Vec<Action>,
-    ) {
-        self.told.refused(now, trace, &refusal);
+    fn refuse(&mut self, now: Duration, asked: &Asked, refusal: Refusal, out: &mut Vec<Action>) {
+        self.told.refused(now, asked.trace, &refusal);
         let counts = &mut self.counts;
         match refusal.status {
             Status::Overloaded => counts.refused_overloaded += 1,
@@ -480,7 +469,7 @@ impl Core {
             Status::Lost => counts.lost += 1,
             Status::Ok | Status::Deadline | Status::Internal => {}
         }
-        if id != 0 {
+        if asked.id != 0 {
             let Refusal {
                 status,
                 detail,
@@ -488,29 +477,36 @@ impl Core {
             } = refusal;
             let (status, detail) = (status.into(), detail.into_owned());
             let answer = Envelope {
-                id,
-                response: true,
                 status,
                 detail,
                 retry_after_ms,
-                ..Envelope::default()
+                ..asked.answer()
             };
-            out.push(Action::Send(asker, answer));
+            out.push(Action::Send(asked.by, answer));
         }
     }
 
-    /// Books a served or failed request on a node's health.
-    fn judge(&mut self, now: Duration, link: LinkId, served: bool) {
+    /// Books on a node's health what has become of a request.
+    fn judge(&mut self, now: Duration, link: LinkId, verdict: Verdict) {
         let Some(role) = self.nodes.get(link).map(|node| node.identity.role) else {
             return;
         };
-        let may_eject = !served && self.nodes.may_eject_from(role);
+        if verdict == Verdict::Served {
+            if let Some(node) = self.nodes.get_mut(link) {
+                node.health.handle_success(now);
+            }
+            return;
+        }
+        let pool = self.nodes.pool_of(link, role);
         let Some(node) = self.nodes.get_mut(link) else {
             return;
         };
-        if served {
-            node.health.handle_success(now);
-        } else if node.health.handle_failure(now, may_eject) {
+        let ejected = if verdict == Verdict::TurnedAway {
+            node.health.handle_turned_away(now, pool)
+        } else {
+            node.health.handle_failure(now, pool)
+        };
+        if ejected {
             self.counts.ejections += 1;
             tracing::warn!(node = %node.identity, "the node failed requests in a row: it rests a while, and is then tried");
         }

@@ -7,6 +7,7 @@ use whimbrel_link::{Identity, LinkId};
 use whimbrel_protocol::bucket::city_hash;
 use whimbrel_protocol::cluster::Role;
 
+use crate::circuit::Pool;
 use crate::health::Health;
 use crate::narrow::{self, Member, Serves};
 use crate::placement::{self, Candidate};
@@ -175,15 +176,23 @@ impl Nodes {
         self.by_name.get(name).copied()
     }
 
-    /// Whether a role's pool, of all zones together, can spare one more member to ejection: never more than half of it is
-    /// out by the router's judgement, those that are silent among them.
-    pub(crate) fn may_eject_from(&self, role: Role) -> bool {
+    /// How the pool of all zones is of which `link` fails. It can spare one more member while no more than half of it would be out by
+    /// the router's judgement, those that are silent among them. Those who are silent, or say that they are not ready, are asked
+    /// nothing by which to compare.
+    pub(crate) fn pool_of(&self, link: LinkId, role: Role) -> Pool {
         let pool = self.pools.get(&i32::from(role)).map_or(&[][..], Vec::as_slice);
-        let out = pool
-            .iter()
-            .filter_map(|link| self.nodes.get(link))
-            .filter(|node| node.health.is_out());
-        (out.count() + 1) * 2 <= pool.len()
+        let (mut out, mut asked, mut failing) = (0, 0, 0);
+        for (other, node) in pool.iter().filter_map(|link| Some((link, self.nodes.get(link)?))) {
+            out += usize::from(node.health.is_out());
+            if *other != link && node.health.is_willing() {
+                asked += 1;
+                failing += usize::from(node.health.circuit().is_failing());
+            }
+        }
+        Pool {
+            can_spare: (out + 1) * 2 <= pool.len(),
+            fails_alike: asked > 0 && failing == asked,
+        }
     }
 
     /// How many of a role there are, and how many of them are fit.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use whimbrel_link::LinkId;
-use whimbrel_protocol::cluster::{Envelope, Kind, ProbeResponse, Role};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, ProbeResponse, Role};
 
 use super::{Action, Core};
 
@@ -65,6 +65,7 @@ impl Core {
             id,
             response: true,
             kind: Kind::Probe.into(),
+            priority: Priority::Control.into(),
             body,
             ..Envelope::default()
         }

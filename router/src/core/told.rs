@@ -43,10 +43,10 @@ impl Told {
 
     /// A node answered.
     pub(super) fn answered(&self, now: Duration, pending: &Pending) {
-        if !pending.trace.is_some() {
+        let trace = pending.asked.trace;
+        if !trace.is_some() {
             return;
         }
-        let trace = pending.trace;
         // What is left of the time that was given says how much was taken.
         let took = pending
             .given

@@ -32,6 +32,7 @@ mod task;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod thaw;
 mod told;
 mod uplink;
 
@@ -43,4 +44,5 @@ pub use identity::{
 };
 pub use link::{DownReason, Link, LinkEvent, SendError};
 pub use options::LinkOptions;
+pub use thaw::Thaw;
 pub use uplink::{CallError, Caller, Handler, Readiness, Reply, Uplink};

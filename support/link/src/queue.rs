@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use whimbrel_protocol::cluster::{Envelope, Priority};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority};
 
 /// What an envelope weighs beyond its body and texts, in bytes: the fields themselves and the queue's slot.
 const ENVELOPE_OVERHEAD: usize = 256;
@@ -14,11 +14,20 @@ const ENVELOPE_OVERHEAD: usize = 256;
 /// The priorities, and how many permille of a queue's bounds each may fill.
 const SHARES_PERMILLE: [usize; 5] = [1_000, 900, 800, 600, 500];
 
-/// Where an envelope stands: responses go before new work of their kind (finishing frees what both ends hold) and may
-/// fill the whole queue, since the work is already done.
+/// Where an envelope stands: a response with what it answers, so that pages of history hold up neither an acknowledgement nor the
+/// answer to a probe. It may fill the whole queue, since the work is already done.
 fn lane(envelope: &Envelope) -> (usize, usize) {
     if envelope.response {
-        return (Priority::Direct as usize, SHARES_PERMILLE[0]);
+        let lane = match (
+            Kind::try_from(envelope.kind),
+            Priority::try_from(envelope.priority),
+        ) {
+            (Ok(Kind::Probe), _) => Priority::Control,
+            // Of a node of before: it says neither, and 0 would be the highest.
+            (Ok(Kind::Unspecified), _) | (_, Err(_)) => Priority::Direct,
+            (_, Ok(priority)) => priority,
+        };
+        return (lane as usize, SHARES_PERMILLE[0]);
     }
     let lane = usize::try_from(envelope.priority).unwrap_or(SHARES_PERMILLE.len());
     let lane = lane.min(SHARES_PERMILLE.len() - 1);
@@ -137,6 +146,45 @@ mod tests {
         }
         assert_eq!(drain(&mut queue), [5, 2, 4, 3, 1]);
         assert!(queue.is_empty());
+    }
+
+    fn answer(id: u64, kind: Kind, priority: impl Into<i32>) -> Envelope {
+        Envelope {
+            id,
+            response: true,
+            kind: kind.into(),
+            priority: priority.into(),
+            ..Envelope::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_as_what_it_answers() {
+        let mut queue = OutQueue::new(10, 1 << 20);
+        for answer in [
+            answer(1, Kind::ClientRequest, Priority::History),
+            answer(2, Kind::ClientRequest, Priority::Room),
+            answer(3, Kind::ClientRequest, Priority::Direct),
+            // Of a node of before, which says neither; and of one that says what nobody knows.
+            answer(4, Kind::Unspecified, Priority::Control),
+            answer(5, Kind::ClientRequest, 77),
+            answer(6, Kind::Registry, Priority::Control),
+            answer(7, Kind::Probe, Priority::Control),
+        ] {
+            queue.push(answer).unwrap();
+        }
+        assert_eq!(drain(&mut queue), [6, 7, 3, 4, 5, 2, 1]);
+    }
+
+    #[test]
+    fn an_answer_of_any_priority_may_fill_the_queue() {
+        for priority in [Priority::Control, Priority::Direct, Priority::History] {
+            let mut queue = OutQueue::new(10, 1 << 20);
+            for id in 0..10 {
+                queue.push(answer(id, Kind::ClientRequest, priority)).unwrap();
+            }
+            assert!(queue.push(answer(10, Kind::ClientRequest, priority)).is_err());
+        }
     }
 
     #[test]

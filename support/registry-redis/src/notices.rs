@@ -2,7 +2,7 @@
 //! second finds.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
@@ -17,36 +17,43 @@ use crate::wire::DIAL_WITHIN;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A subscription that lasted this long was a good one: after it pauses begin anew.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// Listens for ever.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut state = inner.keeper.state();
+    let pausing = ExponentialBuilder::default()
+        .with_min_delay(PAUSE_MIN)
+        .with_max_delay(PAUSE_MAX)
+        .with_jitter()
+        .without_max_times();
+    let mut pauses = pausing.build();
     loop {
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(PAUSE_MIN)
-            .with_max_delay(PAUSE_MAX)
-            .with_jitter()
-            .without_max_times();
-        for pause in pauses.build() {
-            let client = match &*state.borrow_and_update() {
-                State::Up { notices, .. } => Some(notices.clone()),
-                State::Down { .. } => None,
-            };
-            let Some(client) = client else {
-                if state.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            };
-            let heard = listen(&inner, *client).await;
-            meter::subscribed(false);
-            match heard {
-                // There was one, so the next is tried as soon as the first was.
-                Ok(()) => break,
-                Err(error) => tracing::debug!(%error, "no change notices now"),
+        let client = match &*state.borrow_and_update() {
+            State::Up { notices, .. } => Some(notices.clone()),
+            State::Down { .. } => None,
+        };
+        let Some(client) = client else {
+            if state.changed().await.is_err() {
+                return;
             }
-            tokio::time::sleep(pause).await;
+            continue;
+        };
+        let began = Instant::now();
+        let heard = listen(&inner, *client).await;
+        meter::subscribed(false);
+        match heard {
+            // The next is tried as soon as the first was.
+            Ok(()) if began.elapsed() >= STEADY_AFTER => {
+                pauses = pausing.build();
+                continue;
+            }
+            // Taken, and ended soon: by a server without room, or by what stands before it.
+            Ok(()) => tracing::debug!("change notices ended soon"),
+            Err(error) => tracing::debug!(%error, "no change notices now"),
         }
+        tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
     }
 }
 

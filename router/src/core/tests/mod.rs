@@ -6,6 +6,7 @@ mod model;
 mod pools;
 mod readiness;
 mod retries;
+mod silence;
 mod switching;
 
 use super::*;

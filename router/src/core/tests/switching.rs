@@ -27,6 +27,26 @@ fn a_request_goes_to_a_node_and_its_answer_comes_back_under_the_askers_id() {
 }
 
 #[test]
+fn an_answer_is_as_urgent_as_its_request_though_its_node_does_not_say_so() {
+    let urgency = |envelope: &Envelope| (envelope.kind(), envelope.priority());
+    for apps in [1, 0] {
+        let mut world = World::with_apps(apps);
+        let page = Envelope {
+            priority: Priority::History.into(),
+            ..request(42)
+        };
+        world.frame(1, page.clone());
+        if apps > 0 {
+            let (app, passed) = world.sent_one();
+            assert_eq!(urgency(&passed), urgency(&page));
+            world.frame(app, answer(passed.id, Status::Ok));
+        }
+        let (to, told) = world.sent_one();
+        assert_eq!((to, told.id, urgency(&told)), (1, 42, urgency(&page)));
+    }
+}
+
+#[test]
 fn one_affinity_stays_on_one_node_and_none_spreads() {
     let mut world = World::with_apps(4);
     let mut homes: Vec<u64> = Vec::new();
@@ -178,8 +198,7 @@ fn the_registry_is_answered_at_its_home_and_passed_on_elsewhere() {
         home.frame(1, registry(to_node));
         let asked = Action::Registry {
             asker: LinkId(1),
-            id: 42,
-            body: request(0).body,
+            request: registry(to_node),
         };
         assert_eq!(home.out, [asked]);
     }

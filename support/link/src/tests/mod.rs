@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use whimbrel_protocol::cluster::{Envelope, Priority, Role};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Role, Status};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::error::LinkError;
 use crate::identity::{ClusterSecret, Identity};
 use crate::link::{DownReason, Link, LinkEvent, SendError};
 use crate::options::LinkOptions;
-use crate::{Endpoint, tcp};
+use crate::{Endpoint, Reply, tcp};
 
 /// Whatever takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);

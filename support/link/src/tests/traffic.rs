@@ -119,6 +119,92 @@ async fn a_peer_that_does_not_read_fills_the_queue_and_loses_nothing() {
     }
 }
 
+#[tokio::test]
+async fn a_reply_is_as_urgent_as_its_request_however_it_ends() {
+    let ((a, mut at_a), (b, mut at_b)) = (endpoint("a"), endpoint("b"));
+    Endpoint::connect_in_memory(&a, &b);
+    let to_b = up(&mut at_a).await;
+    up(&mut at_b).await;
+    let page = Envelope {
+        kind: Kind::ClientRequest.into(),
+        priority: Priority::History.into(),
+        ..envelope(9, 10)
+    };
+    let reply = || Reply::new(to_b.clone(), &page);
+    reply().ok(Bytes::from_static(b"page"));
+    reply().ok(Bytes::from(vec![0; 3_000_000]));
+    reply().fail(Status::Overloaded, "full", 7);
+    drop(reply());
+    for status in [Status::Ok, Status::Internal, Status::Overloaded, Status::Internal] {
+        let answer = frame(&mut at_b).await;
+        assert_eq!((answer.id, answer.response, answer.status()), (9, true, status));
+        assert_eq!((answer.kind, answer.priority), (page.kind, page.priority));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_overtakes_pages_of_history_and_none_of_them_is_lost() {
+    let small = || LinkOptions {
+        event_queue_len: 4,
+        queue_len_max: 100,
+        ..LinkOptions::default()
+    };
+    for in_memory in [false, true] {
+        let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", small()), endpoint_with("b", small()));
+        if in_memory {
+            Endpoint::connect_in_memory(&a, &b);
+        } else {
+            b.dial(listen(&a).await.to_string());
+        }
+        let to_b = up(&mut at_a).await;
+        let answer = |id, kind: Kind, priority: Priority, body_len| Envelope {
+            response: true,
+            kind: kind.into(),
+            priority: priority.into(),
+            ..envelope(id, body_len)
+        };
+        let page = |id| answer(id, Kind::ClientRequest, Priority::History, 60_000);
+        // Far more than the sockets hold.
+        let (mut sent, mut refused_in_a_row) = (0, 0);
+        while refused_in_a_row < 2_000 {
+            match to_b.try_send(page(sent + 1)) {
+                Ok(()) => (sent, refused_in_a_row) = (sent + 1, 0),
+                Err(SendError::Full(_)) => {
+                    refused_in_a_row += 1;
+                    tokio::task::yield_now().await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        up(&mut at_b).await;
+        let mut received = vec![frame(&mut at_b).await.id];
+        let (direct, probed) = (sent + 1, sent + 2);
+        for urgent in [
+            answer(direct, Kind::ClientRequest, Priority::Direct, 10),
+            answer(probed, Kind::Probe, Priority::Control, 10),
+        ] {
+            let mut waiting = Some(urgent);
+            while let Some(urgent) = waiting.take() {
+                if let Err(SendError::Full(urgent)) = to_b.try_send(urgent) {
+                    waiting = Some(*urgent);
+                    received.push(frame(&mut at_b).await.id);
+                }
+            }
+        }
+        while received.len() < usize::try_from(sent + 2).unwrap() {
+            received.push(frame(&mut at_b).await.id);
+        }
+        let places = [probed, direct].map(|id| received.iter().position(|received| *received == id).unwrap());
+        assert!(
+            places[0] + 1 == places[1] && places[1] + 50 < received.len(),
+            "{places:?} of {}",
+            received.len()
+        );
+        received.retain(|id| *id <= sent);
+        assert!(received.iter().copied().eq(1..=sent), "in memory: {in_memory}");
+    }
+}
+
 /// Two threads queue and flush at once, each more than a socket takes, while the peer reads slowly: `in_memory` or over TCP.
 async fn flushed_from_threads(in_memory: bool) {
     const EACH: u64 = 600;

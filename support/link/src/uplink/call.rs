@@ -78,15 +78,26 @@ pub trait Handler: Send + Sync {
 
 /// The one answer to one request. Dropped unanswered, it says INTERNAL, so that no asker waits in vain.
 pub struct Reply {
-    to: Option<(Link, u64)>,
+    to: Option<(Link, Asked)>,
+}
+
+/// What an answer says of its request.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    id: u64,
+    kind: i32,
+    priority: i32,
 }
 
 impl Reply {
-    /// The reply to request `id` of `link`; id 0 wants none.
+    /// The reply to a `request` that came by `link`, as urgent as that; id 0 wants none.
     #[must_use]
-    pub fn new(link: Link, id: u64) -> Self {
+    pub fn new(link: Link, request: &Envelope) -> Self {
+        let Envelope {
+            id, kind, priority, ..
+        } = *request;
         Self {
-            to: (id != 0).then_some((link, id)),
+            to: (id != 0).then_some((link, Asked { id, kind, priority })),
         }
     }
 
@@ -109,10 +120,14 @@ impl Reply {
     }
 
     fn send(&mut self, response: Envelope) {
-        let Some((link, id)) = self.to.take() else { return };
+        let Some((link, Asked { id, kind, priority })) = self.to.take() else {
+            return;
+        };
         match link.try_send(Envelope {
             id,
             response: true,
+            kind,
+            priority,
             ..response
         }) {
             Ok(()) => {}
@@ -123,6 +138,8 @@ impl Reply {
                 let _ = link.try_send(Envelope {
                     id,
                     response: true,
+                    kind,
+                    priority,
                     status,
                     detail,
                     ..Envelope::default()

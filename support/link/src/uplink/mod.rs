@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use whimbrel_protocol::cluster::{Envelope, Kind, Probe, ProbeResponse, Role};
+use whimbrel_protocol::cluster::{Envelope, Kind, Priority, Probe, ProbeResponse, Role};
 
 pub use self::call::{CallError, Caller, Handler, Reply};
 use self::core::{Core, Settled};
@@ -23,6 +23,7 @@ use crate::endpoint::Endpoint;
 use crate::identity::LinkId;
 use crate::link::{Link, LinkEvent, SendError};
 use crate::task;
+use crate::thaw::Thaw;
 
 /// Events handled under one lock.
 const BATCH_LEN: usize = 128;
@@ -306,9 +307,18 @@ async fn run(
 ) {
     let mut batch = Vec::with_capacity(BATCH_LEN);
     let mut work = Work::default();
+    let mut thaw = Thaw::default();
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     loop {
-        let at = shared.start + shared.state().set_alarm(shared.start.elapsed());
+        let (at, due) = {
+            let mut state = shared.state();
+            (
+                state.set_alarm(shared.start.elapsed()),
+                state.core.next_deadline(),
+            )
+        };
+        thaw.means_to_judge_at(due);
+        let at = shared.start + at.max(thaw.not_before());
         if alarm.deadline() != at {
             alarm.as_mut().reset(at);
         }
@@ -329,7 +339,9 @@ async fn run(
                 apply(state, now, event, &mut work);
             }
             work.settled.append(&mut state.settled);
-            work.settled.extend(state.core.handle_timeout(now));
+            if thaw.judges(now, !events.is_empty()) {
+                work.settled.extend(state.core.handle_timeout(now));
+            }
             publish(&shared.routers, state.core.routers());
             publish(&shared.ready_routers, state.core.ready_routers());
         }
@@ -404,11 +416,11 @@ fn apply(state: &mut State, now: Duration, event: LinkEvent, work: &mut Work) {
                     &mut |link, envelope| send(links, link, envelope, Link::try_send),
                 ));
             } else if is_probe {
-                Reply::new(link.clone(), envelope.id).ok(state.said(now));
+                Reply::new(link.clone(), &envelope).ok(state.said(now));
                 let asked = Probe::decode(envelope.body).unwrap_or_default();
                 state.clock_ahead_ms.insert(id, asked.clock_ahead_ms);
             } else {
-                let reply = Reply::new(link.clone(), envelope.id);
+                let reply = Reply::new(link.clone(), &envelope);
                 work.requests.push((envelope, reply));
             }
         }
@@ -438,6 +450,7 @@ fn unasked(body: Bytes) -> Envelope {
     Envelope {
         response: true,
         kind: Kind::Probe.into(),
+        priority: Priority::Control.into(),
         body,
         ..Envelope::default()
     }

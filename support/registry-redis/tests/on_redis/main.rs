@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and says why it is skipped"
 )]
 
+mod cutting;
 mod faults;
 mod harness;
 mod server;
@@ -41,7 +42,11 @@ fn main() -> ExitCode {
             a_master_behind_sentinels_is_a_registry,
         ),
     ];
-    let tests = own.into_iter().chain(faults::TESTS).chain(together::TESTS);
+    let tests = own
+        .into_iter()
+        .chain(cutting::TESTS)
+        .chain(faults::TESTS)
+        .chain(together::TESTS);
     let tests = tests.map(trial).collect();
     if !is_there && !must {
         eprintln!("SKIPPED: redis-server is missing: run `apt-get install redis-server`");
