@@ -211,14 +211,14 @@ struct Filling {
 type Session<'a> = (UserId, &'a Arc<SessionRecord>);
 
 /// Joins payloads with the sessions of their users, by gateway, in the order of the jobs. `sessions` holds those of other
-/// users too.
+/// users too. A frame is for one life of a gateway: the targets that are gone are named without it.
 #[must_use]
 pub(super) fn frames(
     jobs: &[PushJob],
     sessions: &BTreeMap<User, Vec<Arc<SessionRecord>>>,
 ) -> Vec<GatewayPush> {
     let mut frames = Vec::new();
-    let mut filling: BTreeMap<(&str, Priority), Filling> = BTreeMap::new();
+    let mut filling: BTreeMap<(&str, u64, Priority), Filling> = BTreeMap::new();
     for job in jobs {
         let mut by_gateway: BTreeMap<(&str, u64), Vec<Session<'_>>> = BTreeMap::new();
         for user in &job.users {
@@ -241,7 +241,7 @@ pub(super) fn frames(
                 ..request.clone()
             };
             let bytes = push.encoded_len();
-            let frame = filling.entry((gateway, job.priority)).or_default();
+            let frame = filling.entry((gateway, incarnation, job.priority)).or_default();
             if frame.bytes.saturating_add(bytes) > FRAME_BYTES_FULL || frame.pushes.len() >= FRAME_PUSHES_MAX
             {
                 frames.extend(filled(gateway, job.priority, std::mem::take(frame)));
@@ -258,7 +258,7 @@ pub(super) fn frames(
                 .extend(records.into_iter().map(|(_, record)| Arc::clone(record)));
         }
     }
-    for ((gateway, priority), frame) in filling {
+    for ((gateway, _, priority), frame) in filling {
         frames.extend(filled(gateway, priority, frame));
     }
     frames
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_for_a_gateway_goes_in_one_frame_each_push_to_its_life() {
+    fn what_there_is_for_a_life_of_a_gateway_goes_in_one_frame() {
         let session = |user: u64, gateway: &str, incarnation: u64, slot: u32| {
             Arc::new(SessionRecord {
                 app_key: "demo".into(),
@@ -449,7 +449,7 @@ mod tests {
             ),
             (
                 (app(), UserId(2)),
-                vec![session(2, "g1", 5, 2), session(2, "g1", 4, 9)],
+                vec![session(2, "g1", 5, 2), session(2, "g1", 4, 2)],
             ),
             ((app(), UserId(3)), vec![session(3, "g1", 5, 3)]),
         ]);
@@ -465,14 +465,13 @@ mod tests {
             ..job.clone()
         };
         let frames = frames(&[job, notice], &sessions);
-        let of_g1 = PushesRequest::decode(frames[0].envelope.body.clone()).unwrap();
-        let of_g2 = PushRequest::decode(frames[1].envelope.body.clone()).unwrap();
-        assert_eq!(frames.len(), 2);
-        assert_eq!(
-            (frames[0].envelope.kind(), frames[1].envelope.kind()),
-            (Kind::Pushes, Kind::Push)
-        );
-        let all = of_g1.pushes.iter().chain([&of_g2]);
+        let kinds: Vec<_> = frames.iter().map(|frame| frame.envelope.kind()).collect();
+        assert_eq!(kinds, [Kind::Push, Kind::Pushes, Kind::Push]);
+        let body = |nth: usize| frames[nth].envelope.body.clone();
+        let before = PushRequest::decode(body(0)).unwrap();
+        let of_g1 = PushesRequest::decode(body(1)).unwrap();
+        let of_g2 = PushRequest::decode(body(2)).unwrap();
+        let all = [&before].into_iter().chain(&of_g1.pushes).chain([&of_g2]);
         let targets: Vec<_> = all
             .map(|push| {
                 let slots: Vec<_> = push
@@ -487,14 +486,14 @@ mod tests {
         assert_eq!(
             targets,
             [
-                (messages, 4, vec![(2, 9)]),
+                (messages, 4, vec![(2, 2)]),
                 (messages, 5, vec![(1, 1), (2, 2)]),
                 (notice, 5, vec![(3, 3)]),
                 (messages, 6, vec![(1, 1)])
             ]
         );
         assert_eq!(
-            (&frames[0].untold[..], &frames[1].untold[..]),
+            (&frames[1].untold[..], &frames[2].untold[..]),
             (&[(app(), UserId(3))][..], &[][..]),
             "a notice makes up for messages, nothing for a notice"
         );
@@ -503,7 +502,8 @@ mod tests {
             user_id: 2,
             ..Default::default()
         }];
-        let stale: Vec<_> = stale(&frames[0].sessions, &gone).collect();
+        // The gateway of now does not speak of a session of its life before that had the same slot, nor the other way round.
+        let stale: Vec<_> = stale(&frames[1].sessions, &gone).collect();
         assert_eq!(stale, [&session(2, "g1", 5, 2)]);
     }
 
