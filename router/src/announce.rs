@@ -49,7 +49,7 @@ pub async fn announce(
             ..lease.clone()
         };
         match registry.put_node(renewed).await {
-            Ok(()) => failing = false,
+            Ok(_) => failing = false,
             Err(error @ RegistryError::Superseded { .. }) => {
                 tracing::error!(%error, "this router leaves");
                 drain.start();

@@ -14,7 +14,8 @@ use whimbrel_protocol::cluster::{
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::{
-    ANNOUNCE_LEN_MAX, LEASELESS_GRACE, ROOM_COUNTS_LEN_MAX, Registry, RegistryError, SESSIONS_PER_USER_MAX,
+    ANNOUNCE_LEN_MAX, LEASELESS_GRACE, Put, ROOM_COUNTS_LEN_MAX, Registry, RegistryError,
+    SESSIONS_PER_USER_MAX,
 };
 
 /// What the suite needs of a backend.
@@ -67,6 +68,9 @@ pub async fn run(harness: &mut dyn Harness) {
     nodes_are_told_by_role(harness).await;
     removing_needs_the_right_incarnation(harness).await;
     a_later_life_displaces_an_earlier_one_for_good(harness).await;
+    a_later_life_displaces_one_whose_lease_had_ended(harness).await;
+    one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness).await;
+    putting_a_lease_says_whether_it_begins(harness).await;
     the_highest_login_epoch_of_a_device_wins(harness).await;
     unregistering_needs_the_right_handle(harness).await;
     sessions_end_with_their_gateways_lease(harness).await;
@@ -214,6 +218,62 @@ async fn a_later_life_displaces_an_earlier_one_for_good(harness: &mut dyn Harnes
         })
     );
     done(registry.put_node(lease("g1", Role::Gateway, 11, 60_000)).await);
+}
+
+async fn a_later_life_displaces_one_whose_lease_had_ended(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
+    harness.pass(Duration::from_secs(2)).await;
+    assert!(names(&*registry, None).await.is_empty());
+    done(registry.put_node(lease("g1", Role::Gateway, 11, 1_000)).await);
+    // It stood still for longer than its lease, and so, later, does the one that took its name.
+    for ended in [false, true] {
+        if ended {
+            harness.pass(Duration::from_secs(2)).await;
+        }
+        let woken = registry.put_node(lease("g1", Role::Gateway, 1, 60_000)).await;
+        assert!(
+            matches!(&woken, Err(RegistryError::Superseded { node }) if node == "g1"),
+            "{woken:?}"
+        );
+        let woken = registry.register(session(G1, 1, 7, "phone", 9)).await;
+        assert!(
+            matches!(woken, Err(RegistryError::Superseded { .. })),
+            "{woken:?}"
+        );
+    }
+    done(registry.put_node(lease("g1", Role::Gateway, 11, 60_000)).await);
+    let leases = done(registry.nodes(None).await);
+    assert_eq!(leases, [lease("g1", Role::Gateway, 11, 60_000)]);
+}
+
+async fn one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    for _ in 0..2 {
+        done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
+        harness.pass(Duration::from_secs(2)).await;
+        assert!(names(&*registry, None).await.is_empty());
+    }
+    done(registry.put_node(lease("g1", Role::Gateway, 1, 60_000)).await);
+    assert_eq!(names(&*registry, None).await, ["g1"]);
+}
+
+async fn putting_a_lease_says_whether_it_begins(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    let put = || registry.put_node(lease("g1", Role::Gateway, 1, 2_000));
+    assert_eq!(put().await, Ok(Put::Began));
+    assert_eq!(put().await, Ok(Put::Renewed));
+    harness.pass(Duration::from_secs(3)).await;
+    // That a session came first hides nothing: those of before are gone.
+    done(registry.register(session(G1, 1, 7, "phone", 1)).await);
+    assert_eq!(put().await, Ok(Put::Began));
+    assert_eq!(put().await, Ok(Put::Renewed));
+    let later = registry.put_node(lease("g1", Role::Gateway, 11, 60_000));
+    assert_eq!(later.await, Ok(Put::Began));
+    let g1 = NodeId::new("g1").expect("a valid name");
+    done(registry.remove_node(&g1, Incarnation(11)).await);
+    let again = registry.put_node(lease("g1", Role::Gateway, 11, 60_000));
+    assert_eq!(again.await, Ok(Put::Began));
 }
 
 async fn the_highest_login_epoch_of_a_device_wins(harness: &mut dyn Harness) {

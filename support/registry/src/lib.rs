@@ -18,6 +18,7 @@ pub mod conformance;
 mod core;
 mod devices;
 mod discovery;
+mod lapsed;
 mod memory;
 mod place;
 mod remote;
@@ -82,6 +83,16 @@ pub fn lease_of(identity: &Identity, ttl: Duration) -> NodeLease {
     }
 }
 
+/// What putting a lease came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// This life held no lease: what had hung on an earlier one is gone, though its clock may not tell that one has ended.
+    Began,
+    /// Its lease goes on, and so does what hangs on it. A registry that has lost everything may say so as well: [`Registry::life`]
+    /// tells that.
+    Renewed,
+}
+
 /// What a registration came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registered {
@@ -118,8 +129,10 @@ pub enum RegistryError {
 /// Node leases, login sessions and rooms on gateways. All methods may be called at any time from any task.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    /// Puts or renews a lease; it ends `ttl_ms` later. Another incarnation of the name ends, with its sessions.
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError>;
+    /// Puts or renews a lease; it ends `ttl_ms` later. The incarnation that held the name before ends for good, with its sessions:
+    /// also when its lease had ended, unless that was given back ([`Registry::remove_node`]) or more than [`NODES_MAX`] other
+    /// names have lapsed since.
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError>;
 
     /// Ends the lease of exactly this incarnation, with its sessions. Fine when there is none.
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError>;
