@@ -27,6 +27,7 @@
 //! | `whimbrel:1:{NAME.n}:lapsed_at` | sorted set | these nodes by when that was |
 //! | `whimbrel:1:{NAME.n}:ended` | sorted set | `node/incarnation term` by when to sweep after it |
 //! | `whimbrel:1:{NAME.P-S}:u:APP/USER` | hash | a user's sessions, by device |
+//! | `whimbrel:1:{NAME.P-S}:d:APP/USER/DEVICE` | list, 30 s | the last 4 sessions that lost a place to logins of this device, told again to the next |
 //! | `whimbrel:1:{NAME.P-S}:r:APP/ROOM` | hash | a room's members, by `node/incarnation` |
 //! | `whimbrel:1:{NAME.P-S}:i:NODE/INCARNATION` | set | in which of these a gateway's life has something |
 //! | `whimbrel:1:{NAME.P-S}:o:NODE/INCARNATION` | hash, 1 h | in which order rooms were counted, so that a call that comes late changes nothing |

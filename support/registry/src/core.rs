@@ -12,6 +12,7 @@ use whimbrel_protocol::cluster::{
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::devices::Devices;
+use crate::displaced::{By, Displaced};
 use crate::lapsed::Lapsed;
 use crate::validity::{self, bounded};
 use crate::{
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     users: BTreeMap<User, Devices>,
     /// How many members each room has on each life of a gateway; never 0.
     rooms: BTreeMap<Room, BTreeMap<Life, u32>>,
+    displaced: Displaced,
     superseded: VecDeque<Life>,
     /// The clock at the last call, and the time that had passed by then without standstills.
     last_call: Duration,
@@ -127,6 +129,7 @@ impl Core {
         }
         let user = (record.app_key.clone(), record.user_id);
         let device = record.device_id.clone();
+        let by = (user.clone(), device.clone());
         let devices = self.users.entry(user.clone()).or_default();
         let mut displaced = Vec::new();
         if let Some(there) = devices.get(&device) {
@@ -138,7 +141,7 @@ impl Core {
                 });
                 return Ok(Registered {
                     accepted: true,
-                    displaced,
+                    displaced: self.displaced_before(now, &by),
                 });
             }
             if there.login_epoch >= record.login_epoch {
@@ -154,9 +157,12 @@ impl Core {
             displaced.extend(devices.remove(&oldest));
         }
         displaced.extend(devices.insert(record));
+        let before = self.displaced_before(now, &by);
         for session in &displaced {
             self.detach(session);
+            self.displaced.remember(now, &by, session.clone());
         }
+        displaced.extend(before);
         if !self.lives.contains_key(&life) {
             self.renew(life.clone(), now.saturating_add(LEASELESS_GRACE));
         }
@@ -167,6 +173,21 @@ impl Core {
             accepted: true,
             displaced,
         })
+    }
+
+    /// Who lost a place to this device's logins before, and has none now.
+    fn displaced_before(&mut self, now: Duration, by: &By) -> Vec<SessionRecord> {
+        let (lives, devices) = (&self.lives, self.users.get(&by.0));
+        let has_a_place = |lost: &SessionRecord| {
+            let mut sessions = devices.into_iter().flat_map(Devices::sessions);
+            sessions.any(|there| there.session == lost.session)
+        };
+        let is_alive = |lost: &SessionRecord| life_of(lost).is_ok_and(|life| lives.contains_key(&life));
+        let before = self.displaced.of(now, by);
+        before
+            .filter(|lost| is_alive(lost) && !has_a_place(lost))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn unregister(&mut self, now: Duration, record: &SessionRecord) -> Result<(), RegistryError> {

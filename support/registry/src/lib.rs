@@ -18,6 +18,7 @@ pub mod conformance;
 mod core;
 mod devices;
 mod discovery;
+mod displaced;
 mod lapsed;
 mod memory;
 mod place;
@@ -63,6 +64,11 @@ pub const STANDSTILL_AFTER: Duration = Duration::from_secs(5);
 /// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
 pub const ENDED_LEN_MAX: usize = 1_024;
 
+/// How long it is remembered who lost a place to a device's login, to be told again: whoever did not hear of it comes again within seconds.
+pub const RETOLD_FOR: Duration = Duration::from_secs(30);
+/// How many of them a device, the newest.
+pub const RETOLD_LEN_MAX: usize = 4;
+
 /// A lease that says what a node's links say of it, for its role to complete.
 #[must_use]
 pub fn lease_of(identity: &Identity, ttl: Duration) -> NodeLease {
@@ -98,7 +104,8 @@ pub enum Put {
 pub struct Registered {
     /// False when a session of the same device with the same or a higher login epoch is there.
     pub accepted: bool,
-    /// Sessions that lost their place; their gateways close them.
+    /// Sessions that lost their place; their gateways close them. Those that lost theirs to this device within [`RETOLD_FOR`] are told
+    /// again ([`RETOLD_LEN_MAX`] at most), for whoever never had an answer: to close a session twice is nothing.
     pub displaced: Vec<SessionRecord>,
 }
 
@@ -141,7 +148,7 @@ pub trait Registry: Send + Sync + 'static {
     async fn nodes(&self, role: Option<Role>) -> Result<Vec<NodeLease>, RegistryError>;
 
     /// Compare-and-set on the device's login epoch: a higher one displaces the session that is there, an equal or lower
-    /// one is refused; the same handle again is fine.
+    /// one is refused; the same handle again is fine. Who is displaced is told more than once, so that an answer may be lost.
     async fn register(&self, record: SessionRecord) -> Result<Registered, RegistryError>;
 
     /// Forgets a session, if its handle is the one registered.
