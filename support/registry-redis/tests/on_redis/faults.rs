@@ -246,7 +246,7 @@ fn who_was_displaced_by_a_call_without_an_answer_is_told_to_the_next() {
         );
         server.thaw();
         answers(&node).await;
-        assert_eq!(slots(&*node, 7).await, [2]);
+        assert_eq!(slots(&node, 7).await, [2]);
         let next = session(G1, 3, 7, "phone", 3);
         let registered = done(|| node.register(next.clone())).await;
         assert!(registered.accepted);
