@@ -107,7 +107,7 @@ impl Lease {
     /// Renews the lease and learns of the other nodes.
     async fn renew(&self, one_store: &mut OneStore) -> Renewed {
         match self.registry.put_node(self.lease(one_store)).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error @ RegistryError::Superseded { .. }) => {
                 if !self.drain.is_started() {
                     tracing::error!(%error, "this node takes no more requests and leaves");

@@ -2,8 +2,10 @@
 //!
 //! One task: renews the lease with load and descriptor, makes new keys when they are due, and has every session announced
 //! again when the registry has lost them: all of them with its own life, ours with our lease when that had ended, as it
-//! does while this process is stopped or cut off. After a renewal that failed they are announced as well: while the registry
-//! could not be reached, nobody could look up whom to push to, and the announced are told to sync.
+//! does while this process is stopped or cut off. That it had ended the registry says ([`Put::Began`]), whatever our clock says, which may
+//! have stood still with the machine; a home of before does not say it, and then more time than the lease's tells. After a renewal that
+//! failed they are announced as well: while the registry could not be reached, nobody could look up whom to push to, and the announced are
+//! told to sync.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use whimbrel_link::{Identity, Uplink};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::cluster::NodeLease;
 use whimbrel_protocol::ids::Incarnation;
-use whimbrel_registry::{Registry, RegistryError, lease_of};
+use whimbrel_registry::{Put, Registry, RegistryError, lease_of};
 
 use crate::certificate::Expiry;
 use crate::config::GatewayConfig;
@@ -107,7 +109,7 @@ impl Lease {
         }
     }
 
-    /// Whether the lease may have ended before this renewal, and the registry has dropped our sessions, or the registry could
+    /// Whether the lease had, or may have, ended before this renewal, and the registry has dropped our sessions, or the registry could
     /// not be reached and pushes were lost.
     async fn renew(&mut self) -> bool {
         let sent_at = Instant::now();
@@ -135,10 +137,10 @@ impl Lease {
             self.drain.start();
         }
         let ttl = Duration::from_millis(u64::from(self.config.lease.ttl_ms));
-        let may_be_lost = if put.is_ok() {
+        let may_be_lost = if let Ok(put) = put {
             let before = self.renewed_at.replace(sent_at);
             let missed = std::mem::take(&mut self.missed);
-            before.is_some_and(|before| missed || before.elapsed() > ttl)
+            before.is_some_and(|before| missed || put == Put::Began || before.elapsed() > ttl)
         } else {
             self.missed = true;
             false

@@ -12,7 +12,7 @@ use whimbrel_protocol::cluster::{
     NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
+use whimbrel_registry::{MemoryRegistry, Put, Registered, Registry, RegistryError};
 
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "it/support/mod.rs"]
@@ -31,7 +31,7 @@ struct Yes(MemoryRegistry);
 
 #[async_trait]
 impl Registry for Yes {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         self.0.put_node(lease).await
     }
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {

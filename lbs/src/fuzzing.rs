@@ -16,7 +16,7 @@ use whimbrel_host::{Drain, HostParts, ManualClock, Readiness, http};
 use whimbrel_protocol::cluster::{NodeLease, Role};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{
-    Registered, Registry, RegistryError, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
+    Put, Registered, Registry, RegistryError, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
 };
 
 use crate::{
@@ -80,7 +80,7 @@ impl Registry for Script {
         self.life.subscribe()
     }
 
-    async fn put_node(&self, _lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, _lease: NodeLease) -> Result<Put, RegistryError> {
         Self::refused()
     }
 

@@ -13,8 +13,8 @@ use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_lbs::{Lbs, LbsConfig, LbsHandle};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{
-    NodeLease, Registered, Registry, RegistryError, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord,
-    UserKey,
+    NodeLease, Put, Registered, Registry, RegistryError, Role, RoomCounts, RoomKey, RoomOnGateway,
+    SessionRecord, UserKey,
 };
 
 /// How long a test waits for what must come.
@@ -30,7 +30,7 @@ struct Scripted {
 
 #[async_trait]
 impl Registry for Scripted {
-    async fn put_node(&self, _lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, _lease: NodeLease) -> Result<Put, RegistryError> {
         unreachable!("the LBS only reads nodes")
     }
 

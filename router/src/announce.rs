@@ -1,4 +1,4 @@
-//! A router's lease: how nodes that ask the registry find it.
+//! A router's lease: how nodes that ask the registry find it; and what the registry says of who holds a name that was refused here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use tokio::time::MissedTickBehavior;
 use whimbrel_host::Drain;
 use whimbrel_link::Endpoint;
 use whimbrel_protocol::cluster::NodeLease;
+use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::{Registry, RegistryError, lease_of};
 
 use crate::shell::RouterView;
@@ -19,7 +20,8 @@ const RENEWALS_PER_LEASE: u32 = 3;
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keeps a lease with `link_address` (host:port, as other nodes reach it) in `registry`, until the router's endpoint is
-/// told to shut down; then gives it back. From the drain's start on it says so, and nobody new comes.
+/// told to shut down; then gives it back. From the drain's start on it says so, and nobody new comes. When the endpoint has refused
+/// an earlier life of some node, it learns here which lives hold the names: its own memory of who came last can be wrong.
 pub async fn announce(
     registry: Arc<dyn Registry>,
     endpoint: Endpoint,
@@ -49,7 +51,7 @@ pub async fn announce(
             ..lease.clone()
         };
         match registry.put_node(renewed).await {
-            Ok(()) => failing = false,
+            Ok(_) => failing = false,
             Err(error @ RegistryError::Superseded { .. }) => {
                 tracing::error!(%error, "this router leaves");
                 drain.start();
@@ -62,9 +64,19 @@ pub async fn announce(
                 failing = true;
             }
         }
+        if endpoint.has_refused_lives()
+            && let Ok(leases) = registry.nodes(None).await
+        {
+            endpoint.learn_holders(leases.iter().filter_map(holder));
+        }
     }
     let removal = registry.remove_node(&own.node, own.incarnation);
     if !matches!(tokio::time::timeout(REMOVAL_TIMEOUT, removal).await, Ok(Ok(()))) {
         tracing::debug!("the lease was not given back; it ends by itself");
     }
+}
+
+/// Who holds the name of a lease.
+fn holder(lease: &NodeLease) -> Option<(NodeId, Incarnation)> {
+    Some((NodeId::new(&lease.node).ok()?, Incarnation(lease.incarnation)))
 }

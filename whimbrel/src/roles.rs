@@ -64,7 +64,7 @@ pub(crate) async fn run_gateway(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let links = leaf_links(&file.node, Role::Gateway, &file.links, &registry)?;
-    process.leave_when_taken_over(&links.0);
+    process.leave_when_taken_over(&links.0, Some(&registry));
     let certificate = beside_config(&args, &file.identity.certificate);
     let root = match &file.identity.root {
         none if none == Path::new("") => None,
@@ -102,7 +102,6 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     let (endpoint, events) = Endpoint::new(identity, cluster_secret(&file.links.secret)?);
     let address = listen_for_links(&endpoint, file.links.listen, args.end_with_stdin).await?;
     tracing::info!(%address, "the router takes links");
-    process.leave_when_taken_over(&endpoint);
     let router = Router::start(
         file.router,
         (endpoint.clone(), events),
@@ -149,7 +148,7 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
         tracing::info!(store = %kept, "the store is open");
     }
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
-    process.leave_when_taken_over(&links.0);
+    process.leave_when_taken_over(&links.0, Some(&registry));
     let app_service = AppService::start(
         file.app_service,
         Arc::clone(&store),
@@ -173,7 +172,7 @@ pub(crate) async fn run_lbs(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let (endpoint, events) = leaf_links(&file.node, Role::Lbs, &file.links, &registry)?;
-    process.leave_when_taken_over(&endpoint);
+    process.leave_when_taken_over(&endpoint, None);
     let uplink: Arc<dyn Caller> = Arc::new(lbs_links::start(endpoint.clone(), events, &process.host));
     let lbs = Lbs::start(file.lbs, registry.reached_through(&uplink), process.host.clone()).await?;
     process.ready("lbs", json!({ "lbs": lbs.address() }))?;
@@ -314,7 +313,13 @@ impl Process {
 
     /// A process whose name a later one has gets no links any more. It leaves, in order and with success: whoever watches
     /// over it and starts it again after failures would have the two take the name from one another without end.
-    fn leave_when_taken_over(&self, endpoint: &Endpoint) {
+    ///
+    /// One with a lease in a registry that is reached without links hears from that whether it holds its name, and leaves by that alone:
+    /// what routers remember is corrected by the same registry.
+    fn leave_when_taken_over(&self, endpoint: &Endpoint, lease: Option<&RegistryAt>) {
+        if matches!(lease, Some(RegistryAt::Here(_))) {
+            return;
+        }
         let (endpoint, drain) = (endpoint.clone(), self.host.drain.clone());
         tokio::spawn(async move {
             endpoint.taken_over().await;
@@ -463,6 +468,9 @@ fn leaf_links(
         bail!("`links.routers` names {router:?}: expected \"host:port\", such as \"127.0.0.1:7200\"");
     }
     let (endpoint, events) = Endpoint::new(identity(node, role)?, cluster_secret(&section.secret)?);
+    if let RegistryAt::Linked { home: Some(home) } = registry {
+        endpoint.heed(home.clone());
+    }
     for router in routers {
         endpoint.dial(router.clone());
     }

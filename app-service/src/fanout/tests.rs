@@ -12,7 +12,7 @@ use whimbrel_protocol::cluster::{
     Envelope, Kind, NodeLease, PushRequest, PushesRequest, Role, SessionHandle,
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{MemoryRegistry, Registered, RegistryError, RoomCounts, RoomKey, RoomOnGateway};
+use whimbrel_registry::{MemoryRegistry, Put, Registered, RegistryError, RoomCounts, RoomKey, RoomOnGateway};
 
 use super::*;
 use crate::env::TokioTimers;
@@ -260,7 +260,7 @@ impl CutOff {
 
 #[async_trait]
 impl Registry for CutOff {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         self.inner()?.put_node(lease).await
     }
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {

@@ -14,8 +14,8 @@ use whimbrel_host::{HostParts, ManualClock};
 use whimbrel_link::{ClusterSecret, Endpoint, LinkEvent};
 use whimbrel_protocol::cluster::{self, Envelope, Kind, Role, Status};
 use whimbrel_protocol::ids::Incarnation;
-use whimbrel_registry::RegistryAt;
-use whimbrel_registry::{MemoryRegistry, Registry};
+use whimbrel_registry::conformance::lease;
+use whimbrel_registry::{MemoryRegistry, Registry, RegistryAt};
 use whimbrel_store::{Epoch, MemoryStore};
 
 use crate::http::{http, token};
@@ -108,6 +108,43 @@ async fn a_role_is_known_serves_and_leaves() {
     assert!(registry.nodes(Some(Role::AppService)).await.unwrap().is_empty());
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     router.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_node_whose_name_a_later_process_has_in_the_registry_is_not_ready_and_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryStore::new(Epoch([5; 16])));
+    let registry = Arc::new(MemoryRegistry::new(Incarnation(1)));
+    let host = HostParts::on_clock(Arc::new(ManualClock::new(START_MS)));
+    let mut config = config(&folder);
+    config.service.lease_renewal_s = 1;
+    let at = RegistryAt::Here(Arc::clone(&registry) as Arc<dyn Registry>);
+    let links = endpoint("app-1", Role::AppService);
+    let handle = AppService::start(config, store, links, at, host.clone())
+        .await
+        .unwrap();
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, async {
+        while !host.health.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let later = lease("app-1", Role::AppService, 0x78, 60_000);
+    registry.put_node(later.clone()).await.unwrap();
+    tokio::time::timeout(patience, host.drain.started())
+        .await
+        .unwrap();
+    tokio::time::timeout(patience, async {
+        while host.health.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(handle.join().await.is_clean());
+    assert_eq!(registry.nodes(None).await.unwrap(), [later]);
 }
 
 async fn answer(events: &mut tokio::sync::mpsc::Receiver<LinkEvent>, id: u64) -> Envelope {

@@ -18,7 +18,7 @@ use whimbrel_protocol::cluster::{
     NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryAt, RegistryError};
+use whimbrel_registry::{MemoryRegistry, Put, Registered, Registry, RegistryAt, RegistryError};
 use whimbrel_store::{Batch, Epoch, MemoryStore, Store};
 
 use crate::world::{World, apps, identity};
@@ -43,7 +43,7 @@ impl Distant {
 
 #[async_trait]
 impl Registry for Distant {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         self.reach()?.put_node(lease).await
     }
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {

@@ -1,7 +1,7 @@
 //! Pushes under load, tokens that run out, and a registry that forgets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use whimbrel_protocol::cluster::{
 };
 use whimbrel_protocol::frame::{Frame, Retry};
 use whimbrel_protocol::ids::{AppKey, Incarnation, NodeId, Uid};
-use whimbrel_registry::{MemoryRegistry, Registered, Registry, RegistryError};
+use whimbrel_registry::{MemoryRegistry, Put, Registered, Registry, RegistryError};
 
 use crate::support::client::login;
 use crate::support::socket::Socket;
@@ -193,7 +193,7 @@ impl Forgetful {
 
 #[async_trait]
 impl Registry for Forgetful {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         if self.takes_no_lease.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(RegistryError::Unavailable {
@@ -266,6 +266,24 @@ fn a_gateway_whose_lease_had_ended_announces_its_sessions_again() {
         std::thread::yield_now();
     }
     registry.takes_no_lease.store(false, Ordering::Relaxed);
+    assert!(matches!(alice.next(), Some(Frame::SyncHint { .. })));
+    assert_eq!(world.sessions_of("alice").len(), 1);
+}
+
+#[test]
+fn a_gateway_whose_clock_stood_still_learns_from_its_renewal_that_its_lease_had_ended() {
+    // The registry's clock goes on while the gateway's machine is suspended; the gateway's own does not.
+    let skipped = Arc::new(AtomicU64::new(0));
+    let (began, passed) = (Instant::now(), Arc::clone(&skipped));
+    let clock = move || began.elapsed() + Duration::from_millis(passed.load(Ordering::Relaxed));
+    let registry = MemoryRegistry::with_clock(Incarnation(1), Arc::new(clock));
+    let mut config = config();
+    config.lease.renew_ms = 1_000;
+    config.lease.ttl_ms = 4_000;
+    let world = World::over(config, Arc::new(registry));
+    let mut alice = world.log_in("alice", 1);
+    assert_eq!(world.sessions_of("alice").len(), 1);
+    skipped.fetch_add(4_500, Ordering::Relaxed);
     assert!(matches!(alice.next(), Some(Frame::SyncHint { .. })));
     assert_eq!(world.sessions_of("alice").len(), 1);
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use prost::Message as _;
 use whimbrel_protocol::Suite;
-use whimbrel_protocol::cluster::{Kind, Probe};
+use whimbrel_protocol::cluster::{Kind, Probe, Role};
 use whimbrel_protocol::descriptor::{KnownTime, verify_chain};
+use whimbrel_registry::conformance::lease;
 
 use crate::support::client::{Greeting, login};
 use crate::support::socket::{Socket, connect, read_to_end};
@@ -89,6 +90,15 @@ fn a_gateway_whose_certificate_ends_says_that_it_is_not_ready() {
     world.until("it is not ready", |world| !world.host.health.is_ready());
     let told = format!("{:?}", world.host.health.snapshot());
     assert!(told.contains("certificate"), "{told}");
+}
+
+#[test]
+fn a_gateway_whose_name_a_later_process_has_in_the_registry_is_not_ready_and_leaves() {
+    let world = World::new();
+    let later = lease("gateway-1", Role::Gateway, 12, 60_000);
+    world.block_on(world.registry.put_node(later)).unwrap();
+    world.until("it leaves", |world| world.host.drain.is_started());
+    world.until("it is not ready", |world| !world.host.health.is_ready());
 }
 
 #[test]

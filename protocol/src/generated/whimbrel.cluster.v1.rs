@@ -540,6 +540,9 @@ pub struct RegistryResponse {
     /// look_up_room: every live gateway with members of it.
     #[prost(message, repeated, tag = "8")]
     pub rooms: ::prost::alloc::vec::Vec<RoomOnGateway>,
+    /// put_node: this life held no lease before, so nothing of it is there. Homes of before never say so.
+    #[prost(bool, tag = "9")]
+    pub lease_began: bool,
 }
 /// Nested message and enum types in `RegistryResponse`.
 pub mod registry_response {

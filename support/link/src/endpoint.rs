@@ -1,9 +1,9 @@
 //! The owner of all links of a node: it listens, dials, admits peers and ends everything it started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whimbrel_protocol::ids::NodeId;
+use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::backoff::Backoff;
 use crate::error::LinkError;
@@ -29,6 +29,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The pause of a dialler that finds its peer linked by another way, until it looks whether that still is so.
 const LINKED_ELSEWHERE_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often in succession an address refuses this process for a later one of its name, while no link is up, until it is believed:
+/// meanwhile the others have been dialled as well, and any of them may know better.
+const BELIEVED_ALONE_AFTER: u32 = 3;
 
 /// All links of a node. Clones are the same endpoint. Must be used within a tokio runtime.
 #[derive(Clone)]
@@ -51,8 +55,10 @@ pub(crate) struct Shared {
     stop: CancellationToken,
     /// Ends what is still there after that.
     kill: CancellationToken,
-    /// A peer has said that a later process has this node's name.
+    /// A later process has this node's name, by all that is known here.
     taken_over: CancellationToken,
+    /// Whose word is enough for that.
+    heeded: OnceLock<NodeId>,
     tasks: TaskTracker,
 }
 
@@ -83,6 +89,7 @@ impl Endpoint {
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             taken_over: CancellationToken::new(),
+            heeded: OnceLock::new(),
             tasks: TaskTracker::new(),
             options,
         };
@@ -130,10 +137,31 @@ impl Endpoint {
         self.shared.peers().is_linked(node)
     }
 
-    /// Returns once a peer has said that a later process has this node's name: this one gets no links any more and must
-    /// end.
+    /// Names are kept by this router, as its registry's home: its word alone is enough that a later process has this node's name
+    /// ([`taken_over`](Self::taken_over)). Only the first that is named counts; to be called before anything is dialled.
+    pub fn heed(&self, keeper: NodeId) {
+        let _first = self.shared.heeded.set(keeper);
+    }
+
+    /// Returns once a later process has this node's name by the word of the router that is heeded, or of all that can be
+    /// reached: no link is up, and one that was dialled said so several times. A single one that others are linked with may be wrong: it may
+    /// have begun after the later process came. Where a registry can be asked beside the links, its word stands above this.
     pub async fn taken_over(&self) {
         self.shared.taken_over.cancelled().await;
+    }
+
+    /// Whether a peer was refused for an earlier life of its name since [`learn_holders`](Self::learn_holders) was called last: worth
+    /// asking a registry who holds the names.
+    #[must_use]
+    pub fn has_refused_lives(&self) -> bool {
+        self.shared.peers().has_refused()
+    }
+
+    /// Which life holds which name, by a registry. None of these is refused for an earlier life any more; one that comes again takes the
+    /// name from whichever has it here. Links that are up stay as they are.
+    pub fn learn_holders(&self, holders: impl IntoIterator<Item = (NodeId, Incarnation)>) {
+        let holders: BTreeSet<_> = holders.into_iter().collect();
+        self.shared.peers().learn_holders(&holders);
     }
 
     /// Links two endpoints of this process.
@@ -249,6 +277,14 @@ impl Shared {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.lately(error.label(), who, Instant::now())
             .then_some(error.label())
+    }
+
+    /// Takes in that `by` has refused this process for a later one of its name, `times` in succession.
+    fn heed_refusal(&self, by: &NodeId, times: u32) {
+        let is_heeded = self.heeded.get() == Some(by);
+        if is_heeded || (times >= BELIEVED_ALONE_AFTER && !self.peers().is_any_linked()) {
+            self.taken_over.cancel();
+        }
     }
 
     fn handshakes(&self) -> MutexGuard<'_, Handshakes> {
@@ -391,7 +427,8 @@ async fn dial_again(shared: Arc<Shared>, address: String, given_up: Cancellation
     let mut backoff = Backoff::new(options.redial_min, options.redial_max);
     let mut last_failure = None;
     let (began, mut was_up) = (Instant::now(), false);
-    while !given_up.is_cancelled() && !shared.taken_over.is_cancelled() {
+    let mut refusals = 0;
+    while !given_up.is_cancelled() {
         let dialled = tokio::select! {
             dialled = tcp::dial(&shared, &address) => dialled,
             () = given_up.cancelled() => return,
@@ -402,6 +439,10 @@ async fn dial_again(shared: Arc<Shared>, address: String, given_up: Cancellation
                 .map(|admission| (connection, admission))
         });
         let mut pause = backoff.pause(&mut rand::rng());
+        refusals = match &admitted {
+            Err(LinkError::Superseded { .. }) => refusals + 1,
+            _ => 0,
+        };
         match admitted {
             Ok((connection, admission)) => {
                 tracing::info!(peer = %admission.link().peer(), %address, "link up");
@@ -421,7 +462,11 @@ async fn dial_again(shared: Arc<Shared>, address: String, given_up: Cancellation
                 note_refusal(&error, last_failure);
                 last_failure = Some(error.label());
                 match error {
-                    LinkError::Superseded { .. } => shared.taken_over.cancel(),
+                    // It may learn better: its registry knows who holds the name.
+                    LinkError::Superseded { by, .. } => {
+                        shared.heed_refusal(&by, refusals);
+                        pause = LINKED_ELSEWHERE_PAUSE.min(pause * 16);
+                    }
                     // Whoever made that link dials again at once when it goes down.
                     LinkError::AlreadyLinked { .. } => pause = LINKED_ELSEWHERE_PAUSE.min(pause * 16),
                     _ => {}
@@ -431,7 +476,6 @@ async fn dial_again(shared: Arc<Shared>, address: String, given_up: Cancellation
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = given_up.cancelled() => return,
-            () = shared.taken_over.cancelled() => return,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use whimbrel_protocol::ids::NodeId;
+
 /// Why two nodes have no link. Logged once, where it is found; `peer` is always the other end's address.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -96,6 +98,8 @@ pub enum LinkError {
     Superseded {
         /// The other end.
         peer: String,
+        /// Its name.
+        by: NodeId,
         /// This node's name.
         node: String,
     },

@@ -84,6 +84,7 @@ impl Dialer {
         } else if refusal == SUPERSEDED {
             Err(LinkError::Superseded {
                 peer: peer.to_owned(),
+                by: identity.node,
                 node: own.node.to_string(),
             })
         } else {

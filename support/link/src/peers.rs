@@ -4,8 +4,11 @@
 //! takes the name over, whether or not the other's link has been found dead meanwhile; the other is remembered, and refused
 //! when it comes back. What counts is the order in which they came, not any clock: a node that was restarted is let in at
 //! once, a frozen one that wakes is not.
+//!
+//! One node's memory of that order can be wrong: it may have begun after the later one came, or been cut off from it. Where a registry
+//! says who holds a name, that stands above it ([`Peers::learn_holders`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
@@ -23,6 +26,8 @@ const OVER_MAX: usize = 1_024;
 pub(crate) struct Peers {
     lives: BTreeMap<NodeId, Life>,
     over: VecDeque<(NodeId, Incarnation)>,
+    /// A life was refused since the holders were learnt last.
+    has_refused: bool,
 }
 
 #[derive(Debug)]
@@ -42,16 +47,30 @@ pub(crate) enum Refused {
 
 impl Peers {
     /// Whether this peer may have a link.
-    pub(crate) fn judge(&self, peer: &Identity) -> Result<(), Refused> {
+    pub(crate) fn judge(&mut self, peer: &Identity) -> Result<(), Refused> {
         let is_over = |(node, life): &(NodeId, Incarnation)| *node == peer.node && *life == peer.incarnation;
         match self.lives.get(&peer.node) {
             Some(life) if life.incarnation == peer.incarnation && life.link.is_some() => {
                 Err(Refused::AlreadyLinked)
             }
             Some(life) if life.incarnation == peer.incarnation => Ok(()),
-            _ if self.over.iter().any(is_over) => Err(Refused::Superseded),
+            _ if self.over.iter().any(is_over) => {
+                self.has_refused = true;
+                Err(Refused::Superseded)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a life was refused for being over since the holders were learnt last.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.has_refused
+    }
+
+    /// Which life holds which name, by the registry: none of these is over, whoever came here since.
+    pub(crate) fn learn_holders(&mut self, holders: &BTreeSet<(NodeId, Incarnation)>) {
+        self.has_refused = false;
+        self.over.retain(|life| !holders.contains(life));
     }
 
     /// Gives the name to this link, which [`judge`](Self::judge) let in. The link of the life that this one takes over
@@ -85,6 +104,11 @@ impl Peers {
     /// Whether a node of this name is linked.
     pub(crate) fn is_linked(&self, node: &NodeId) -> bool {
         self.lives.get(node).is_some_and(|life| life.link.is_some())
+    }
+
+    /// Whether anybody is linked.
+    pub(crate) fn is_any_linked(&self) -> bool {
+        self.lives.values().any(|life| life.link.is_some())
     }
 
     /// Keeps the memory bounded: who is linked is never forgotten.
@@ -158,6 +182,24 @@ mod tests {
             Ok(()),
             "another name is another matter"
         );
+    }
+
+    #[test]
+    fn the_life_that_a_registry_names_is_let_in_and_takes_the_name_back() {
+        let mut peers = Peers::default();
+        let (woken, holder) = (peer("a", 1), peer("a", 2));
+        peers.admit(link(1, &holder));
+        // This node has forgotten that the other one was there first.
+        assert_eq!(peers.judge(&woken), Ok(()));
+        peers.admit(link(2, &woken));
+        assert!(!peers.has_refused());
+        assert_eq!(peers.judge(&holder), Err(Refused::Superseded));
+        assert!(peers.has_refused());
+        peers.learn_holders(&BTreeSet::from([(holder.node.clone(), holder.incarnation)]));
+        assert!(!peers.has_refused());
+        assert_eq!(peers.judge(&holder), Ok(()));
+        assert_eq!(peers.admit(link(3, &holder)).unwrap().id(), LinkId(2));
+        assert_eq!(peers.judge(&woken), Err(Refused::Superseded));
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Inner {
         script: &Script,
         arguments: Vec<Vec<u8>>,
     ) -> Result<Answer, RegistryError> {
-        const NAMES: [&str; 7] = [
+        const NAMES: [&str; 9] = [
             "clock",
             "ends",
             "terms",
@@ -171,6 +171,8 @@ impl Inner {
             "holders",
             "superseded",
             "ended",
+            "lapsed",
+            "lapsed_at",
         ];
         let keys = NAMES.map(|name| self.keys.of_nodes(name));
         let standstill_ms = STANDSTILL_AFTER.as_millis().to_string();

@@ -101,6 +101,12 @@ impl Keys {
         self.entry(user.place(), &user.name())
     }
 
+    /// The sessions that lost a place to logins of a user's device of late.
+    pub(crate) fn lost(&self, user: &User, device: &str) -> String {
+        let name = format!("d:{}/{:016x}/{device}", user.app, user.id);
+        self.entry(user.place(), &name)
+    }
+
     /// The members of a room, by gateway.
     pub(crate) fn room(&self, room: &Room) -> String {
         self.entry(room.place(), &room.name())

@@ -23,8 +23,11 @@
 //! | `whimbrel:1:{NAME.n}:leases` | hash | node to its lease |
 //! | `whimbrel:1:{NAME.n}:holders` | hash | node to the incarnation that holds the lease |
 //! | `whimbrel:1:{NAME.n}:superseded` | sorted set | the last 1,024 `node/incarnation` that a later one took the name of |
+//! | `whimbrel:1:{NAME.n}:lapsed` | hash | node to the incarnation that held its lease last, once that has ended; 4,096 of them |
+//! | `whimbrel:1:{NAME.n}:lapsed_at` | sorted set | these nodes by when that was |
 //! | `whimbrel:1:{NAME.n}:ended` | sorted set | `node/incarnation term` by when to sweep after it |
 //! | `whimbrel:1:{NAME.P-S}:u:APP/USER` | hash | a user's sessions, by device |
+//! | `whimbrel:1:{NAME.P-S}:d:APP/USER/DEVICE` | list, 30 s | the last 4 sessions that lost a place to logins of this device, told again to the next |
 //! | `whimbrel:1:{NAME.P-S}:r:APP/ROOM` | hash | a room's members, by `node/incarnation` |
 //! | `whimbrel:1:{NAME.P-S}:i:NODE/INCARNATION` | set | in which of these a gateway's life has something |
 //! | `whimbrel:1:{NAME.P-S}:o:NODE/INCARNATION` | hash, 1 h | in which order rooms were counted, so that a call that comes late changes nothing |
@@ -73,7 +76,7 @@ use whimbrel_protocol::cluster::{
     NodeLease, Role, RoomCounts, RoomKey, RoomOnGateway, SessionRecord, UserKey,
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
-use whimbrel_registry::{Registered, Registry, RegistryError};
+use whimbrel_registry::{Put, Registered, Registry, RegistryError};
 
 use crate::inner::{Inner, foreign};
 use crate::keeper::{Keeper, NOT_YET, State};
@@ -229,7 +232,7 @@ async fn wait_until_there(inner: &Inner, upkeep: &mut Upkeep, within: Duration) 
 
 #[async_trait]
 impl Registry for RedisRegistry {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         self.inner.call("put_node", self.inner.put_node(lease)).await
     }
 

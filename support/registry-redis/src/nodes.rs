@@ -7,7 +7,7 @@ use prost::Message as _;
 use whimbrel_protocol::cluster::{NodeLease, Role};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 use whimbrel_registry::validity::{self, Life};
-use whimbrel_registry::{ENDED_LEN_MAX, LEASELESS_GRACE, NODES_MAX, RegistryError};
+use whimbrel_registry::{ENDED_LEN_MAX, LEASELESS_GRACE, NODES_MAX, Put, RegistryError};
 
 use crate::inner::{Inner, random};
 use crate::keys::life_text;
@@ -15,7 +15,7 @@ use crate::scripts::{bytes, number};
 use crate::value::Term;
 
 impl Inner {
-    pub(crate) async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    pub(crate) async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         let (life, ttl) = validity::lease(&lease)?;
         let asked = self.standings().asking(Instant::now());
         let arguments = vec![
@@ -34,6 +34,8 @@ impl Inner {
             "ok" => {
                 let term = answer.text(0).and_then(|text| Term::of_text(&text));
                 let term = term.ok_or_else(|| self.nonsense())?;
+                // What was lost with a whole place is told by the registry's life, which is about to change.
+                let began = answer.number(1) == Some(1) && self.lives.is_published();
                 let mut standings = self.standings();
                 if standings.term_of(&life, Instant::now()) != Some(term) {
                     // Another life of it may have ended by this.
@@ -43,7 +45,7 @@ impl Inner {
                 } else {
                     standings.learn_term(asked, &life, term, ttl);
                 }
-                Ok(())
+                Ok(if began { Put::Began } else { Put::Renewed })
             }
             "superseded" => Err(superseded(&life.0)),
             "full" => Err(validity::too_many_nodes()),

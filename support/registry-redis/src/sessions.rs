@@ -10,7 +10,8 @@ use redis::Value;
 use whimbrel_protocol::cluster::{SessionRecord, UserKey};
 use whimbrel_registry::validity::{self, Life};
 use whimbrel_registry::{
-    ANNOUNCE_LEN_MAX, LOOK_UP_LEN_MAX, Registered, RegistryError, SESSIONS_PER_USER_MAX,
+    ANNOUNCE_LEN_MAX, LOOK_UP_LEN_MAX, RETOLD_FOR, RETOLD_LEN_MAX, Registered, RegistryError,
+    SESSIONS_PER_USER_MAX,
 };
 
 use prost::Message as _;
@@ -138,10 +139,11 @@ impl Inner {
     }
 
     async fn place_in_part(&self, place: Place, wanted: &[Wanted]) -> Result<Vec<Placed>, RegistryError> {
-        let mut keys = Vec::with_capacity(wanted.len() * 2);
+        let mut keys = Vec::with_capacity(wanted.len() * 3);
         for session in wanted {
             keys.push(self.keys.user(&session.user));
             keys.push(self.keys.index(place, &session.life));
+            keys.push(self.keys.lost(&session.user, &session.record.device_id));
         }
         let mut ended: Option<BTreeSet<Term>> = None;
         for _ in 0..CHECKS {
@@ -271,6 +273,8 @@ fn arguments_of(wanted: &[Wanted], ended: Option<&BTreeSet<Term>>) -> Vec<Vec<u8
     let ended: Vec<_> = ended.into_iter().flatten().collect();
     let mut arguments: Vec<Vec<u8>> = vec![
         SESSIONS_PER_USER_MAX.to_string().into_bytes(),
+        RETOLD_FOR.as_millis().to_string().into_bytes(),
+        RETOLD_LEN_MAX.to_string().into_bytes(),
         checked.into(),
         ended.len().to_string().into_bytes(),
     ];

@@ -4,18 +4,17 @@
 //! conformance::run(&mut harness).await;   // panics where the backend differs
 //! ```
 
+mod rooms;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use whimbrel_protocol::cluster::{
-    NodeLease, Role, RoomCount, RoomCounts, RoomKey, SessionHandle, SessionRecord, UserKey,
-};
+use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord, UserKey};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
-use crate::{
-    ANNOUNCE_LEN_MAX, LEASELESS_GRACE, ROOM_COUNTS_LEN_MAX, Registry, RegistryError, SESSIONS_PER_USER_MAX,
-};
+pub use self::rooms::room_counts;
+use crate::{ANNOUNCE_LEN_MAX, LEASELESS_GRACE, Put, Registry, RegistryError, SESSIONS_PER_USER_MAX};
 
 /// What the suite needs of a backend.
 #[async_trait]
@@ -67,19 +66,19 @@ pub async fn run(harness: &mut dyn Harness) {
     nodes_are_told_by_role(harness).await;
     removing_needs_the_right_incarnation(harness).await;
     a_later_life_displaces_an_earlier_one_for_good(harness).await;
+    a_later_life_displaces_one_whose_lease_had_ended(harness).await;
+    one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness).await;
+    putting_a_lease_says_whether_it_begins(harness).await;
     the_highest_login_epoch_of_a_device_wins(harness).await;
     unregistering_needs_the_right_handle(harness).await;
     sessions_end_with_their_gateways_lease(harness).await;
     sessions_of_a_gateway_without_lease_last_a_grace(harness).await;
     a_user_has_a_bounded_number_of_sessions(harness).await;
     announcing_tells_all_that_lost_their_place(harness).await;
+    who_lost_its_place_is_told_again_to_whoever_comes_next(harness).await;
     looking_up_keeps_apps_and_users_apart(harness).await;
     nonsense_is_refused(harness).await;
-    counts_of_rooms_are_absolute(harness).await;
-    counts_of_rooms_end_with_their_gateways_lease(harness).await;
-    counts_of_rooms_that_were_overtaken_are_left_out(harness).await;
-    rooms_of_apps_and_of_other_names_are_kept_apart(harness).await;
-    nonsense_about_rooms_is_refused(harness).await;
+    rooms::run(harness).await;
 }
 
 const G1: (&str, u64) = ("g1", 1);
@@ -118,36 +117,6 @@ async fn slots(registry: &dyn Registry, user_id: u64) -> Vec<u32> {
         .into_iter()
         .filter_map(|record| record.session)
         .map(|handle| handle.slot)
-        .collect()
-}
-
-/// Says how many members rooms of app `demo` have on a gateway.
-#[must_use]
-pub fn room_counts(gateway: (&str, u64), counts: &[(&str, u32)]) -> RoomCounts {
-    let count = |(room, members): &(&str, u32)| RoomCount {
-        room: Some(room_key("demo", room)),
-        members: *members,
-    };
-    RoomCounts {
-        gateway: gateway.0.to_owned(),
-        incarnation: gateway.1,
-        counts: counts.iter().map(count).collect(),
-        order: 0,
-    }
-}
-
-fn room_key(app: &str, room: &str) -> RoomKey {
-    RoomKey {
-        app_key: app.to_owned(),
-        room: room.to_owned(),
-    }
-}
-
-async fn members(registry: &dyn Registry, app: &str, room: &str) -> Vec<(String, u64, u32)> {
-    let on_gateways = done(registry.look_up_room(room_key(app, room)).await);
-    on_gateways
-        .into_iter()
-        .map(|on| (on.gateway, on.incarnation, on.members))
         .collect()
 }
 
@@ -214,6 +183,62 @@ async fn a_later_life_displaces_an_earlier_one_for_good(harness: &mut dyn Harnes
         })
     );
     done(registry.put_node(lease("g1", Role::Gateway, 11, 60_000)).await);
+}
+
+async fn a_later_life_displaces_one_whose_lease_had_ended(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
+    harness.pass(Duration::from_secs(2)).await;
+    assert!(names(&*registry, None).await.is_empty());
+    done(registry.put_node(lease("g1", Role::Gateway, 11, 1_000)).await);
+    // It stood still for longer than its lease, and so, later, does the one that took its name.
+    for ended in [false, true] {
+        if ended {
+            harness.pass(Duration::from_secs(2)).await;
+        }
+        let woken = registry.put_node(lease("g1", Role::Gateway, 1, 60_000)).await;
+        assert!(
+            matches!(&woken, Err(RegistryError::Superseded { node }) if node == "g1"),
+            "{woken:?}"
+        );
+        let woken = registry.register(session(G1, 1, 7, "phone", 9)).await;
+        assert!(
+            matches!(woken, Err(RegistryError::Superseded { .. })),
+            "{woken:?}"
+        );
+    }
+    done(registry.put_node(lease("g1", Role::Gateway, 11, 60_000)).await);
+    let leases = done(registry.nodes(None).await);
+    assert_eq!(leases, [lease("g1", Role::Gateway, 11, 60_000)]);
+}
+
+async fn one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    for _ in 0..2 {
+        done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
+        harness.pass(Duration::from_secs(2)).await;
+        assert!(names(&*registry, None).await.is_empty());
+    }
+    done(registry.put_node(lease("g1", Role::Gateway, 1, 60_000)).await);
+    assert_eq!(names(&*registry, None).await, ["g1"]);
+}
+
+async fn putting_a_lease_says_whether_it_begins(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    let put = || registry.put_node(lease("g1", Role::Gateway, 1, 2_000));
+    assert_eq!(put().await, Ok(Put::Began));
+    assert_eq!(put().await, Ok(Put::Renewed));
+    harness.pass(Duration::from_secs(3)).await;
+    // That a session came first hides nothing: those of before are gone.
+    done(registry.register(session(G1, 1, 7, "phone", 1)).await);
+    assert_eq!(put().await, Ok(Put::Began));
+    assert_eq!(put().await, Ok(Put::Renewed));
+    let later = registry.put_node(lease("g1", Role::Gateway, 11, 60_000));
+    assert_eq!(later.await, Ok(Put::Began));
+    let g1 = NodeId::new("g1").expect("a valid name");
+    done(registry.remove_node(&g1, Incarnation(11)).await);
+    let again = registry.put_node(lease("g1", Role::Gateway, 11, 60_000));
+    assert_eq!(again.await, Ok(Put::Began));
 }
 
 async fn the_highest_login_epoch_of_a_device_wins(harness: &mut dyn Harness) {
@@ -308,6 +333,33 @@ async fn announcing_tells_all_that_lost_their_place(harness: &mut dyn Harness) {
     assert_eq!(slots(&*registry, 8).await, [2]);
 }
 
+async fn who_lost_its_place_is_told_again_to_whoever_comes_next(harness: &mut dyn Harness) {
+    let registry = with_gateways(harness).await;
+    let lost = session(G1, 1, 7, "phone", 1);
+    done(registry.register(lost.clone()).await);
+    // Whoever asked for this never hears what it came to, and comes again.
+    let ghost = session(G2, 2, 7, "phone", 2);
+    done(registry.register(ghost.clone()).await);
+    for again in [
+        done(registry.announce(vec![ghost.clone()]).await),
+        done(registry.register(ghost.clone()).await).displaced,
+    ] {
+        assert_eq!(again, std::slice::from_ref(&lost));
+    }
+    let third = session(G2, 3, 7, "phone", 3);
+    let mut told = done(registry.register(third.clone()).await).displaced;
+    told.sort_by_key(|record| record.login_epoch);
+    assert_eq!(told, [lost.clone(), ghost]);
+    // Another device is told nothing of it.
+    let tablet = done(registry.register(session(G2, 4, 7, "tablet", 1)).await);
+    assert!(tablet.accepted && tablet.displaced.is_empty());
+    // One that has a place again did not lose it.
+    done(registry.unregister(third).await);
+    assert!(done(registry.register(lost.clone()).await).accepted);
+    let told = done(registry.register(lost.clone()).await).displaced;
+    assert!(!told.contains(&lost), "{told:?}");
+}
+
 async fn looking_up_keeps_apps_and_users_apart(harness: &mut dyn Harness) {
     let registry = with_gateways(harness).await;
     let other_app = SessionRecord {
@@ -400,122 +452,4 @@ async fn nonsense_is_refused(harness: &mut dyn Harness) {
     ));
     assert!(names(&*registry, None).await.is_empty());
     assert!(slots(&*registry, 7).await.is_empty());
-}
-
-async fn counts_of_rooms_are_absolute(harness: &mut dyn Harness) {
-    let registry = with_gateways(harness).await;
-    assert!(members(&*registry, "demo", "hall").await.is_empty());
-    done(
-        registry
-            .put_rooms(room_counts(G2, &[("hall", 5), ("bar", 2)]))
-            .await,
-    );
-    done(registry.put_rooms(room_counts(G1, &[("hall", 3)])).await);
-    // The same again, as after an answer that was lost, adds nothing.
-    done(registry.put_rooms(room_counts(G1, &[("hall", 3)])).await);
-    let expected = [("g1".to_owned(), 1, 3), ("g2".to_owned(), 2, 5)];
-    assert_eq!(members(&*registry, "demo", "hall").await, expected);
-    // What is not named keeps its number; nobody is no gateway.
-    done(registry.put_rooms(room_counts(G2, &[("hall", 0)])).await);
-    assert_eq!(members(&*registry, "demo", "hall").await, expected[..1]);
-    assert_eq!(
-        members(&*registry, "demo", "bar").await,
-        [("g2".to_owned(), 2, 2)]
-    );
-    done(registry.put_rooms(room_counts(G1, &[("hall", 0)])).await);
-    done(registry.put_rooms(room_counts(G1, &[("hall", 0)])).await);
-    assert!(members(&*registry, "demo", "hall").await.is_empty());
-}
-
-async fn counts_of_rooms_that_were_overtaken_are_left_out(harness: &mut dyn Harness) {
-    let registry = with_gateways(harness).await;
-    let in_order = |gateway, order, members| RoomCounts {
-        order,
-        ..room_counts(gateway, &[("hall", members)])
-    };
-    done(registry.put_rooms(in_order(G1, 2, 5)).await);
-    // It stood still on the way; that it is too late is no fault of whoever still waits for its answer.
-    done(registry.put_rooms(in_order(G1, 1, 3)).await);
-    let expected = [("g1".to_owned(), 1, 5)];
-    assert_eq!(members(&*registry, "demo", "hall").await, expected);
-    // Another gateway counts for itself.
-    done(registry.put_rooms(in_order(G2, 1, 4)).await);
-    let expected = [("g1".to_owned(), 1, 5), ("g2".to_owned(), 2, 4)];
-    assert_eq!(members(&*registry, "demo", "hall").await, expected);
-    done(registry.put_rooms(in_order(G2, 2, 0)).await);
-    done(registry.put_rooms(in_order(G2, 1, 4)).await);
-    assert_eq!(members(&*registry, "demo", "hall").await, expected[..1]);
-    done(registry.put_rooms(in_order(G1, 3, 6)).await);
-    assert_eq!(
-        members(&*registry, "demo", "hall").await,
-        [("g1".to_owned(), 1, 6)]
-    );
-}
-
-async fn counts_of_rooms_end_with_their_gateways_lease(harness: &mut dyn Harness) {
-    let registry = harness.empty().await;
-    done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
-    done(registry.put_node(lease("g2", Role::Gateway, 2, 60_000)).await);
-    for gateway in [G1, G2] {
-        done(registry.put_rooms(room_counts(gateway, &[("hall", 3)])).await);
-    }
-    harness.pass(Duration::from_millis(1_100)).await;
-    assert_eq!(
-        members(&*registry, "demo", "hall").await,
-        [("g2".to_owned(), 2, 3)]
-    );
-    // A gateway that starts again has nobody; its former life cannot speak any more.
-    done(registry.put_node(lease("g2", Role::Gateway, 22, 60_000)).await);
-    assert!(members(&*registry, "demo", "hall").await.is_empty());
-    assert_eq!(
-        registry.put_rooms(room_counts(G2, &[("hall", 3)])).await,
-        Err(RegistryError::Superseded {
-            node: "g2".to_owned()
-        })
-    );
-    // One whose lease is still to come is believed for a grace.
-    done(registry.put_rooms(room_counts(("g3", 3), &[("hall", 1)])).await);
-    assert_eq!(members(&*registry, "demo", "hall").await.len(), 1);
-    harness.pass(LEASELESS_GRACE).await;
-    assert!(members(&*registry, "demo", "hall").await.is_empty());
-}
-
-async fn rooms_of_apps_and_of_other_names_are_kept_apart(harness: &mut dyn Harness) {
-    let registry = with_gateways(harness).await;
-    let mut counts = room_counts(G1, &[("hall", 3), ("Hall", 4)]);
-    counts.counts.push(RoomCount {
-        room: Some(room_key("other", "hall")),
-        members: 5,
-    });
-    done(registry.put_rooms(counts).await);
-    for (app, room, count) in [("demo", "hall", 3), ("demo", "Hall", 4), ("other", "hall", 5)] {
-        let expected = [("g1".to_owned(), 1, count)];
-        assert_eq!(members(&*registry, app, room).await, expected, "{app} {room}");
-    }
-}
-
-async fn nonsense_about_rooms_is_refused(harness: &mut dyn Harness) {
-    let registry = with_gateways(harness).await;
-    let too_many = vec![("hall", 1); ROOM_COUNTS_LEN_MAX + 1];
-    let bad = [
-        room_counts(("", 1), &[("hall", 1)]),
-        room_counts(G1, &[("hall", 1), ("", 1)]),
-        room_counts(G1, &too_many),
-        RoomCounts {
-            counts: vec![RoomCount::default()],
-            ..room_counts(G1, &[])
-        },
-    ];
-    for counts in bad {
-        let answer = registry.put_rooms(counts).await;
-        assert!(matches!(answer, Err(RegistryError::Invalid(_))), "{answer:?}");
-    }
-    assert!(
-        members(&*registry, "demo", "hall").await.is_empty(),
-        "half of a bad one"
-    );
-    for (app, room) in [("", "hall"), ("demo", ""), ("demo", "a\nb")] {
-        let answer = registry.look_up_room(room_key(app, room)).await;
-        assert!(matches!(answer, Err(RegistryError::Invalid(_))), "{answer:?}");
-    }
 }

@@ -12,10 +12,12 @@ use whimbrel_protocol::cluster::{
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::devices::Devices;
+use crate::displaced::{By, Displaced};
+use crate::lapsed::Lapsed;
 use crate::validity::{self, bounded};
 use crate::{
-    ANNOUNCE_LEN_MAX, ENDED_LEN_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, Registered, RegistryError,
-    SESSIONS_PER_USER_MAX, STANDSTILL_AFTER,
+    ANNOUNCE_LEN_MAX, ENDED_LEN_MAX, LEASELESS_GRACE, LOOK_UP_LEN_MAX, NODES_MAX, Put, Registered,
+    RegistryError, SESSIONS_PER_USER_MAX, STANDSTILL_AFTER,
 };
 
 type User = (String, u64);
@@ -25,12 +27,15 @@ type Room = (String, String);
 #[derive(Debug, Default)]
 pub(crate) struct Core {
     leases: BTreeMap<NodeId, NodeLease>,
+    /// Who held the names that have no lease now.
+    lapsed: Lapsed,
     lives: BTreeMap<Life, LifeState>,
     /// When each life ends unless it is renewed.
     expiries: BTreeSet<(Duration, Life)>,
     users: BTreeMap<User, Devices>,
     /// How many members each room has on each life of a gateway; never 0.
     rooms: BTreeMap<Room, BTreeMap<Life, u32>>,
+    displaced: Displaced,
     superseded: VecDeque<Life>,
     /// The clock at the last call, and the time that had passed by then without standstills.
     last_call: Duration,
@@ -60,31 +65,38 @@ impl Core {
             && *at <= now
             && let Some((_, life)) = self.expiries.pop_first()
         {
+            if self.holds_lease(&life) {
+                self.lapsed.remember(life.0.clone(), life.1);
+            }
             self.end(&life);
         }
         now
     }
 
-    pub(crate) fn put_node(&mut self, now: Duration, lease: NodeLease) -> Result<(), RegistryError> {
+    pub(crate) fn put_node(&mut self, now: Duration, lease: NodeLease) -> Result<Put, RegistryError> {
         let now = self.expire(now);
         let ((node, _), ttl) = validity::lease(&lease)?;
         let life = (node.clone(), lease.incarnation);
         if self.superseded.contains(&life) {
             return Err(RegistryError::Superseded { node: lease.node });
         }
-        let known = self.leases.get(&node);
+        let known = self.leases.get(&node).map(|known| known.incarnation);
         if known.is_none() && self.leases.len() >= NODES_MAX {
             return Err(validity::too_many_nodes());
         }
-        let before = known
-            .filter(|known| known.incarnation != lease.incarnation)
-            .map(|known| known.incarnation);
-        if let Some(before) = before {
+        // Whether or not its lease had ended: it may only stand still.
+        let before = known.or_else(|| self.lapsed.take(&node));
+        if let Some(before) = before.filter(|before| *before != lease.incarnation) {
             self.supersede((node.clone(), before));
         }
+        let put = if known == Some(lease.incarnation) {
+            Put::Renewed
+        } else {
+            Put::Began
+        };
         self.renew(life, now.saturating_add(ttl));
         self.leases.insert(node, lease);
-        Ok(())
+        Ok(put)
     }
 
     pub(crate) fn remove_node(&mut self, now: Duration, node: &NodeId, incarnation: Incarnation) {
@@ -117,6 +129,7 @@ impl Core {
         }
         let user = (record.app_key.clone(), record.user_id);
         let device = record.device_id.clone();
+        let by = (user.clone(), device.clone());
         let devices = self.users.entry(user.clone()).or_default();
         let mut displaced = Vec::new();
         if let Some(there) = devices.get(&device) {
@@ -128,7 +141,7 @@ impl Core {
                 });
                 return Ok(Registered {
                     accepted: true,
-                    displaced,
+                    displaced: self.displaced_before(now, &by),
                 });
             }
             if there.login_epoch >= record.login_epoch {
@@ -144,9 +157,12 @@ impl Core {
             displaced.extend(devices.remove(&oldest));
         }
         displaced.extend(devices.insert(record));
+        let before = self.displaced_before(now, &by);
         for session in &displaced {
             self.detach(session);
+            self.displaced.remember(now, &by, session.clone());
         }
+        displaced.extend(before);
         if !self.lives.contains_key(&life) {
             self.renew(life.clone(), now.saturating_add(LEASELESS_GRACE));
         }
@@ -157,6 +173,21 @@ impl Core {
             accepted: true,
             displaced,
         })
+    }
+
+    /// Who lost a place to this device's logins before, and has none now.
+    fn displaced_before(&mut self, now: Duration, by: &By) -> Vec<SessionRecord> {
+        let (lives, devices) = (&self.lives, self.users.get(&by.0));
+        let has_a_place = |lost: &SessionRecord| {
+            let mut sessions = devices.into_iter().flat_map(Devices::sessions);
+            sessions.any(|there| there.session == lost.session)
+        };
+        let is_alive = |lost: &SessionRecord| life_of(lost).is_ok_and(|life| lives.contains_key(&life));
+        let before = self.displaced.of(now, by);
+        before
+            .filter(|lost| is_alive(lost) && !has_a_place(lost))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn unregister(&mut self, now: Duration, record: &SessionRecord) -> Result<(), RegistryError> {
@@ -273,6 +304,11 @@ impl Core {
         Ok(lives.iter().map(on_gateway).collect())
     }
 
+    fn holds_lease(&self, (node, incarnation): &Life) -> bool {
+        let lease = self.leases.get(node);
+        lease.is_some_and(|lease| lease.incarnation == *incarnation)
+    }
+
     fn renew(&mut self, life: Life, ends_at: Duration) {
         let state = self.lives.entry(life.clone()).or_default();
         self.expiries.remove(&(state.ends_at, life.clone()));
@@ -294,13 +330,8 @@ impl Core {
 
     /// Drops a life, its lease, its sessions and its members of rooms; its expiry has been taken out.
     fn end(&mut self, life: &Life) {
-        let (node, incarnation) = life;
-        if self
-            .leases
-            .get(node)
-            .is_some_and(|lease| lease.incarnation == *incarnation)
-        {
-            self.leases.remove(node);
+        if self.holds_lease(life) {
+            self.leases.remove(&life.0);
         }
         let LifeState { sessions, rooms, .. } = self.lives.remove(life).unwrap_or_default();
         for room in &rooms {

@@ -18,6 +18,8 @@ pub mod conformance;
 mod core;
 mod devices;
 mod discovery;
+mod displaced;
+mod lapsed;
 mod memory;
 mod place;
 mod remote;
@@ -62,6 +64,11 @@ pub const STANDSTILL_AFTER: Duration = Duration::from_secs(5);
 /// Ended incarnations remembered, so that a process that was frozen and wakes cannot take its name back.
 pub const ENDED_LEN_MAX: usize = 1_024;
 
+/// How long it is remembered who lost a place to a device's login, to be told again: whoever did not hear of it comes again within seconds.
+pub const RETOLD_FOR: Duration = Duration::from_secs(30);
+/// How many of them a device, the newest.
+pub const RETOLD_LEN_MAX: usize = 4;
+
 /// A lease that says what a node's links say of it, for its role to complete.
 #[must_use]
 pub fn lease_of(identity: &Identity, ttl: Duration) -> NodeLease {
@@ -82,12 +89,23 @@ pub fn lease_of(identity: &Identity, ttl: Duration) -> NodeLease {
     }
 }
 
+/// What putting a lease came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// This life held no lease: what had hung on an earlier one is gone, though its clock may not tell that one has ended.
+    Began,
+    /// Its lease goes on, and so does what hangs on it. A registry that has lost everything may say so as well: [`Registry::life`]
+    /// tells that.
+    Renewed,
+}
+
 /// What a registration came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registered {
     /// False when a session of the same device with the same or a higher login epoch is there.
     pub accepted: bool,
-    /// Sessions that lost their place; their gateways close them.
+    /// Sessions that lost their place; their gateways close them. Those that lost theirs to this device within [`RETOLD_FOR`] are told
+    /// again ([`RETOLD_LEN_MAX`] at most), for whoever never had an answer: to close a session twice is nothing.
     pub displaced: Vec<SessionRecord>,
 }
 
@@ -118,8 +136,10 @@ pub enum RegistryError {
 /// Node leases, login sessions and rooms on gateways. All methods may be called at any time from any task.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    /// Puts or renews a lease; it ends `ttl_ms` later. Another incarnation of the name ends, with its sessions.
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError>;
+    /// Puts or renews a lease; it ends `ttl_ms` later. The incarnation that held the name before ends for good, with its sessions:
+    /// also when its lease had ended, unless that was given back ([`Registry::remove_node`]) or more than [`NODES_MAX`] other
+    /// names have lapsed since.
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError>;
 
     /// Ends the lease of exactly this incarnation, with its sessions. Fine when there is none.
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError>;
@@ -128,7 +148,7 @@ pub trait Registry: Send + Sync + 'static {
     async fn nodes(&self, role: Option<Role>) -> Result<Vec<NodeLease>, RegistryError>;
 
     /// Compare-and-set on the device's login epoch: a higher one displaces the session that is there, an equal or lower
-    /// one is refused; the same handle again is fine.
+    /// one is refused; the same handle again is fine. Who is displaced is told more than once, so that an answer may be lost.
     async fn register(&self, record: SessionRecord) -> Result<Registered, RegistryError>;
 
     /// Forgets a session, if its handle is the one registered.

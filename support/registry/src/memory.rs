@@ -11,7 +11,7 @@ use whimbrel_protocol::cluster::{
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::core::Core;
-use crate::{Registered, Registry, RegistryError};
+use crate::{Put, Registered, Registry, RegistryError};
 
 /// A monotonic clock: the time since some fixed moment.
 pub type MonotonicClock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -58,7 +58,7 @@ impl MemoryRegistry {
 
 #[async_trait]
 impl Registry for MemoryRegistry {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         let (mut core, now) = self.core();
         core.put_node(now, lease)
     }

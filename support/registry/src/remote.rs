@@ -16,7 +16,7 @@ use whimbrel_protocol::cluster::{
 };
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
-use crate::{Registered, Registry, RegistryError};
+use crate::{Put, Registered, Registry, RegistryError};
 
 /// How long a call waits. All of them are quick; a home that takes longer is in trouble, and logins wait behind it.
 const CALL_DEADLINE: Duration = Duration::from_secs(3);
@@ -90,8 +90,13 @@ fn unavailable(error: &CallError) -> RegistryError {
 
 #[async_trait]
 impl Registry for LinkRegistry {
-    async fn put_node(&self, lease: NodeLease) -> Result<(), RegistryError> {
-        self.call(Call::PutNode(lease)).await.map(drop)
+    async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
+        let response = self.call(Call::PutNode(lease)).await?;
+        Ok(if response.lease_began {
+            Put::Began
+        } else {
+            Put::Renewed
+        })
     }
 
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError> {

@@ -5,7 +5,7 @@ use whimbrel_protocol::cluster::registry_response::ErrorKind;
 use whimbrel_protocol::cluster::{RegistryRequest, RegistryResponse, Role};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
-use crate::{Registry, RegistryError};
+use crate::{Put, Registry, RegistryError};
 
 /// Does what `request` asks. What goes wrong is said in the response, by kind and text.
 pub async fn serve(registry: &dyn Registry, request: RegistryRequest) -> RegistryResponse {
@@ -38,7 +38,7 @@ async fn call(
         .call
         .ok_or_else(|| invalid("the registry request asks for nothing this version knows"))?
     {
-        Call::PutNode(lease) => registry.put_node(lease).await?,
+        Call::PutNode(lease) => response.lease_began = registry.put_node(lease).await? == Put::Began,
         Call::RemoveNode(node) => {
             let name = NodeId::new(&node.node).map_err(|error| invalid(&error.to_string()))?;
             registry.remove_node(&name, Incarnation(node.incarnation)).await?;

@@ -1,23 +1,12 @@
 //! Nodes that must not be linked, and two of one name.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::eventually;
 use crate::role::{OTHER_SECRET, Role, SECRET};
 
 /// As many attempts as show that each is not logged.
 const ATTEMPTS: u64 = 5;
-
-/// The nodes that a router lists, by name and incarnation; of the linked ones.
-async fn linked(router: &Role) -> Vec<(String, String)> {
-    let page = router.page("topology").await.unwrap_or_default();
-    let topology: Value = serde_json::from_str(&page).unwrap_or_default();
-    let nodes = topology["nodes"].as_array().cloned().unwrap_or_default();
-    let up = nodes.iter().filter(|node| node["link"] == "up");
-    let text = |node: &Value, name: &str| node[name].as_str().unwrap().to_owned();
-    up.map(|node| (text(node, "node"), text(node, "incarnation")))
-        .collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_another_secret_or_cluster_gets_no_link_and_both_ends_say_why_once() {
@@ -47,7 +36,7 @@ async fn a_node_of_another_secret_or_cluster_gets_no_link_and_both_ends_say_why_
         let ready = node.page("readyz").await.unwrap();
         assert!(ready.contains("\"ready\":false"), "{ready}");
     }
-    assert!(linked(&router).await.is_empty());
+    assert!(router.linked().await.is_empty());
     let ready = router.page("readyz").await.unwrap();
     assert!(ready.contains("no service node is ready"), "{ready}");
 }
@@ -58,7 +47,7 @@ async fn of_two_processes_of_one_name_the_later_stays_and_the_earlier_leaves() {
     let address = router.links().await;
     let node = || json!({ "name": "lbs-1", "zone": "east", "capacity_percent": 50 });
     let mut earlier = Role::lbs(&node(), SECRET, address);
-    let first = eventually("the first is linked", || async { linked(&router).await.pop() }).await;
+    let first = eventually("the first is linked", || async { router.linked().await.pop() }).await;
     let mut later = Role::lbs(&node(), SECRET, address);
     let status = earlier.ends().await;
     assert!(
@@ -69,7 +58,7 @@ async fn of_two_processes_of_one_name_the_later_stays_and_the_earlier_leaves() {
         earlier.logged("another process has taken this node's name").len(),
         1
     );
-    let second = eventually("the second is linked", || async { linked(&router).await.pop() }).await;
+    let second = eventually("the second is linked", || async { router.linked().await.pop() }).await;
     assert!(first.0 == "lbs-1" && second.0 == "lbs-1" && first.1 != second.1);
     assert!(later.is_running());
 

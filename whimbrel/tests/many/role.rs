@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::{LOOK_EVERY, PATIENCE, eventually, page};
+use crate::waits::{LOOK_EVERY, PATIENCE, eventually, page};
 
 /// A secret of a cluster, in the file's form.
 pub(crate) const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -17,7 +17,7 @@ pub(crate) const OTHER_SECRET: &str = "ff1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4
 
 /// See the module. Killed when dropped.
 pub(crate) struct Role {
-    child: Child,
+    pub(crate) child: Child,
     folder: tempfile::TempDir,
     health: SocketAddr,
 }
@@ -44,7 +44,8 @@ impl Role {
         )
     }
 
-    fn start(role: &str, mut config: Value) -> Self {
+    /// A process of a role with this configuration; where its health page is, is added.
+    pub(crate) fn start(role: &str, mut config: Value) -> Self {
         let (folder, health) = (tempfile::tempdir().unwrap(), free_port());
         config["health"] = json!({ "listen": health });
         let path = folder.path().join("role.toml");
@@ -85,6 +86,17 @@ impl Role {
     /// A page beside its health.
     pub(crate) async fn page(&self, path: &str) -> Option<String> {
         page(&format!("http://{}/{path}", self.health)).await
+    }
+
+    /// The nodes that a router lists, by name and incarnation; of the linked ones.
+    pub(crate) async fn linked(&self) -> Vec<(String, String)> {
+        let page = self.page("topology").await.unwrap_or_default();
+        let topology: Value = serde_json::from_str(&page).unwrap_or_default();
+        let nodes = topology["nodes"].as_array().cloned().unwrap_or_default();
+        let up = nodes.iter().filter(|node| node["link"] == "up");
+        let text = |node: &Value, name: &str| node[name].as_str().unwrap().to_owned();
+        up.map(|node| (text(node, "node"), text(node, "incarnation")))
+            .collect()
     }
 
     pub(crate) fn health_url(&self) -> String {

@@ -60,6 +60,69 @@ async fn a_later_process_takes_the_name_over_and_the_earlier_is_told_so() {
     }
 }
 
+/// An endpoint in this life of a node; what it is told is read.
+fn unobserved(node: &str, life: u64) -> Endpoint {
+    let secret = ClusterSecret::from_bytes([7; 32]);
+    let (endpoint, mut events) = Endpoint::with_options(identity(node, life), secret, quick());
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    endpoint
+}
+
+/// Whether this life of `b` is linked there.
+fn has_b(at: &Endpoint, life: u64) -> bool {
+    let judged = at.shared.may_link(&identity("b", life), "b");
+    matches!(judged, Err(LinkError::AlreadyLinked { .. }))
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let comes = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, comes).await.is_ok(),
+        "in vain: {what}"
+    );
+}
+
+#[tokio::test]
+async fn one_refusal_takes_no_name_from_a_process_that_others_are_linked_with() {
+    let (one, two) = (unobserved("r1", 1), unobserved("r2", 1));
+    let (at_one, at_two) = (listen(&one).await.to_string(), listen(&two).await.to_string());
+    let (holder, woken) = (unobserved("b", 2), unobserved("b", 1));
+    holder.dial(at_one);
+    holder.dial(at_two.clone());
+    until("it is linked with both", || has_b(&one, 2) && has_b(&two, 2)).await;
+    // One that stood still wakes, and the second does not know that its name was taken meanwhile.
+    woken.dial(at_two);
+    until("the second takes it for the later one", || has_b(&two, 1)).await;
+    let stays = tokio::time::timeout(Duration::from_secs(1), holder.taken_over());
+    assert!(stays.await.is_err(), "one that is linked elsewhere stays");
+    assert!(two.has_refused_lives() && !one.has_refused_lives());
+    // Whoever knows who holds the name says so, and then it is the other that is refused everywhere.
+    two.learn_holders([(NodeId::new("b").unwrap(), Incarnation(2))]);
+    until("the holder is back", || has_b(&two, 2)).await;
+    tokio::time::timeout(PATIENCE, woken.taken_over()).await.unwrap();
+    assert!(has_b(&one, 2) && has_b(&two, 2));
+}
+
+#[tokio::test]
+async fn the_word_of_the_one_that_keeps_the_names_is_enough() {
+    let (one, two) = (unobserved("r1", 1), unobserved("r2", 1));
+    let (at_one, at_two) = (listen(&one).await.to_string(), listen(&two).await.to_string());
+    let (earlier, later) = (unobserved("b", 1), unobserved("b", 2));
+    earlier.heed(NodeId::new("r2").unwrap());
+    earlier.dial(at_one);
+    earlier.dial(at_two.clone());
+    until("it is linked with both", || has_b(&one, 1) && has_b(&two, 1)).await;
+    later.dial(at_two);
+    tokio::time::timeout(PATIENCE, earlier.taken_over())
+        .await
+        .unwrap();
+    assert!(has_b(&one, 1), "though it has another link");
+}
+
 #[tokio::test]
 async fn an_address_that_is_given_up_is_dialled_no_more_and_a_link_that_works_stays() {
     let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", quick()), endpoint_with("b", quick()));

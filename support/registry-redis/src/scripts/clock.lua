@@ -1,6 +1,7 @@
 -- The registry's time: what has passed without standstills, in ms of this server's clock. A clock that is set, or a replica whose
 -- clock is off, moves it by one standstill at most.
--- KEYS: 1 life, 2 clock, 3 ends, 4 terms, 5 leases, 6 holders, 7 superseded, 8 ended.
+-- KEYS: 1 life, 2 clock, 3 ends, 4 terms, 5 leases, 6 holders, 7 superseded, 8 ended, 9 lapsed, 10 when
+-- they lapsed.
 -- ARGV: 1 life, 2 the longest gap, ms, 3 the channel of changes.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -41,5 +42,11 @@ local function tell()
 end
 
 for _, life in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', fixed(passed))) do
+  -- Its process may only stand still: who takes its name later must know of it.
+  local name, incarnation = life:match('^(.*)/(.*)$')
+  if redis.call('HGET', KEYS[6], name) == incarnation then
+    redis.call('HSET', KEYS[9], name, incarnation)
+    redis.call('ZADD', KEYS[10], fixed(passed), name)
+  end
   finish(life)
 end

@@ -1,17 +1,17 @@
 -- Registers sessions of one part, all or none.
--- KEYS: 1 life, then for each session its user and its life's index.
--- ARGV: 1 life, 2 sessions a user may have, 3 whether the ended terms are given, 4 how many, then those; then for each session: device,
--- term, epoch, handle, record, the user's name in the index.
-local max, checked, ended = tonumber(ARGV[2]), ARGV[3] == '1', {}
-local base = 4 + tonumber(ARGV[4])
-for place = 5, base do
+-- KEYS: 1 life, then for each session its user, its life's index and who lost a place to its device.
+-- ARGV: 1 life, 2 sessions a user may have, 3 how long who lost a place is told again, ms, 4 how many at most, 5 whether the ended terms
+-- are given, 6 how many, then those; then for each session: device, term, epoch, handle, record, the user's name in the index.
+local max, retold_for, retold_max, checked, ended = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', {}
+local base = 6 + tonumber(ARGV[6])
+for place = 7, base do
   ended[ARGV[place]] = true
 end
-local count = (#KEYS - 1) / 2
+local count = (#KEYS - 1) / 3
 local function at(nth)
   local arg = base + (nth - 1) * 6
   return {
-    user = KEYS[2 * nth], index = KEYS[2 * nth + 1], device = ARGV[arg + 1], term = ARGV[arg + 2], epoch = ARGV[arg + 3],
+    user = KEYS[3 * nth - 1], index = KEYS[3 * nth], lost = KEYS[3 * nth + 1], device = ARGV[arg + 1], term = ARGV[arg + 2], epoch = ARGV[arg + 3],
     handle = ARGV[arg + 4], record = ARGV[arg + 5], name = ARGV[arg + 6],
   }
 end
@@ -48,7 +48,7 @@ if not checked then
   end
 else
   for nth = 1, count do
-    local user = KEYS[2 * nth]
+    local user = KEYS[3 * nth - 1]
     local all = redis.call('HGETALL', user)
     for place = 1, #all, 2 do
       if ended[read(all[place + 1]).term] then
@@ -89,6 +89,24 @@ for nth = 1, count do
     local front = session.term .. ' ' .. epoch .. ' ' .. session.handle .. ' '
     redis.call('HSET', session.user, session.device, front .. session.record)
     redis.call('SADD', session.index, session.name)
+    -- Whoever displaced those of before may not have heard of it. Who has a place again did not lose it.
+    local before = redis.call('LRANGE', session.lost, 0, -1)
+    if displaced[1] then
+      redis.call('LPUSH', session.lost, displaced[1])
+      redis.call('LTRIM', session.lost, 0, retold_max - 1)
+      redis.call('PEXPIRE', session.lost, retold_for)
+    end
+    if before[1] then
+      local has_a_place = {}
+      for _, there in ipairs(redis.call('HVALS', session.user)) do
+        has_a_place[read(there).handle] = true
+      end
+      for _, lost in ipairs(before) do
+        if not has_a_place[read(lost).handle] then
+          displaced[#displaced + 1] = lost
+        end
+      end
+    end
   end
   outcomes[nth] = {accepted, displaced}
 end

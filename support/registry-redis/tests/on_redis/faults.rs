@@ -13,7 +13,7 @@ use crate::harness::{config, new_cluster, registry};
 use crate::server::{Cluster, PATIENCE, Server, Watched};
 use crate::together::{G1, put, slots};
 
-pub(crate) const TESTS: [(&str, fn()); 10] = [
+pub(crate) const TESTS: [(&str, fn()); 11] = [
     (
         "one_restarted_empty_is_noticed_by_all",
         one_restarted_empty_is_noticed_by_all,
@@ -33,6 +33,10 @@ pub(crate) const TESTS: [(&str, fn()); 10] = [
     (
         "one_frozen_answers_nobody_for_long_and_loses_nothing",
         one_frozen_answers_nobody_for_long_and_loses_nothing,
+    ),
+    (
+        "who_was_displaced_by_a_call_without_an_answer_is_told_to_the_next",
+        who_was_displaced_by_a_call_without_an_answer_is_told_to_the_next,
     ),
     (
         "one_that_is_not_there_is_named_at_start",
@@ -222,6 +226,33 @@ fn one_frozen_answers_nobody_for_long_and_loses_nothing() {
             "nobody could renew, so no lease has ended"
         );
         assert_eq!(*node.life().borrow(), life);
+    });
+}
+
+fn who_was_displaced_by_a_call_without_an_answer_is_told_to_the_next() {
+    let server = Server::start(&["--save", ""]);
+    block_on(async {
+        let node = registry(&server.url(), &new_cluster()).await;
+        put(&node, G1, 60_000).await;
+        let first = session(G1, 1, 7, "phone", 1);
+        node.register(first.clone()).await.unwrap();
+        // It stands still, finds the call in its socket when it wakes, and carries it out: nobody waits for the answer any more.
+        server.freeze();
+        let ghost = session(G1, 2, 7, "phone", 2);
+        let unheard = node.register(ghost.clone()).await;
+        assert!(
+            matches!(unheard, Err(RegistryError::Unavailable { .. })),
+            "{unheard:?}"
+        );
+        server.thaw();
+        answers(&node).await;
+        assert_eq!(slots(&node, 7).await, [2]);
+        let next = session(G1, 3, 7, "phone", 3);
+        let registered = done(|| node.register(next.clone())).await;
+        assert!(registered.accepted);
+        let mut displaced = registered.displaced;
+        displaced.sort_by_key(|record| record.login_epoch);
+        assert_eq!(displaced, [first, ghost]);
     });
 }
 
