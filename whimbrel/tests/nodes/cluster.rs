@@ -54,6 +54,7 @@ impl Deployed {
             folder: folder.to_owned(),
             ready_file: None,
             shape: SHAPE,
+            held_back: Vec::new(),
             port_base: 0,
             proxies: true,
             restart: true,
