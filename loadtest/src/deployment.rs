@@ -22,9 +22,9 @@ pub struct DeploymentArgs {
     /// The ready file of a running deployment; the flags below override what it says.
     #[arg(long, value_name = "FILE", global = true)]
     pub ready_file: Option<PathBuf>,
-    /// The LBS to ask.
+    /// The LBS to ask; may be given more than once.
     #[arg(long, value_name = "URL", global = true)]
-    pub lbs: Option<String>,
+    pub lbs: Vec<String>,
     /// The app; without it the ready file's, or `demo`.
     #[arg(long, value_name = "KEY", global = true)]
     pub app_key: Option<String>,
@@ -42,6 +42,9 @@ struct ReadyFile {
     #[serde(default)]
     pids: BTreeMap<String, Pids>,
     lbs: String,
+    /// All of them, where there are several.
+    #[serde(default)]
+    lbs_urls: Vec<String>,
     app_key: String,
     app_secret_file: PathBuf,
     root_key: String,
@@ -65,6 +68,14 @@ impl Pids {
 }
 
 impl ReadyFile {
+    fn lbs(&self) -> Vec<String> {
+        if self.lbs_urls.is_empty() {
+            vec![self.lbs.clone()]
+        } else {
+            self.lbs_urls.clone()
+        }
+    }
+
     fn read(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| {
             format!(
@@ -84,8 +95,8 @@ impl ReadyFile {
 /// A deployment, as far as clients and their customer know it.
 #[derive(Debug, Clone)]
 pub struct Deployment {
-    /// Base URL of the LBS.
-    pub lbs: String,
+    /// Base URLs of the LBS; at least one.
+    pub lbs: Vec<String>,
     /// The app.
     pub app_key: String,
     /// The app's token secret.
@@ -107,14 +118,16 @@ impl Deployment {
         let missing = |what: &str, flag: &str| {
             format!("nothing says {what}: give --ready-file FILE of a running deployment, or {flag}")
         };
-        let lbs = args
-            .lbs
-            .clone()
-            .or_else(|| of_ready(|ready| ready.lbs.clone()))
-            .with_context(|| missing("where the LBS is", "--lbs URL"))?;
-        let url = reqwest::Url::parse(&lbs).ok();
-        if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-            bail!("--lbs {lbs}: expected a URL such as http://127.0.0.1:7000");
+        let lbs = match (&args.lbs[..], &ready) {
+            ([], Some(ready)) => ready.lbs(),
+            ([], None) => bail!(missing("where the LBS is", "--lbs URL")),
+            (given, _) => given.to_vec(),
+        };
+        for lbs in &lbs {
+            let url = reqwest::Url::parse(lbs).ok();
+            if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+                bail!("--lbs {lbs}: expected a URL such as http://127.0.0.1:7000");
+            }
         }
         let app_key = args
             .app_key
@@ -200,12 +213,23 @@ mod tests {
     fn a_ready_file_says_everything_and_flags_go_before_it() {
         let (_folder, mut args) = folder_with_ready_file();
         let deployment = Deployment::read(&args).unwrap();
-        assert_eq!(deployment.lbs, "http://127.0.0.1:7000");
+        assert_eq!(deployment.lbs, ["http://127.0.0.1:7000"]);
         assert_eq!(&**deployment.secret, b"s3cret");
         assert_eq!(deployment.pids["gateway"], [7, 8]);
         assert_eq!(deployment.pids["router"], [9]);
-        args.lbs = Some("http://10.0.0.1:1".into());
-        assert_eq!(Deployment::read(&args).unwrap().lbs, "http://10.0.0.1:1");
+        args.lbs = vec!["http://10.0.0.1:1".into()];
+        assert_eq!(Deployment::read(&args).unwrap().lbs, ["http://10.0.0.1:1"]);
+    }
+
+    #[test]
+    fn a_ready_file_of_several_lbs_names_them_all() {
+        let (folder, args) = folder_with_ready_file();
+        let path = folder.path().join("ready.json");
+        let mut ready: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let both = ["http://127.0.0.1:7000", "http://127.0.0.1:7001"];
+        ready["lbs_urls"] = serde_json::json!(both);
+        fs::write(&path, ready.to_string()).unwrap();
+        assert_eq!(Deployment::read(&args).unwrap().lbs, both);
     }
 
     #[test]
@@ -224,25 +248,25 @@ mod tests {
             (bare.clone(), "--lbs URL"),
             (
                 DeploymentArgs {
-                    lbs: Some("http://x".into()),
+                    lbs: vec!["http://x".into()],
                     ..bare.clone()
                 },
                 "--app-secret-file FILE",
             ),
             (
                 DeploymentArgs {
-                    lbs: Some("http://x".into()),
+                    lbs: vec!["http://x".into()],
                     app_secret_file: Some(secret),
                     ..bare
                 },
                 "--root-key KEY",
             ),
             (
-                with(|args, _| args.lbs = Some("127.0.0.1:7000".into()), &empty),
+                with(|args, _| args.lbs = vec!["127.0.0.1:7000".into()], &empty),
                 "http://",
             ),
             (
-                with(|args, _| args.lbs = Some("http://".into()), &empty),
+                with(|args, _| args.lbs = vec!["http://".into()], &empty),
                 "expected a URL",
             ),
             (

@@ -32,6 +32,22 @@ struct Gateway {
 /// The descriptors that an LBS lists, in its order.
 pub type Listing = Vec<Bytes>;
 
+/// Asks one after the other until one lists somebody, beginning at another one each time: each of them is to serve, and not the
+/// first alone. An error is the last one's.
+fn fetch_any(http: &reqwest::blocking::Client, lbs: &mut [String], app_key: &str) -> anyhow::Result<Listing> {
+    if !lbs.is_empty() {
+        lbs.rotate_left(1);
+    }
+    let mut last = Ok(Listing::new());
+    for url in lbs.iter() {
+        last = fetch(http, url, app_key);
+        if last.as_ref().is_ok_and(|listing| !listing.is_empty()) {
+            break;
+        }
+    }
+    last
+}
+
 fn fetch(http: &reqwest::blocking::Client, lbs: &str, app_key: &str) -> anyhow::Result<Listing> {
     let url = format!("{}/v1/gateways?app_key={app_key}", lbs.trim_end_matches('/'));
     let answer = http.get(&url).send()?;
@@ -58,6 +74,11 @@ fn parse(body: &str) -> anyhow::Result<Listing> {
         .collect())
 }
 
+/// Whether both are of the same LBS, in whatever order.
+fn are_the_same(some: &[String], others: &[String]) -> bool {
+    some.len() == others.len() && some.iter().all(|one| others.contains(one))
+}
+
 fn http_client() -> anyhow::Result<reqwest::blocking::Client> {
     reqwest::blocking::Client::builder()
         .timeout(ANSWER_WITHIN)
@@ -73,8 +94,9 @@ fn http_client() -> anyhow::Result<reqwest::blocking::Client> {
 pub fn first(deployment: &Deployment, within: Duration, interrupt: &Interrupt) -> anyhow::Result<Listing> {
     let http = http_client()?;
     let until = Instant::now() + within;
+    let mut lbs = deployment.lbs.clone();
     loop {
-        let failed = match fetch(&http, &deployment.lbs, &deployment.app_key) {
+        let failed = match fetch_any(&http, &mut lbs, &deployment.app_key) {
             Ok(listing) if !listing.is_empty() => return Ok(listing),
             Ok(_) => anyhow::anyhow!("it lists no gateway yet"),
             Err(error) => error,
@@ -86,7 +108,7 @@ pub fn first(deployment: &Deployment, within: Duration, interrupt: &Interrupt) -
         if Instant::now() >= until {
             return Err(failed.context(format!(
                 "the LBS at {} gave no gateways within {within:?} (--lbs-within), though a running deployment is expected there (by --lbs, or the ready file)",
-                deployment.lbs
+                deployment.lbs.join(", ")
             )));
         }
         thread::sleep(TRY_EVERY);
@@ -122,12 +144,14 @@ impl Listings {
             .name("listings".to_owned())
             .spawn(move || {
                 while asked.recv().is_ok() {
-                    if let Ok(current) = Deployment::read(&args) {
+                    if let Ok(current) = Deployment::read(&args)
+                        && !are_the_same(&lbs, &current.lbs)
+                    {
                         lbs = current.lbs;
                     }
                     // Without an answer one goes on with the gateways that are known; the wait keeps a dead LBS from being
                     // asked in a loop.
-                    let listing = fetch(&http, &lbs, &app_key).unwrap_or_default();
+                    let listing = fetch_any(&http, &mut lbs, &app_key).unwrap_or_default();
                     if listing.is_empty() {
                         thread::sleep(TRY_EVERY);
                     }
@@ -163,6 +187,11 @@ impl Listings {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -175,14 +204,47 @@ mod tests {
         assert!(parse("<html>").is_err());
     }
 
+    /// An LBS that lists one gateway to whoever asks; counts them.
+    fn lbs() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 2_048]).unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let body = r#"{"gateways":[{"descriptor":"AQID"}]}"#;
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        (url, asked)
+    }
+
+    #[test]
+    fn all_lbs_are_asked_in_turn_and_a_dead_one_is_passed_over() {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let [(first, of_first), (second, of_second)] = [lbs(), lbs()];
+        let mut all = vec![format!("http://{nobody}"), first, second];
+        let http = http_client().unwrap();
+        for _ in 0..6 {
+            assert_eq!(fetch_any(&http, &mut all, "demo").unwrap().len(), 1);
+        }
+        let asked = [of_first, of_second].map(|of| of.load(Ordering::Relaxed));
+        assert!(asked.iter().all(|asked| *asked >= 2), "{asked:?}");
+        assert!(fetch_any(&http, &mut all[..0], "demo").unwrap().is_empty());
+    }
+
     #[test]
     fn an_absent_lbs_is_named_with_the_time_it_was_given() {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let deployment = Deployment {
-            lbs: format!("http://{nobody}"),
+            lbs: vec![format!("http://{nobody}")],
             app_key: "demo".into(),
             secret: zeroize::Zeroizing::new(b"x".to_vec()),
             root: whimbrel_protocol::descriptor::RootKey::from_seed(&[1; 32]).public(),

@@ -393,6 +393,23 @@ async fn a_rotated_gateway_key_is_learnt_from_the_answer_even_without_the_lbs() 
 }
 
 #[tokio::test]
+async fn of_several_lbs_the_next_is_asked_when_one_is_dead_or_refuses() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (server, refusing) = (Server::start().await, Server::start().await);
+    refusing.with(|shared| shared.lbs_down = true);
+    let (_alice, events) = start_with(ClientConfig {
+        lbs_urls: vec![format!("http://{dead}"), refusing.lbs_url(), server.lbs_url()],
+        ..config(&server, "alice", None)
+    });
+    online(&events).await;
+    let asked = [&refusing, &server].map(|server| server.with(|shared| shared.lbs_requests));
+    assert!(asked.iter().all(|asked| *asked > 0), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_dead_address_costs_a_quarter_second_and_a_stalled_one_does_not_stop_the_client() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = dead.local_addr().unwrap().to_string();

@@ -52,7 +52,7 @@ impl Deployment {
             .with_context(|| self.missing("the app's token secret", "--app-secret-file FILE"))
     }
 
-    /// The LBS to ask.
+    /// The LBS to ask, in turn.
     pub(crate) fn lbs(&self, flags: &[String]) -> anyhow::Result<Vec<String>> {
         if !flags.is_empty() {
             return Ok(flags.to_vec());
@@ -61,7 +61,11 @@ impl Deployment {
             .ready
             .as_ref()
             .with_context(|| self.missing("the LBS", "--lbs URL"))?;
-        Ok(vec![ready.lbs.clone()])
+        Ok(if ready.lbs_urls.is_empty() {
+            vec![ready.lbs.clone()]
+        } else {
+            ready.lbs_urls.clone()
+        })
     }
 
     /// The root key to trust.

@@ -53,8 +53,11 @@ pub(crate) struct ReadyFile {
     pub(crate) pid: u32,
     /// The process of each role, a list where a role has several; without `--processes` all are `pid`.
     pub(crate) pids: BTreeMap<String, OneOrMore<u32>>,
-    /// Base URL of the LBS.
+    /// Base URL of the LBS; of several, the first.
     pub(crate) lbs: String,
+    /// Base URLs of all of them, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lbs_urls: Vec<String>,
     /// Base URL of the HTTP API.
     pub(crate) api: String,
     /// Base URL of metrics and health.
@@ -184,6 +187,7 @@ mod tests {
             pid: 7,
             pids: BTreeMap::from([("gateway".to_owned(), OneOrMore::of(&[7, 8]))]),
             lbs: "http://127.0.0.1:7000".to_owned(),
+            lbs_urls: Vec::new(),
             api: "http://127.0.0.1:7001".to_owned(),
             metrics: "http://127.0.0.1:7002".to_owned(),
             gateway_tcp: OneOrMore::of(&["127.0.0.1:7100".to_owned()]),

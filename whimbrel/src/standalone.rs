@@ -289,6 +289,7 @@ pub(crate) fn ready(
         pid,
         pids,
         lbs: format!("http://{}", ports.lbs()),
+        lbs_urls: Vec::new(),
         api: format!("http://{}", ports.http()),
         metrics: format!("http://{}", ports.metrics(0)),
         gateway_tcp: OneOrMore::of(&gateways),

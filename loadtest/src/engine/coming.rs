@@ -287,7 +287,7 @@ mod tests {
     /// An engine whose only device dials a gateway that says nothing.
     fn dialing(gateway: &TcpListener) -> (Engine, SeatId) {
         let deployment = Deployment {
-            lbs: "http://127.0.0.1:1".to_owned(),
+            lbs: vec!["http://127.0.0.1:1".to_owned()],
             app_key: "demo".to_owned(),
             secret: Zeroizing::new(b"s3cret".to_vec()),
             root: RootKey::from_seed(&[1; 32]).public(),

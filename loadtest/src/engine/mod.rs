@@ -113,9 +113,12 @@ impl Engine {
         seed: u64,
     ) -> anyhow::Result<Self> {
         let mut directory = Directory::new(deployment.root, preferred_suites().to_vec());
-        directory
-            .take_list(listing)
-            .with_context(|| format!("the LBS at {} gives no gateway to log in to", deployment.lbs))?;
+        directory.take_list(listing).with_context(|| {
+            format!(
+                "the LBS at {} gives no gateway to log in to",
+                deployment.lbs.join(", ")
+            )
+        })?;
         let poll = Poll::new().context("the system gives no epoll instance")?;
         let alarm = Alarm::new(poll.registry(), ALARM).context("the system gives no timer")?;
         let waker =

@@ -1,6 +1,6 @@
 //! All of it together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::pages::{self, Pages};
 use crate::ports::Ports;
 use crate::process::{Files, Processes};
 use crate::ready::{self, Ready};
-use crate::{Member, Redis, Role, Routes, Shape, Standing, held};
+use crate::{Drained, Member, Redis, Role, Routes, Shape, Standing, held};
 
 /// Between two looks whether all are ready.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -39,6 +39,8 @@ pub struct Setup {
     pub ready_file: Option<PathBuf>,
     /// How many nodes.
     pub shape: Shape,
+    /// Those of them that are not started until they are added ([`Cluster::add`]).
+    pub held_back: Vec<Member>,
     /// The first of its ports; 0: free ones.
     pub port_base: u16,
     /// Whether proxies stand between all processes.
@@ -56,6 +58,7 @@ pub type Views = BTreeMap<Member, Value>;
 #[derive(Debug)]
 pub struct Cluster {
     shape: Shape,
+    held_back: BTreeSet<Member>,
     ports: Ports,
     ready: Ready,
     ready_files: Vec<PathBuf>,
@@ -139,9 +142,11 @@ impl Cluster {
                 }
             }
         };
-        let processes = Processes::start(setup.binary, nodes, setup.restart, Box::new(heard))?;
+        let held_back = BTreeSet::from_iter(setup.held_back);
+        let processes = Processes::start(setup.binary, nodes, &held_back, setup.restart, Box::new(heard))?;
         Ok(Self {
             shape,
+            held_back,
             ports,
             ready,
             ready_files,
@@ -184,16 +189,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// Who is not ready, each in a line with why; and when all are, LBS that do not list all gateways yet.
+    /// Who is not ready or was told to drain, each in a line with why; and when all are, links of routers that are missing.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
+        let draining = self.processes.draining();
+        if !draining.is_empty() {
+            let drains = draining.iter().map(|member| format!("{member}: it drains"));
+            return drains.collect();
+        }
         let pages = self.pages.ask(self.members_and_pages(), "readyz");
         let why = |member: &Member| match pages.get(member) {
             Some((200, _)) => None,
             Some((_, text)) => Some(format!("{member}: {}", text.trim())),
             None => Some(format!("{member}: no answer")),
         };
-        let unready: Vec<_> = self.shape.members().iter().filter_map(why).collect();
+        let unready: Vec<_> = self.members().iter().filter_map(why).collect();
         if unready.is_empty() {
             self.unlisted()
         } else {
@@ -205,9 +215,9 @@ impl Cluster {
     fn unlisted(&self) -> Vec<String> {
         let views = self.views();
         let mut missing = Vec::new();
-        for router in self.shape.members_of(Role::Router) {
+        for router in self.members_of(Role::Router) {
             let nodes = views.get(&router).and_then(|view| view["nodes"].as_array());
-            for member in self.shape.members() {
+            for member in self.members() {
                 let is_linked = nodes.into_iter().flatten().any(|node| {
                     let name = node["node"].as_str();
                     name.is_some_and(|name| name == member.to_string()) && node["link"] == "up"
@@ -221,14 +231,14 @@ impl Cluster {
     }
 
     fn members_and_pages(&self) -> Vec<(Member, SocketAddr)> {
-        let members = self.shape.members().into_iter();
+        let members = self.members().into_iter();
         members.map(|member| (member, self.ports.page(member))).collect()
     }
 
     /// What each router sees.
     #[must_use]
     pub fn views(&self) -> Views {
-        let routers = self.shape.members_of(Role::Router);
+        let routers = self.members_of(Role::Router).into_iter();
         let pages = self.pages.ask(
             routers.map(|router| (router, self.ports.page(router))),
             "topology",
@@ -263,10 +273,36 @@ impl Cluster {
         self.folder.of(member, "log")
     }
 
-    /// How many nodes there are.
+    /// How many nodes there are, those held back among them.
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// The nodes that were started.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let mut members = self.shape.members();
+        members.retain(|member| !self.held_back.contains(member));
+        members
+    }
+
+    /// Those of a role.
+    #[must_use]
+    pub fn members_of(&self, role: Role) -> Vec<Member> {
+        let mut members = self.members();
+        members.retain(|member| member.role == role);
+        members
+    }
+
+    /// Starts one that was held back.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn add(&mut self, member: Member) -> anyhow::Result<()> {
+        ensure!(self.processes.add(member), "{member} was not held back");
+        self.held_back.remove(&member);
+        Ok(())
     }
 
     /// How each node's process is.
@@ -278,6 +314,18 @@ impl Cluster {
     /// Signals a node's process; false when there is none.
     pub fn signal(&self, member: Member, signal: Signal) -> bool {
         self.processes.signal(member, signal)
+    }
+
+    /// Tells a node's process to end in order, as SIGTERM does; false when there is none. It is killed if that takes it longer
+    /// than its role may.
+    pub fn drain(&self, member: Member) -> bool {
+        self.processes.drain(member)
+    }
+
+    /// Processes that were told to end and have, in the order in which they did.
+    #[must_use]
+    pub fn drained(&self) -> Vec<Drained> {
+        self.processes.drained()
     }
 
     /// The Redis.

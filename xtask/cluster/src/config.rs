@@ -1,6 +1,7 @@
 //! The configuration of each node, as an operator would write it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -15,6 +16,24 @@ const GOAWAY_WINDOW_MS: u32 = 500;
 const DRAIN_GRACE_MS: u32 = 3_000;
 /// How long a router that is told to end still switches: all who ask have others, and hear of it at once.
 const ROUTER_DRAIN_WINDOW: &str = "500ms";
+
+/// What a role takes at most to finish what is in progress, milliseconds: as docs/operations.md has it.
+const ROUTER_DRAIN_MS: u32 = 500 + 10_000;
+const SERVICE_NODE_DRAIN_MS: u32 = 20_000;
+const LBS_DRAIN_MS: u32 = 5_000;
+/// What a process takes besides, on a machine that is busy with other things.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
+
+/// How long a node that is told to end may take.
+pub(crate) fn drain_within(role: Role) -> Duration {
+    let ms = match role {
+        Role::Gateway => DRAIN_GRACE_MS,
+        Role::Router => ROUTER_DRAIN_MS,
+        Role::AppService => SERVICE_NODE_DRAIN_MS,
+        Role::Lbs => LBS_DRAIN_MS,
+    };
+    Duration::from_millis(ms.into()) + DRAIN_SLACK
+}
 
 /// What all configurations share.
 pub(crate) struct Around<'a> {

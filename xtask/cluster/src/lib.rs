@@ -25,7 +25,7 @@ mod tests;
 
 pub use cluster::{Cluster, Setup, Views};
 pub use held::{hold, launcher};
-pub use process::Standing;
+pub use process::{Drained, Standing};
 pub use proxy::{Line, Proxy};
 pub use redis::{Redis, is_there as redis_is_there};
 pub use routes::Routes;

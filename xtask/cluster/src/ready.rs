@@ -29,16 +29,15 @@ impl Ready {
         let of_each = |role| -> Vec<Member> { shape.members_of(role).collect() };
         let routers = of_each(Role::Router).into_iter();
         let gateways = of_each(Role::Gateway).into_iter();
-        let lbs = Member {
-            role: Role::Lbs,
-            nth: 0,
-        };
-        let lbs = routes
-            .and_then(|routes| routes.clients_of(lbs))
-            .unwrap_or(ports.lbs(0));
+        let lbs_urls = of_each(Role::Lbs).into_iter().map(|lbs| {
+            let reached = routes.and_then(|routes| routes.clients_of(lbs));
+            url(reached.unwrap_or(ports.lbs(lbs.nth)))
+        });
+        let lbs_urls: Vec<_> = lbs_urls.collect();
         let fixed = json!({
             "pid": std::process::id(),
-            "lbs": url(lbs),
+            "lbs": lbs_urls.first(),
+            "lbs_urls": lbs_urls,
             "api": url(ports.api(0)),
             "metrics": url(ports.page(Member { role: Role::Router, nth: 0 })),
             "gateway_tcp": one_or_more(gateways.map(|gateway| json!(ports.clients(gateway.nth))).collect()),

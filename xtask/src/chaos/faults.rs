@@ -16,6 +16,9 @@ pub(super) fn strike(fault: &Fault, cluster: &mut Cluster) -> anyhow::Result<()>
         Kind::StopServiceNode | Kind::StopGateway | Kind::StopRouter | Kind::StopLbs => {
             signal(fault, cluster, Signal::STOP)
         }
+        Kind::DrainServiceNode | Kind::DrainGateway | Kind::DrainRouter => {
+            each(fault, |member| cluster.drain(member))
+        }
         Kind::CutZone | Kind::CutNode => lines(fault, cluster, Line::Cut),
         Kind::CutLink => link(fault, cluster, Line::Cut),
         Kind::CutNodeFromStore => store(fault, cluster, Line::Cut),
@@ -47,6 +50,9 @@ pub(super) fn heal(fault: &Fault, cluster: &Cluster) -> anyhow::Result<()> {
         | Kind::KillGateway
         | Kind::KillRouter
         | Kind::KillLbs
+        | Kind::DrainServiceNode
+        | Kind::DrainGateway
+        | Kind::DrainRouter
         | Kind::KillZone
         | Kind::WipeRedis
         | Kind::RestartRedis => Ok(()),
@@ -75,10 +81,15 @@ pub(super) fn heal(fault: &Fault, cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn signal(fault: &Fault, cluster: &Cluster, signal: Signal) -> anyhow::Result<()> {
+    each(fault, |member| cluster.signal(member, signal))
+}
+
+/// Does it to each of its nodes, which all must be there.
+fn each(fault: &Fault, hit: impl Fn(Member) -> bool) -> anyhow::Result<()> {
     let missed: Vec<_> = fault
         .members
         .iter()
-        .filter(|member| !cluster.signal(**member, signal))
+        .filter(|member| !hit(**member))
         .map(Member::to_string)
         .collect();
     ensure!(

@@ -4,6 +4,7 @@
 //! The load and the checker are `whimbrel-loadtest`, which stands outside and knows nothing of faults. Everything is kept in one
 //! folder: the cluster's logs, the ledgers, figures, and a page.
 
+mod ends;
 mod faults;
 mod load;
 mod plan;
@@ -25,6 +26,7 @@ use crate::checks::shell::Shell;
 use crate::cluster::{READY_WITHIN, ShapeArgs};
 use crate::interrupt::Interrupt;
 use crate::{root, tikv};
+use ends::Ends;
 use load::{Job, Load};
 use plan::Fault;
 use recovery::Happened;
@@ -112,6 +114,7 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         folder: out.join("cluster"),
         ready_file: None,
         shape,
+        held_back: Vec::new(),
         port_base: 0,
         proxies: true,
         restart: true,
@@ -136,9 +139,12 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     let ran = run.suffer(&faults, &mut cluster);
     run.finish(ran.is_ok())?;
     ran?;
-    let panics = panics(&cluster);
-    let killed = cluster.stop()?;
-    let outcome = Outcome::new(args, &faults, began_ms, &run, panics, killed);
+    let ends = Ends {
+        panics: panics(&cluster),
+        drained: cluster.drained(),
+        killed: cluster.stop()?,
+    };
+    let outcome = Outcome::new(args, &faults, began_ms, &run, ends);
     outcome.write(&out)?;
     print!("{outcome}");
     println!("{}", out.join("chaos.html").display());

@@ -32,6 +32,10 @@ pub(super) enum Kind {
     StopGateway,
     StopRouter,
     StopLbs,
+    /// It is told to end, goes in order, and is started again.
+    DrainServiceNode,
+    DrainGateway,
+    DrainRouter,
     /// All nodes of a zone at once.
     KillZone,
     /// All lines of all nodes of a zone, between them too.
@@ -111,7 +115,7 @@ impl Class {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::KillServiceNode,
         Self::KillGateway,
         Self::KillRouter,
@@ -120,6 +124,9 @@ impl Kind {
         Self::StopGateway,
         Self::StopRouter,
         Self::StopLbs,
+        Self::DrainServiceNode,
+        Self::DrainGateway,
+        Self::DrainRouter,
         Self::KillZone,
         Self::CutZone,
         Self::CutNode,
@@ -146,6 +153,9 @@ impl Kind {
             Self::StopGateway => "stop gateway",
             Self::StopRouter => "stop router",
             Self::StopLbs => "stop LBS",
+            Self::DrainServiceNode => "drain service node",
+            Self::DrainGateway => "drain gateway",
+            Self::DrainRouter => "drain router",
             Self::KillZone => "kill zone",
             Self::CutZone => "cut zone off",
             Self::CutNode => "cut node off",
@@ -244,6 +254,9 @@ fn fault(kind: Kind, shape: Shape, rng: &mut StdRng) -> Fault {
         | Kind::KillGateway
         | Kind::KillRouter
         | Kind::KillLbs
+        | Kind::DrainServiceNode
+        | Kind::DrainGateway
+        | Kind::DrainRouter
         | Kind::KillZone
         | Kind::WipeRedis
         | Kind::RestartRedis => Duration::ZERO,
@@ -273,9 +286,11 @@ fn members(kind: Kind, shape: Shape, rng: &mut StdRng) -> Vec<Member> {
     };
     let mut of_role = |role| Vec::from_iter(one_of(&|member: &Member| member.role == role));
     match kind {
-        Kind::KillServiceNode | Kind::StopServiceNode | Kind::CutNodeFromStore => of_role(Role::AppService),
-        Kind::KillGateway | Kind::StopGateway => of_role(Role::Gateway),
-        Kind::KillRouter | Kind::StopRouter => of_role(Role::Router),
+        Kind::KillServiceNode | Kind::StopServiceNode | Kind::DrainServiceNode | Kind::CutNodeFromStore => {
+            of_role(Role::AppService)
+        }
+        Kind::KillGateway | Kind::StopGateway | Kind::DrainGateway => of_role(Role::Gateway),
+        Kind::KillRouter | Kind::StopRouter | Kind::DrainRouter => of_role(Role::Router),
         Kind::KillLbs | Kind::StopLbs => of_role(Role::Lbs),
         Kind::CutNode | Kind::SlowNode => Vec::from_iter(one_of(&|_| true)),
         Kind::CutLink => {
@@ -357,6 +372,16 @@ mod tests {
                         "{what}"
                     );
                     assert_eq!(fault.class(), Class::Gateway);
+                }
+                Kind::DrainServiceNode | Kind::DrainGateway | Kind::DrainRouter => {
+                    // Held to its target from the hit on, as a kill is.
+                    assert!(members.len() == 1 && fault.lasting.is_zero(), "{what}");
+                    let expected = match fault.kind {
+                        Kind::DrainServiceNode => (Role::AppService, Class::ServiceNode),
+                        Kind::DrainGateway => (Role::Gateway, Class::Gateway),
+                        _ => (Role::Router, Class::Router),
+                    };
+                    assert_eq!((members[0].role, fault.class()), expected, "{what}");
                 }
                 Kind::KillZone | Kind::CutZone => {
                     assert!(members.len() >= 5, "{what}");

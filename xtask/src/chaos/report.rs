@@ -11,6 +11,7 @@ use plotters::prelude::*;
 use serde_json::{Value, json};
 use whimbrel_cluster::Member;
 
+use super::ends::Ends;
 use super::plan::{Class, Fault};
 use super::recovery::{ClassFigures, Happened, Outside, Recovery, Slices, recoveries, windows};
 use super::{ChaosArgs, Run};
@@ -67,19 +68,11 @@ pub(super) struct Outcome {
     /// From when to when the run itself stood still.
     stalls: Vec<(u64, u64)>,
     loads: Vec<LoadEnd>,
-    panics: Vec<String>,
-    killed: Vec<Member>,
+    ends: Ends,
 }
 
 impl Outcome {
-    pub(super) fn new(
-        args: &ChaosArgs,
-        planned: &[Fault],
-        began_ms: u64,
-        run: &Run<'_>,
-        panics: Vec<String>,
-        killed: Vec<Member>,
-    ) -> Self {
+    pub(super) fn new(args: &ChaosArgs, planned: &[Fault], began_ms: u64, run: &Run<'_>, ends: Ends) -> Self {
         let end = |load: &super::Load| LoadEnd {
             name: load.job.name,
             runs: load.runs,
@@ -110,8 +103,7 @@ impl Outcome {
             recoveries,
             windows,
             loads,
-            panics,
-            killed,
+            ends,
         }
     }
 
@@ -148,9 +140,7 @@ impl Outcome {
             let (had, planned) = (self.happened.len(), self.planned);
             wrong.push(format!("only {had} of {planned} faults happened"));
         }
-        wrong.extend(self.panics.iter().map(|line| format!("panicked: {line}")));
-        let killed = self.killed.iter();
-        wrong.extend(killed.map(|member| format!("did not drain at the end: {member}")));
+        wrong.extend(self.ends.wrong());
         wrong
     }
 
@@ -216,6 +206,7 @@ impl Outcome {
             "faults_planned": self.planned,
             "faults": faults.collect::<Vec<_>>(),
             "stood_still_s": self.stalls.iter().map(|(from, to)| [self.at_s(*from), self.at_s(*to)]).collect::<Vec<_>>(),
+            "drains": self.ends.drains_json(),
             "recovery": self.classes.iter().map(ClassFigures::json).collect::<Vec<_>>(),
             "outside_windows": {
                 "offered": self.outside.offered,
@@ -497,8 +488,7 @@ mod tests {
                 failures: Vec::new(),
                 figures,
             }],
-            panics: Vec::new(),
-            killed: Vec::new(),
+            ends: Ends::default(),
         }
     }
 
@@ -514,6 +504,9 @@ mod tests {
             let said = outcome(wrong).wrong().join("; ");
             assert!(said.contains(expected), "{said}");
         }
+        let mut with_a_panic = outcome(good.clone());
+        with_a_panic.ends.panics.push("lbs-1: it".to_owned());
+        assert_eq!(with_a_panic.wrong(), ["panicked: lbs-1: it"]);
         let without_its_faults = Outcome {
             planned: 3,
             ..outcome(good)

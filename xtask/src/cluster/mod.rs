@@ -95,6 +95,7 @@ pub(crate) fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
         folder: folder.unwrap_or_else(|| shell.target_folder().join("cluster")),
         ready_file: args.ready_file.clone(),
         shape: args.shape.shape(),
+        held_back: Vec::new(),
         port_base: args.port_base,
         proxies: false,
         restart: !args.no_restart,

@@ -94,6 +94,7 @@ impl Deployment {
             folder: folder.join("cluster"),
             ready_file: None,
             shape,
+            held_back: Vec::new(),
             port_base: 0,
             proxies: false,
             // A node that ends is to be seen, not made up for.
