@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The first word.
-pub const HELD: &str = "held-by-its-parent";
+const HELD: &str = "held-by-its-parent";
 
 /// What is put before a program and its arguments to have it end with its parent: this program, and the word that it must
 /// answer to by [`hold`].
