@@ -129,12 +129,36 @@ async fn through_tikv(binaries: Binaries) {
 
     let cluster = Cluster::start(binaries, Options::default()).unwrap();
     let config = path("app-service.toml");
-    let section = format!(
-        "[node]\ncluster = \"eu\"\n[store]\ntikv = [\"{}\"]\n",
-        cluster.pd_address()
-    );
-    std::fs::write(&config, section).unwrap();
-    succeeds(&["restore", "--config", text(&config), "--from", text(&embedded)]);
+    let write_config = |secret: &str| {
+        let mut section = format!(
+            "[node]\ncluster = \"eu\"\n[store]\ntikv = [\"{}\"]\n",
+            cluster.pd_address()
+        );
+        if !secret.is_empty() {
+            std::fs::write(path("cluster.secret"), secret).unwrap();
+            section += "[links]\nsecret_file = \"cluster.secret\"\n";
+        }
+        std::fs::write(&config, section).unwrap();
+    };
+    let restore = ["restore", "--config", text(&config), "--from", text(&embedded)];
+    write_config("");
+    let said = fails(&restore);
+    assert!(said.contains("`links.secret_file` is missing"), "{said}");
+    let [ours, anothers] = ["5", "7"].map(|digit| digit.repeat(64));
+    write_config(&ours);
+    succeeds(&restore);
+    write_config(&anothers);
+    for whatever in [
+        &restore[..],
+        &["backup", "--config", text(&config), "--to", text(&tikv)],
+    ] {
+        let said = fails(whatever);
+        assert!(
+            said.contains("another Whimbrel cluster that is called \"eu\" too"),
+            "{said}"
+        );
+    }
+    write_config(&ours);
     let said = fails(&["restore", "--config", text(&config), "--from", text(&embedded)]);
     assert!(said.contains("the store is not empty"), "{said}");
     succeeds(&["backup", "--config", text(&config), "--to", text(&tikv)]);
