@@ -63,7 +63,20 @@ pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
             false,
             |on| Box::pin(garbage_is_collected_by_one_and_held_back_by_others(on)),
         ),
+        with(
+            "a_collector_that_died_is_followed_by_another_when_its_lease_has_ended",
+            false,
+            |on| Box::pin(a_collector_that_died_is_followed_by_another_when_its_lease_has_ended(on)),
+        ),
+        with("old_locks_of_the_dead_go_with_the_garbage", false, |on| {
+            Box::pin(old_locks_of_the_dead_go_with_the_garbage(on))
+        }),
     ]
+}
+
+/// A timestamp of so long before another one.
+fn minutes_ago(now: u64, minutes: u64) -> u64 {
+    now - ((minutes * 60_000) << 18)
 }
 
 struct Site {
@@ -75,6 +88,13 @@ struct Site {
 impl Site {
     fn key(&self, name: &str) -> Bytes {
         Bytes::from(format!("{}{name}", self.prefix))
+    }
+
+    /// One that uses the same store.
+    async fn another_node(&self) -> Arc<TikvStore> {
+        let mut same = config(vec![self.cluster.pd_address().to_string()]);
+        same.own_prefix = self.store.own_prefix();
+        open(same).await
     }
 
     async fn put(&self, name: &str) -> Commit {
@@ -234,8 +254,6 @@ async fn garbage_is_collected_by_one_and_held_back_by_others(on: Site) {
     let mut pd = Pd::connect(&endpoints).await.unwrap();
     assert_eq!(pd.cluster(), on.store.cluster());
     let client = TransactionClient::new(endpoints.clone()).await.unwrap();
-    let minutes_ago = |now: u64, minutes: u64| now - ((minutes * 60_000) << 18);
-
     let now = client.current_timestamp().await.unwrap().version();
     let backup = minutes_ago(now, 30);
     pd.set_service_safe_point(b"backup", 600, backup).await.unwrap();
@@ -251,9 +269,7 @@ async fn garbage_is_collected_by_one_and_held_back_by_others(on: Site) {
     assert_eq!(pd.collected_up_to().await.unwrap(), backup);
 
     // Another node of the deployment leaves it to the first.
-    let mut same = config(endpoints);
-    same.own_prefix = on.store.own_prefix();
-    let other = open(same).await;
+    let other = on.another_node().await;
     assert_eq!(
         other.collect_garbage(HISTORY_MIN).await.unwrap(),
         Collected::NotOurs
@@ -281,4 +297,80 @@ async fn garbage_is_collected_by_one_and_held_back_by_others(on: Site) {
         }
     };
     tokio::time::timeout(PATIENCE, let_go).await.unwrap();
+}
+
+/// What is kept of the lease: who has it, and until when by PD's clock.
+const LEASE_HOLDER_LEN: usize = 16;
+
+async fn a_collector_that_died_is_followed_by_another_when_its_lease_has_ended(on: Site) {
+    let is_done = |round| matches!(round, Collected::UpTo { .. });
+    assert!(is_done(on.store.collect_garbage(HISTORY_MIN).await.unwrap()));
+    let key = Bytes::from([&on.store.own_prefix()[..], b"collector"].concat());
+    on.store.close().await;
+    let (second, third) = (on.another_node().await, on.another_node().await);
+    let round = async |node: &TikvStore| node.collect_garbage(HISTORY_MIN).await.unwrap();
+    assert_eq!(round(&second).await, Collected::NotOurs);
+
+    // Its time is over, as it would be after three minutes.
+    let snapshot = second.snapshot().await.unwrap();
+    let mut lease = snapshot.get(&key).await.unwrap().unwrap().to_vec();
+    let until_ms = u64::from_be_bytes(lease[LEASE_HOLDER_LEN..].try_into().unwrap());
+    let now_ms = snapshot.version().as_raw() >> 18;
+    assert!(until_ms > now_ms + 60_000, "a lease lasts for more than a round");
+    lease[LEASE_HOLDER_LEN..].copy_from_slice(&now_ms.to_be_bytes());
+    let mut batch = Batch::at(&*snapshot);
+    batch.put(key, lease);
+    assert!(second.commit(batch).await.is_committed());
+
+    assert!(is_done(round(&second).await));
+    assert_eq!(
+        round(&third).await,
+        Collected::NotOurs,
+        "one of those left has it"
+    );
+    assert!(is_done(round(&second).await), "and keeps it");
+}
+
+async fn old_locks_of_the_dead_go_with_the_garbage(on: Site) {
+    let endpoint = on.cluster.pd_address().to_string();
+    let cluster = on.store.cluster();
+    let now = raw::now(&endpoint).await;
+    let lock = async |name: &str, primary: &str, started: u64| {
+        let (key, primary) = (on.key(name), on.key(primary));
+        assert!(raw::try_lock(&endpoint, cluster, (&key, &primary), started, 3_000).await);
+    };
+    lock("primary", "primary", minutes_ago(now, 10)).await;
+    lock("orphan", "nowhere", minutes_ago(now, 11)).await;
+    let committed = minutes_ago(now, 12);
+    lock("committed-primary", "committed-primary", committed).await;
+    lock("committed", "committed-primary", committed).await;
+    raw::commit(&endpoint, cluster, &on.key("committed-primary"), committed).await;
+    // Within the history that is kept: those who meet it see to it.
+    lock("young", "young", minutes_ago(now, 4)).await;
+
+    let client = TransactionClient::new(vec![endpoint.clone()]).await.unwrap();
+    let locked = async || {
+        let at = client.current_timestamp().await.unwrap();
+        let range = on.key("")..on.key("z");
+        let range = range.start.to_vec()..range.end.to_vec();
+        let locks = client.scan_locks(&at, range, 100).await.unwrap();
+        let mut keys: Vec<_> = locks.into_iter().map(|lock| Bytes::from(lock.key)).collect();
+        keys.sort();
+        keys
+    };
+    let all = ["committed", "orphan", "primary", "young"].map(|name| on.key(name));
+    assert_eq!(locked().await, all);
+    let round = on.store.collect_garbage(HISTORY_MIN).await.unwrap();
+    assert!(
+        matches!(round, Collected::UpTo { held_by: None, .. }),
+        "{round:?}"
+    );
+    assert_eq!(locked().await, [on.key("young")]);
+
+    let snapshot = on.store.snapshot().await.unwrap();
+    let names = ["primary", "orphan", "committed-primary", "committed"];
+    let values = snapshot.multi_get(&names.map(|name| on.key(name))).await.unwrap();
+    let committed = Some(Bytes::from_static(raw::OF_THE_DEAD));
+    assert_eq!(values, [None, None, committed.clone(), committed]);
+    assert_eq!(on.store.locks_pushed_out(), 0, "nothing stood in the way");
 }
