@@ -62,7 +62,14 @@ pub(crate) fn binaries(shell: &Shell) -> anyhow::Result<Binaries> {
 }
 
 /// Those of the store's tests that start clusters of their own, with proxies, to break them.
-const ON_CLUSTERS_OF_THEIR_OWN: [&str; 5] = ["slow_network::", "lost::", "faults::", "outages::", "woken::"];
+const ON_CLUSTERS_OF_THEIR_OWN: [&str; 6] = [
+    "slow_network::",
+    "lost::",
+    "faults::",
+    "outages::",
+    "woken::",
+    "committer::",
+];
 
 /// Builds what is missing or old, starts both, and runs until a signal, or runs the store's tests on them.
 pub(crate) fn run(check: bool) -> anyhow::Result<ExitCode> {
