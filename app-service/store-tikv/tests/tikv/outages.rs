@@ -1,13 +1,15 @@
 //! The cluster restarted, frozen, abandoned; garbage collection, which needs a cluster of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libtest_mimic::Trial;
 use tikv_client::{TimestampExt as _, TransactionClient};
 use whimbrel_store::{Batch, Commit, Direction, KeyRange, Readiness, Store as _, StoreError};
-use whimbrel_store_tikv::limits::{ATTEMPT_AFTER_LOCKS, HISTORY_MIN, LOCK_LIFE};
+use whimbrel_store_tikv::limits::{
+    ATTEMPT_AFTER_LOCKS, CALL_TIME_MAX, HISTORY_MIN, LOCK_LIFE, READS_LOST_AFTER,
+};
 use whimbrel_store_tikv::pd::Pd;
 use whimbrel_store_tikv::{Collected, TikvStore};
 use whimbrel_tikv_cluster::{Binaries, Cluster, Options, Part};
@@ -57,6 +59,9 @@ pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
         }),
         with("regions_split_under_writes_and_scans_join_them", false, |on| {
             Box::pin(regions_split_under_writes_and_scans_join_them(on))
+        }),
+        with("one_region_that_cannot_be_read_leaves_a_node_ready", true, |on| {
+            Box::pin(one_region_that_cannot_be_read_leaves_a_node_ready(on))
         }),
         with(
             "garbage_is_collected_by_one_and_held_back_by_others",
@@ -190,15 +195,23 @@ async fn connections_that_died_in_silence_are_replaced(on: Site) {
     }
 }
 
-/// Batches over all of the prefix, until its first and its last key are in different regions and a little beyond.
-async fn regions_split_under_writes_and_scans_join_them(on: Site) {
-    const ENTRIES: usize = 32;
-    const AFTER_THE_SPLIT: usize = 10;
+/// Entries of a batch over all of the prefix.
+const ENTRIES: usize = 32;
+
+/// Batches over all of the prefix, until its first and its last key are in different regions and so many more; gives how many.
+async fn written_past_a_split(on: &Site, after_the_split: usize) -> usize {
     let endpoint = on.cluster.pd_address().to_string();
     let mut batches = 0;
-    let mut left = AFTER_THE_SPLIT;
+    let mut left = after_the_split;
     let writing = async {
-        while left > 0 {
+        loop {
+            let region = async |key: Bytes| raw::region_id(&endpoint, on.store.cluster(), &key).await;
+            if region(on.key("00")).await != region(on.key("99")).await {
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
+            }
             let mut batch = Batch::blind();
             for number in 0..ENTRIES {
                 batch.put(on.key(&format!("{number:02}-{batches:04}")), vec![7; 2_000]);
@@ -209,14 +222,35 @@ async fn regions_split_under_writes_and_scans_join_them(on: Site) {
                 Commit::Conflict(_) | Commit::Unknown(_) => {}
                 Commit::Refused(error) => unreachable!("{error}"),
             }
-            let region = async |key: Bytes| raw::region_id(&endpoint, on.store.cluster(), &key).await;
-            if region(on.key("00")).await != region(on.key("99")).await {
-                left -= 1;
-            }
         }
     };
     tokio::time::timeout(PATIENCE, writing).await.unwrap();
+    batches
+}
 
+/// The one that all clients are probed by; nobody asks for anything else meanwhile.
+async fn one_region_that_cannot_be_read_leaves_a_node_ready(on: Site) {
+    written_past_a_split(&on, 0).await;
+    let identity = [&on.store.own_prefix()[..], b"identity"].concat();
+    on.cluster.proxy(Part::Store).watch(&identity);
+    on.cluster.proxy(Part::Store).lose_each(&identity);
+    let begun = Instant::now();
+    while begun.elapsed() < READS_LOST_AFTER + 2 * CALL_TIME_MAX {
+        let readiness = on.store.readiness();
+        assert!(
+            readiness.serves_writes(),
+            "{readiness:?} after {:?}",
+            begun.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
+    assert!(on.put("99-after").await.is_committed());
+    on.cluster.proxy(Part::Store).heal();
+}
+
+async fn regions_split_under_writes_and_scans_join_them(on: Site) {
+    let batches = written_past_a_split(&on, 10).await;
     let [short, long] = [on.store.snapshot().await, on.store.long_snapshot().await].map(Result::unwrap);
     let mut expected: Vec<_> = (0..ENTRIES)
         .flat_map(|number| (0..batches).map(move |batch| (number, batch)))
