@@ -147,6 +147,8 @@ pub(crate) struct StoreSection {
     pub(crate) tikv_clients: usize,
     /// The id of the PD cluster that restored data is taken over into; 0: none.
     pub(crate) tikv_adopt_cluster: u64,
+    /// The fingerprint of the cluster's secret of before, from which the store is taken over; `""`: none.
+    pub(crate) tikv_adopt_owner: String,
     /// Seconds that old versions are kept; 0: another program collects garbage.
     pub(crate) tikv_keep_history_s: u64,
     /// The embedded store's folder; `""` keeps everything in memory, for try-outs. There is none that nobody named: messages in a place
@@ -165,6 +167,7 @@ impl Default for StoreSection {
             tikv_connect_within_s: 30,
             tikv_clients: 4,
             tikv_adopt_cluster: 0,
+            tikv_adopt_owner: String::new(),
             tikv_keep_history_s: 600,
             folder: None,
             cache_bytes: 64 * 1024 * 1024,

@@ -142,10 +142,17 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     }
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
-    let opening = open_store(&file.store, &file.node.cluster, args.end_with_stdin);
+    let secret = cluster_secret(&file.links.secret)?;
+    let opening = open_store(
+        &file.store,
+        &file.node.cluster,
+        Some(&secret),
+        args.end_with_stdin,
+    );
     let store = unless_told_to_end("the store was opened", opening, &process.host).await?;
     if let Some(kept) = file.store.kept() {
-        tracing::info!(store = %kept, "the store is open");
+        let owner = matches!(kept, Kept::Tikv(_)).then(|| secret.fingerprint());
+        tracing::info!(store = %kept, owner, "the store is open");
     }
     let links = leaf_links(&file.node, Role::AppService, &file.links, &registry)?;
     process.leave_when_taken_over(&links.0, Some(&registry));
@@ -437,7 +444,7 @@ fn new_incarnation() -> Incarnation {
     Incarnation(u64::from_be_bytes(bytes))
 }
 
-fn cluster_secret(secret: &SecretString) -> anyhow::Result<ClusterSecret> {
+pub(crate) fn cluster_secret(secret: &SecretString) -> anyhow::Result<ClusterSecret> {
     let text = secret.expose_secret().trim();
     if text.is_empty() {
         bail!(
@@ -497,10 +504,12 @@ async fn listen_for_links(
     }
 }
 
-/// The store that the section describes, for a node of the cluster called `deployment`.
+/// The store that the section describes, for a node of the cluster called `deployment`. Whose a store over TiKV is is told by the
+/// cluster's secret; without one it is not asked, which is for who only reads.
 pub(crate) async fn open_store(
     section: &StoreSection,
     deployment: &str,
+    secret: Option<&ClusterSecret>,
     supervised: bool,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let mut epoch = [0; 16];
@@ -509,7 +518,8 @@ pub(crate) async fn open_store(
     let folder = match section.kept() {
         Some(Kept::Folder(folder)) => folder,
         Some(Kept::Tikv(_)) => {
-            let store = TikvStore::open(tikv_config(section, deployment)?, epoch).await;
+            let config = tikv_config(section, deployment, secret)?;
+            let store = TikvStore::open(config, epoch).await;
             return Ok(Arc::new(store.context("`store.tikv`")?));
         }
         Some(Kept::Memory) => return Ok(Arc::new(MemoryStore::new(epoch))),
@@ -546,7 +556,11 @@ pub(crate) fn offer_backups(section: &StoreSection, cluster: &str, store: &Arc<d
 }
 
 /// What the section says of TiKV.
-fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvConfig> {
+fn tikv_config(
+    section: &StoreSection,
+    deployment: &str,
+    secret: Option<&ClusterSecret>,
+) -> anyhow::Result<TikvConfig> {
     if let Some(wrong) = section
         .tikv
         .iter()
@@ -557,7 +571,15 @@ fn tikv_config(section: &StoreSection, deployment: &str) -> anyhow::Result<TikvC
     if section.tikv_clients == 0 {
         bail!("`store.tikv_clients` is 0; at least one client is needed");
     }
+    let adopt_owner = &section.tikv_adopt_owner;
+    if !adopt_owner.is_empty() && !ClusterSecret::is_fingerprint(adopt_owner) {
+        bail!(
+            "`store.tikv_adopt_owner` is {adopt_owner:?}: expected the 32 hexadecimal digits that the refusal to start names"
+        );
+    }
     Ok(TikvConfig {
+        owner: secret.map(ClusterSecret::fingerprint),
+        adopt_owner: Some(adopt_owner.clone()).filter(|owner| !owner.is_empty()),
         connect_within: Duration::from_secs(section.tikv_connect_within_s),
         clients: section.tikv_clients,
         adopt_cluster: Some(section.tikv_adopt_cluster).filter(|id| *id != 0),
@@ -585,18 +607,40 @@ mod tests {
     #[test]
     fn the_tikv_keys_are_taken_as_they_are_meant() {
         let mut section = tikv_section("pd-1:2379");
-        let config = tikv_config(&section, "eu").unwrap();
+        let secret = ClusterSecret::generate();
+        let config = tikv_config(&section, "eu", Some(&secret)).unwrap();
+        assert_eq!(config.owner, Some(secret.fingerprint()));
+        assert_eq!(config.adopt_owner, None);
         assert_eq!((config.deployment.as_str(), config.adopt_cluster), ("eu", None));
         assert_eq!(config.keep_history, Some(Duration::from_secs(600)));
         section.tikv_keep_history_s = 0;
         section.tikv_adopt_cluster = 7;
-        let config = tikv_config(&section, "eu").unwrap();
+        section.tikv_adopt_owner = secret.fingerprint();
+        let config = tikv_config(&section, "eu", None).unwrap();
+        assert_eq!(
+            (config.owner, config.adopt_owner),
+            (None, Some(secret.fingerprint()))
+        );
         assert_eq!((config.keep_history, config.adopt_cluster), (None, Some(7)));
     }
 
     #[test]
+    fn an_owner_that_cannot_be_one_is_named() {
+        let mut section = tikv_section("pd-1:2379");
+        section.tikv_adopt_owner = "whimbrel".to_owned();
+        let error = tikv_config(&section, "eu", None).unwrap_err().to_string();
+        for named in [
+            "`store.tikv_adopt_owner`",
+            "\"whimbrel\"",
+            "32 hexadecimal digits",
+        ] {
+            assert!(error.contains(named), "{error} does not name {named}");
+        }
+    }
+
+    #[test]
     fn a_pd_endpoint_that_is_none_is_named() {
-        let error = tikv_config(&tikv_section("http://pd-1"), "eu").unwrap_err();
+        let error = tikv_config(&tikv_section("http://pd-1"), "eu", None).unwrap_err();
         assert!(error.to_string().contains("http://pd-1"), "{error}");
     }
 
@@ -607,7 +651,8 @@ mod tests {
             .local_addr()
             .unwrap()
             .to_string();
-        let error = open_store(&tikv_section(&gone), "eu", false).await.err().unwrap();
+        let opened = open_store(&tikv_section(&gone), "eu", None, false).await;
+        let error = opened.err().unwrap();
         let text = format!("{error:#}");
         for named in ["store.tikv", gone.as_str(), "within 1s"] {
             assert!(text.contains(named), "{text} does not name {named}");

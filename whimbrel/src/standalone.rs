@@ -124,7 +124,7 @@ async fn run_in_one_process(
         topology.routes(),
     ));
     let (section, cluster) = (store_section(args, data), NodeSection::default().cluster);
-    let store = roles::open_store(&section, &cluster, false).await?;
+    let store = roles::open_store(&section, &cluster, None, false).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(

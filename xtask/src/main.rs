@@ -71,7 +71,7 @@ enum Command {
     },
     /// Start a placement driver and a store that speak TiKV's protocol on free ports, and run until Ctrl-C.
     Tikv {
-        /// Run the conformance suite on them instead, and end.
+        /// Run the conformance suite and the store's other tests of one cluster on them instead, and end.
         #[arg(long)]
         check: bool,
     },

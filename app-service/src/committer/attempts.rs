@@ -21,7 +21,8 @@ const ATTEMPTS_MAX: u32 = 20;
 const CONFLICT_PAUSE: Duration = Duration::from_micros(500);
 /// The longest pause after a conflict.
 const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(50);
-/// How long it is looked for how a commit ended: a store that reopens takes seconds.
+/// How long it is looked for how a commit ended: a store that reopens takes seconds. So long, too, those are tried again who may have been
+/// heard already: whose deadline passes meanwhile cannot be told that nothing was done, and others wait behind them.
 const UNKNOWN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The attempts at one group.
@@ -165,7 +166,7 @@ impl<'a> Attempts<'a> {
 
     fn conflicted(&self, work: Vec<LaneWork>, conflicts: usize) -> Next {
         tracing::debug!(conflicts, attempt = self.attempt, "a commit conflicted");
-        if self.attempt >= ATTEMPTS_MAX {
+        if self.attempt >= ATTEMPTS_MAX || self.has_waited() {
             let failure = Failure::later(
                 Code::Overloaded,
                 "this conversation is being written by another node, or one left it locked when it ended: try again",
@@ -211,11 +212,18 @@ impl<'a> Attempts<'a> {
 
     fn wait_for_store(&mut self, work: Vec<LaneWork>, failure: &Failure, error: StoreError) -> Next {
         let now = self.shared.env.clock.monotonic();
-        let (since, _) = self.unknown.get_or_insert((now, error));
-        if now.saturating_sub(*since) >= UNKNOWN_WAIT_MAX {
+        self.unknown.get_or_insert((now, error));
+        if self.has_waited() {
             return self.fail(work, failure);
         }
         Next::Again(work, UNKNOWN_PAUSE)
+    }
+
+    /// Whether a commit was unknown, and that so long ago that no more is tried.
+    fn has_waited(&self) -> bool {
+        let now = self.shared.env.clock.monotonic();
+        let since = self.unknown.as_ref().map(|(since, _)| *since);
+        since.is_some_and(|since| now.saturating_sub(since) >= UNKNOWN_WAIT_MAX)
     }
 
     fn fail(&self, work: Vec<LaneWork>, failure: &Failure) -> Next {

@@ -13,6 +13,12 @@ pub struct TikvConfig {
     pub endpoints: Vec<String>,
     /// The deployment whose data this is: the cluster's name in Whimbrel's configuration. It is kept with the data.
     pub deployment: String,
+    /// Tells deployments of one name apart: a digest of the cluster's secret, the same on all its nodes. The first that opens a
+    /// store without one is recorded in it; then no other opens it. `None`: nothing is compared or recorded; for whoever only reads.
+    pub owner: Option<String>,
+    /// Take over a store from this owner: after a change of the cluster's secret. The epoch stays, for it is the same data. Once
+    /// that is done it does nothing.
+    pub adopt_owner: Option<String>,
     /// How long the cluster is tried at the start before opening fails.
     pub connect_within: Duration,
     /// Clients in the pool. TiKV's client has one connection to each store; several carry more.
@@ -37,6 +43,8 @@ impl TikvConfig {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             deployment: deployment.into(),
+            owner: None,
+            adopt_owner: None,
             connect_within: Duration::from_secs(30),
             clients: 4,
             adopt_cluster: None,

@@ -97,6 +97,13 @@ pub(crate) enum Misfit {
         /// Of this name.
         kept: String,
     },
+    /// A deployment of the same name has it.
+    OtherOwner {
+        /// Whose it is.
+        kept: String,
+        /// Whose it would have become.
+        ours: String,
+    },
     /// It was written in another cluster.
     OtherCluster {
         /// Of this id.

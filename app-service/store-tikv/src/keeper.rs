@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tikv_client::{Timestamp, TransactionClient};
+use tikv_client::TransactionClient;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::collector::{self, Collected};
 use crate::limits::{CALL_TIME_MAX, COLLECT_INTERVAL, PROBE_INTERVAL, PROBES_FAILED_MAX};
+use crate::pd::Pd;
 use crate::pool::{Slot, connect, options};
 use crate::shared::Shared;
 
@@ -48,10 +49,12 @@ async fn probe(shared: &Shared, slot: &Slot) {
             continue;
         }
         match connect(&shared.config.endpoints).await {
-            Ok(client) => {
-                slot.replace(client);
+            Ok(new) if is_well(shared, &new).await => {
+                slot.replace(new);
                 failed = 0;
             }
+            // It knows no regions yet, and fares no better: what it is asked for cannot be had.
+            Ok(new) => look_beyond(shared, &new).await,
             Err(error) => tracing::debug!(%error, "a client of TiKV could not be replaced"),
         }
     }
@@ -59,25 +62,38 @@ async fn probe(shared: &Shared, slot: &Slot) {
 
 /// Whether PD gives the client a timestamp and a store reads a key for it.
 async fn is_well(shared: &Shared, client: &TransactionClient) -> bool {
+    reads(shared, client, &shared.config.own_key("identity")).await
+}
+
+/// One region without a leader is no reason to have nobody ask for what is in the others: a node that nobody asks has no other reads
+/// than these to be ready by. So the first key behind the region that is asked for otherwise is read too.
+async fn look_beyond(shared: &Shared, client: &TransactionClient) {
+    let own = shared.config.own_key("identity");
+    let asking = async {
+        let mut pd = Pd::connect(&shared.config.endpoints).await?;
+        pd.region_end(&own).await
+    };
+    if let Ok(Ok(Some(key))) = timeout(CALL_TIME_MAX, asking).await
+        // What others keep in this TiKV is nothing to us.
+        && key.first() == own.first()
+    {
+        reads(shared, client, &key).await;
+    }
+}
+
+/// Whether this can be read, which is noted then.
+async fn reads(shared: &Shared, client: &TransactionClient, key: &[u8]) -> bool {
     let Ok(Ok(now)) = timeout(CALL_TIME_MAX, client.current_timestamp()).await else {
         return false;
     };
     shared.health.had_timestamp();
-    let read = timeout(CALL_TIME_MAX, read_something(shared, client, now)).await;
+    let mut view = client.snapshot(now, options());
+    let read = timeout(CALL_TIME_MAX, view.key_exists(key.to_vec())).await;
     if matches!(read, Ok(Ok(_))) {
         shared.health.had_read();
         return true;
     }
     false
-}
-
-async fn read_something(
-    shared: &Shared,
-    client: &TransactionClient,
-    now: Timestamp,
-) -> Result<bool, tikv_client::Error> {
-    let key = shared.config.own_key("identity").to_vec();
-    client.snapshot(now, options()).key_exists(key).await
 }
 
 /// Takes part in garbage collection, where that is ours to do.

@@ -12,9 +12,10 @@
 //! - **Locks of the dead** (`overdue`, `pace`): the client waits for the whole life of a lock whose owner died, 3 s or more, and
 //!   cannot resolve one at all whose owner died before it took its primary lock (its issue 543). Readers and writers here push a lock
 //!   out of the way once it is older than commits take, 1 s where the cluster is well.
-//! - **Connections that died without a word** (`pool`, `keeper`): each client is probed every second and replaced.
-//! - **Whose data it is** (`identity`, `opening`): schema, PD cluster, deployment and epoch are kept in the store; what does
-//!   not fit is refused by name.
+//! - **Connections that died without a word** (`pool`, `keeper`): each client is probed every second and replaced
+//!   where a new one fares better.
+//! - **Whose data it is** (`identity`, `owner`, `opening`): schema, PD cluster, deployment, epoch and owner are kept in the store;
+//!   what does not fit is refused by name.
 //! - **Garbage** (`collector`): one node of all, by a lease kept in the store, respecting the safe points of other services
 //!   in PD. A snapshot serves [`limits::SNAPSHOT_AGE_MAX`], less than the history that is always kept; a long one (`hold`) for as
 //!   long as PD is told that it is needed.
@@ -39,6 +40,7 @@ pub mod limits;
 mod opening;
 mod outcome;
 mod overdue;
+mod owner;
 mod pace;
 pub mod pd;
 mod pool;

@@ -113,8 +113,8 @@ pub const PD_LOST_AFTER: Duration = Duration::from_secs(4);
 /// other regions still serve.
 pub const READS_LOST_AFTER: Duration = Duration::from_secs(15);
 
-/// A client that failed this many probes in a row is replaced: a connection whose other end vanished without a word is
-/// noticed by nothing else.
+/// A client that failed this many probes in a row is replaced, if a new one fares better: a connection whose other end vanished
+/// without a word is noticed by nothing else.
 pub const PROBES_FAILED_MAX: u32 = 2;
 
 /// A snapshot older than this is gone, so that garbage collection never pulls one away unnoticed. One operation of

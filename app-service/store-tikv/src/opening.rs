@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tikv_client::{TimestampExt as _, Transaction, TransactionClient};
 use tokio::time::{Instant, sleep, timeout};
 use whimbrel_store::Epoch;
@@ -12,6 +13,7 @@ use crate::identity::{Fit, Identity, Misfit, SCHEMA_VERSION};
 use crate::limits::{COMMIT_TIME_MAX, READ_TIME_MAX, RETRY_PAUSE};
 use crate::outcome::{Verdict, judge};
 use crate::overdue;
+use crate::owner::{self, Owned};
 use crate::pd::Pd;
 use crate::pool::{Pool, Slot, connect, options};
 
@@ -44,6 +46,22 @@ pub enum OpenError {
     OtherDeployment {
         /// Where it was found.
         endpoints: String,
+        /// Whose it is.
+        kept: String,
+        /// Whose node this is.
+        ours: String,
+    },
+    /// The data is that of another deployment of the same name.
+    #[error(
+        "TiKV behind PD at {endpoints} keeps the data of the owner {kept}, another Whimbrel cluster that is called \"{deployment}\" too, \
+         and this node's cluster is {ours}: their secrets differ; correct the endpoints or the secret. If the data is this cluster's \
+         and its secret was changed, take it over by setting {kept} as the owner to adopt (`tikv_adopt_owner`)"
+    )]
+    OtherOwner {
+        /// Where it was found.
+        endpoints: String,
+        /// The name of both.
+        deployment: String,
         /// Whose it is.
         kept: String,
         /// Whose node this is.
@@ -138,6 +156,12 @@ fn name(misfit: Misfit, found: u64, config: &TikvConfig, endpoints: String) -> O
             kept,
             ours: config.deployment.clone(),
         },
+        Misfit::OtherOwner { kept, ours } => OpenError::OtherOwner {
+            endpoints,
+            deployment: config.deployment.clone(),
+            kept,
+            ours,
+        },
         Misfit::OtherCluster { kept } => OpenError::OtherCluster {
             endpoints,
             found,
@@ -170,10 +194,11 @@ async fn settle(
     cluster: u64,
     epoch: Epoch,
 ) -> Result<Epoch, Failure> {
-    let key = config.own_key("identity");
+    let keys = [config.own_key("identity"), config.own_key("owner")];
     let deadline = Instant::now() + READ_TIME_MAX + COMMIT_TIME_MAX;
     loop {
-        let error = match timeout(READ_TIME_MAX, settle_once(client, config, &key, cluster, epoch)).await {
+        let settling = settle_once(client, config, &keys, cluster, epoch);
+        let error = match timeout(READ_TIME_MAX, settling).await {
             Err(_) => return Err(passing(format!("no answer within {READ_TIME_MAX:?}"))),
             Ok(Ok(Settled::Epoch(epoch))) => return Ok(epoch),
             // Written now, by us or by another node that starts: it counts once it is read.
@@ -185,7 +210,7 @@ async fn settle(
             return Err(passing(error));
         }
         if let Verdict::Locked(_) = judge(&error) {
-            overdue::clear_before_opening(client, &key)
+            overdue::clear_before_opening(client, &keys)
                 .await
                 .map_err(passing)?;
         }
@@ -202,38 +227,68 @@ enum Settled {
 async fn settle_once(
     client: &TransactionClient,
     config: &TikvConfig,
-    key: &[u8],
+    [identity_key, owner_key]: &[Bytes; 2],
     cluster: u64,
     epoch: Epoch,
 ) -> Result<Settled, tikv_client::Error> {
     let mut transaction = client.begin_with_options(options()).await?;
+    let identity = transaction.get(identity_key.to_vec()).await?;
+    let owner = transaction.get(owner_key.to_vec()).await?;
+    let (kept, owned) = match judge_both(config, cluster, identity.as_deref(), owner.as_deref()) {
+        Ok(judged) => judged,
+        Err(misfit) => return Ok(Settled::Misfit(misfit)),
+    };
     let ours = Identity {
         schema: SCHEMA_VERSION,
         cluster,
         deployment: config.deployment.clone(),
         epoch,
     };
-    let Some(bytes) = transaction.get(key.to_vec()).await? else {
-        transaction.insert(key.to_vec(), ours.encode()).await?;
-        return write(transaction).await;
-    };
-    let judged = Identity::decode(&bytes).and_then(|kept| {
-        let fit = kept.judge(&config.deployment, cluster, config.adopt_cluster)?;
-        Ok((kept, fit))
-    });
-    match judged {
-        Ok((kept, Fit::Ours)) => Ok(Settled::Epoch(kept.epoch)),
-        Ok((kept, Fit::Adopt)) => {
+    match kept {
+        Some((kept, Fit::Ours)) if owned == Owned::AsItIs => return Ok(Settled::Epoch(kept.epoch)),
+        Some((_, Fit::Ours)) => {}
+        Some((kept, Fit::Adopt)) => {
             tracing::warn!(
                 from = kept.cluster,
                 to = cluster,
                 "the data of another cluster is taken over; the store gets a new epoch"
             );
-            transaction.put(key.to_vec(), ours.encode()).await?;
-            write(transaction).await
+            transaction.put(identity_key.to_vec(), ours.encode()).await?;
         }
-        Err(misfit) => Ok(Settled::Misfit(misfit)),
+        None => transaction.insert(identity_key.to_vec(), ours.encode()).await?,
     }
+    if let Owned::Adopt { from } = &owned {
+        tracing::warn!(
+            from,
+            to = config.owner,
+            "the store is taken over from another owner"
+        );
+    }
+    if let (Some(owner), true) = (&config.owner, owned != Owned::AsItIs) {
+        transaction.put(owner_key.to_vec(), owner::encode(owner)).await?;
+    }
+    write(transaction).await
+}
+
+/// What both records say of this node, if the identity is there.
+type Judged = (Option<(Identity, Fit)>, Owned);
+
+fn judge_both(
+    config: &TikvConfig,
+    cluster: u64,
+    identity: Option<&[u8]>,
+    owner: Option<&[u8]>,
+) -> Result<Judged, Misfit> {
+    let kept = match identity {
+        Some(bytes) => {
+            let kept = Identity::decode(bytes)?;
+            let fit = kept.judge(&config.deployment, cluster, config.adopt_cluster)?;
+            Some((kept, fit))
+        }
+        None => None,
+    };
+    let owned = owner::judge(owner, config.owner.as_deref(), config.adopt_owner.as_deref())?;
+    Ok((kept, owned))
 }
 
 async fn write(mut transaction: Transaction) -> Result<Settled, tikv_client::Error> {

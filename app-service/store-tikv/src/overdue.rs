@@ -149,9 +149,9 @@ struct Pushing {
     counter: Arc<AtomicU64>,
 }
 
-/// Pushes what is overdue off `key`, once, before the store is open.
-pub(crate) async fn clear_before_opening(client: &TransactionClient, key: &[u8]) -> Result<(), Error> {
-    let place = Where::Keys(vec![Bytes::copy_from_slice(key)]);
+/// Pushes what is overdue off these keys, once, before the store is open.
+pub(crate) async fn clear_before_opening(client: &TransactionClient, keys: &[Bytes]) -> Result<(), Error> {
+    let place = Where::Keys(keys.to_vec());
     let pushing = Pushing {
         client: client.clone(),
         counter: Arc::default(),

@@ -98,7 +98,7 @@ impl Slot {
 /// Clients in turn, those that fare well before those that do not.
 pub(crate) struct Pool {
     slots: Vec<Arc<Slot>>,
-    next: AtomicUsize,
+    turns: Turns,
 }
 
 impl Pool {
@@ -106,7 +106,7 @@ impl Pool {
         assert!(!slots.is_empty(), "a pool has a client");
         Self {
             slots,
-            next: AtomicUsize::new(0),
+            turns: Turns::default(),
         }
     }
 
@@ -115,12 +115,63 @@ impl Pool {
     }
 
     pub(crate) fn pick(&self) -> TransactionClient {
+        let is_well = |slot: usize| self.slots[slot].healthy.load(Ordering::Relaxed);
+        self.slots[self.turns.next(self.slots.len(), is_well)].client()
+    }
+}
+
+/// Whose turn it is.
+#[derive(Default)]
+struct Turns {
+    next: AtomicUsize,
+}
+
+impl Turns {
+    /// The next of so many (one at least), passing over those that do not fare well; where none does it is simply the next.
+    fn next(&self, count: usize, is_well: impl Fn(usize) -> bool) -> usize {
         let from = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = (0..self.slots.len()).map(|step| &self.slots[from.wrapping_add(step) % self.slots.len()]);
-        turn.clone()
-            .find(|slot| slot.healthy.load(Ordering::Relaxed))
-            .or_else(|| turn.clone().next())
-            .expect("a pool has a client")
-            .client()
+        let mut turn = (0..count).map(|step| from.wrapping_add(step) % count);
+        turn.find(|slot| is_well(*slot)).unwrap_or(from % count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is picked, in `picks` turns.
+    fn picked(turns: &Turns, well: &[bool], picks: usize) -> Vec<usize> {
+        (0..picks)
+            .map(|_| turns.next(well.len(), |slot| well[slot]))
+            .collect()
+    }
+
+    #[test]
+    fn all_that_fare_well_have_their_turns() {
+        let turns = Turns::default();
+        assert_eq!(picked(&turns, &[true; 3], 7), [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(picked(&Turns::default(), &[true], 3), [0, 0, 0]);
+    }
+
+    #[test]
+    fn who_fares_badly_is_passed_over_until_it_is_well_again() {
+        let turns = Turns::default();
+        assert_eq!(picked(&turns, &[false, true, true, true], 4), [1, 1, 2, 3]);
+        assert_eq!(picked(&turns, &[true, false, false, true], 4), [0, 3, 3, 3]);
+        assert_eq!(picked(&turns, &[true; 4], 4), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn where_nobody_is_well_all_are_tried() {
+        assert_eq!(picked(&Turns::default(), &[false; 3], 4), [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn turns_go_on_when_they_are_counted_out() {
+        let turns = Turns {
+            next: AtomicUsize::new(usize::MAX),
+        };
+        let picked = picked(&turns, &[true; 4], 2);
+        assert_eq!(picked, [3, 0]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use whimbrel_app_service::env::Clock as _;
 use whimbrel_app_service::failure::Failure;
 use whimbrel_app_service::keys::ConversationKeys;
 use whimbrel_app_service::log::{Actor, Deadline};
@@ -103,6 +104,33 @@ async fn nobody_is_told_no_when_it_may_be_yes() {
         1
     );
     assert_eq!(world.entries(chat).await.len(), 1);
+}
+
+#[tokio::test]
+async fn who_may_have_been_heard_waits_no_longer_for_others_than_for_the_store() {
+    let world = World::new(13);
+    let node = world.node("one").await;
+    let ann = node.user("ann").await;
+    let chat = node.direct(&world, &ann, "bob").await;
+    // Unknown, and then each attempt meets another lock of the dead.
+    world.store.next_commit(Fault::UnknownLost);
+    for _ in 0..19 {
+        world
+            .store
+            .next_commit(Fault::ConflictAfter(Duration::from_secs(3)));
+    }
+    let before = world.clock.monotonic();
+    let failure = node.say(&world, &ann, chat, "a").await.unwrap_err();
+    let took = world.clock.monotonic() - before;
+    assert_eq!(failure.code, Code::DeadlineExceeded);
+    assert!(
+        failure.is_transient(),
+        "a retry with the same id tells: {failure:?}"
+    );
+    assert!(
+        took > Duration::from_secs(10) && took < Duration::from_secs(14),
+        "{took:?}"
+    );
 }
 
 #[tokio::test]

@@ -244,6 +244,13 @@ impl ClusterSecret {
         data_encoding::HEXLOWER.encode(half)
     }
 
+    /// Whether `text` has the form of a [`fingerprint`](Self::fingerprint).
+    #[must_use]
+    pub fn is_fingerprint(text: &str) -> bool {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        text.len() == 2 * FINGERPRINT_LEN && text.bytes().all(is_digit)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
         &self.0
     }
@@ -280,6 +287,10 @@ mod tests {
         );
         assert_ne!(one.fingerprint(), other.fingerprint());
         assert_eq!(one.fingerprint().len(), 32);
+        assert!(ClusterSecret::is_fingerprint(&one.fingerprint()));
+        for none in ["", "whimbrel", &"g".repeat(32), &"0".repeat(31), &one.to_text()] {
+            assert!(!ClusterSecret::is_fingerprint(none), "{none}");
+        }
         assert!(!one.to_text().contains(&one.fingerprint()));
     }
 

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rand::RngExt as _;
+use secrecy::ExposeSecret as _;
 use whimbrel_app_service::{keys, values};
 use whimbrel_host::config;
+use whimbrel_link::ClusterSecret;
 use whimbrel_store::backup::{Contents, Header, Reader, Saving, Totals, restore as restore_into};
 use whimbrel_store::{FjallStore, Store};
 
@@ -43,6 +45,8 @@ fn contents() -> Contents {
 struct Place {
     section: StoreSection,
     cluster: String,
+    /// The cluster's, where the configuration names it.
+    secret: Option<ClusterSecret>,
     /// Held while a data folder is used.
     _data: Option<DataDir>,
 }
@@ -66,9 +70,15 @@ impl Place {
             );
         }
         section.based_at(path.parent().unwrap_or(Path::new(".")));
+        let secret = &file.links.secret;
+        let secret = match secret.expose_secret().trim() {
+            "" => None,
+            _ => Some(roles::cluster_secret(secret)?),
+        };
         Ok(Self {
             section,
             cluster: file.node.cluster,
+            secret,
             _data: None,
         })
     }
@@ -81,12 +91,27 @@ impl Place {
         Self {
             section,
             cluster: NodeSection::default().cluster,
+            secret: None,
             _data: data,
         }
     }
 
     async fn open(&self) -> anyhow::Result<std::sync::Arc<dyn Store>> {
-        roles::open_store(&self.section, &self.cluster, false).await
+        roles::open_store(&self.section, &self.cluster, self.secret.as_ref(), false).await
+    }
+
+    /// Whether what is written here is known to come to the cluster that is meant.
+    ///
+    /// # Errors
+    /// Names what is missing.
+    fn may_be_written(&self) -> anyhow::Result<()> {
+        if self.secret.is_none() && matches!(self.section.kept(), Some(Kept::Tikv(_))) {
+            bail!(
+                "`links.secret_file` is missing: whose the store in TiKV is is told by the cluster's secret; give the \
+                 configuration of one of its service nodes"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -194,6 +219,7 @@ pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
             Place::of_standalone(data.store(), Some(data))
         }
     };
+    place.may_be_written()?;
     let begun = Instant::now();
     let mut told_at = begun;
     let store = place.open().await?;

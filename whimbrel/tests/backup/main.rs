@@ -1,10 +1,16 @@
 //! Backup and restore as an operator does them, with the real binary: people chat, a backup is taken, they chat on, everything is
 //! lost but the backup, and clients with old cursors find what it holds, all of it, and go on from there.
 //!
-//! The way through TiKV needs the test programs of `cargo xtask tikv`; without them it is shown as ignored, and with `CI=true` it
-//! fails.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+//! The way through TiKV needs the test programs of `cargo xtask tikv`, and the cluster a `redis-server` besides; without them these are
+//! shown as ignored, and with `CI=true` they fail.
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and says why it is skipped"
+)]
 
+mod nodes;
 mod people;
 mod tool;
 
@@ -14,11 +20,13 @@ mod support;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use whimbrel_sdk::{ClientConfig, FixedToken};
 use whimbrel_tikv_cluster::{Binaries, Cluster, Options};
 
-use people::People;
+use people::{People, Server};
 use support::{Mode, Standalone};
 use tool::{epoch, fails, keep_keys, succeeds};
 
@@ -27,7 +35,15 @@ const PROCESSES: Mode = Mode::Processes {
     routers: 1,
 };
 
+impl Server for Standalone {
+    fn client(&self, uid: &str) -> (ClientConfig, Arc<FixedToken>) {
+        self.client(uid)
+    }
+}
+
 fn main() -> ExitCode {
+    // Programs of a cluster are started through this one.
+    whimbrel_cluster::hold().expect("it becomes what it was told to");
     let trial = |name: &str, test: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>| {
         Trial::test(name, move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -39,8 +55,11 @@ fn main() -> ExitCode {
             Ok::<(), Failed>(())
         })
     };
-    let binaries = Binaries::beside_this_program();
+    let (no_tikv, no_ground) = (tikv().err(), nodes::ground().err());
     let must = std::env::var("CI").is_ok_and(|value| value == "true");
+    if let (Some(why), false) = (no_ground, must) {
+        eprintln!("SKIPPED: {why}");
+    }
     let tests = vec![
         trial("a_backup_of_a_running_node_is_restored", || {
             Box::pin(restored(Mode::OneProcess, Taken::WhileItRuns))
@@ -52,15 +71,22 @@ fn main() -> ExitCode {
             Box::pin(restored(Mode::OneProcess, Taken::AfterItWasKilled))
         }),
         trial("a_store_moves_into_tikv_and_back", || {
-            Box::pin(through_tikv(
-                Binaries::beside_this_program()
-                    .expect("nothing in target/tikv: run `cargo xtask tikv` where Go is"),
-            ))
+            Box::pin(through_tikv(tikv().unwrap()))
         })
-        .with_ignored_flag(binaries.is_none() && !must),
+        .with_ignored_flag(no_tikv.is_some() && !must),
+        trial(
+            "a_cluster_is_backed_up_while_people_write_and_another_goes_on_from_it",
+            || Box::pin(nodes::backed_up_and_restored()),
+        )
+        .with_ignored_flag(no_ground.is_some() && !must),
         trial("what_cannot_be_done_is_said_and_not_done", || Box::pin(refused())),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+/// What speaks TiKV's protocol, or that it is missing.
+fn tikv() -> Result<Binaries, &'static str> {
+    Binaries::beside_this_program().ok_or("nothing in target/tikv: run `cargo xtask tikv` where Go is")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,12 +155,36 @@ async fn through_tikv(binaries: Binaries) {
 
     let cluster = Cluster::start(binaries, Options::default()).unwrap();
     let config = path("app-service.toml");
-    let section = format!(
-        "[node]\ncluster = \"eu\"\n[store]\ntikv = [\"{}\"]\n",
-        cluster.pd_address()
-    );
-    std::fs::write(&config, section).unwrap();
-    succeeds(&["restore", "--config", text(&config), "--from", text(&embedded)]);
+    let write_config = |secret: &str| {
+        let mut section = format!(
+            "[node]\ncluster = \"eu\"\n[store]\ntikv = [\"{}\"]\n",
+            cluster.pd_address()
+        );
+        if !secret.is_empty() {
+            std::fs::write(path("cluster.secret"), secret).unwrap();
+            section += "[links]\nsecret_file = \"cluster.secret\"\n";
+        }
+        std::fs::write(&config, section).unwrap();
+    };
+    let restore = ["restore", "--config", text(&config), "--from", text(&embedded)];
+    write_config("");
+    let said = fails(&restore);
+    assert!(said.contains("`links.secret_file` is missing"), "{said}");
+    let [ours, anothers] = ["5", "7"].map(|digit| digit.repeat(64));
+    write_config(&ours);
+    succeeds(&restore);
+    write_config(&anothers);
+    for whatever in [
+        &restore[..],
+        &["backup", "--config", text(&config), "--to", text(&tikv)],
+    ] {
+        let said = fails(whatever);
+        assert!(
+            said.contains("another Whimbrel cluster that is called \"eu\" too"),
+            "{said}"
+        );
+    }
+    write_config(&ours);
     let said = fails(&["restore", "--config", text(&config), "--from", text(&embedded)]);
     assert!(said.contains("the store is not empty"), "{said}");
     succeeds(&["backup", "--config", text(&config), "--to", text(&tikv)]);

@@ -1,7 +1,7 @@
 //! A deployment as its operator runs it: the real binary, started in a folder, known by its ready file.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
-mod token;
+pub(crate) mod token;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -51,6 +52,15 @@ pub struct Setup {
     pub log: String,
 }
 
+/// What a cluster goes on from that lost everything else.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// The folder of the cluster before, which has its keys; it does not run any more.
+    pub keys_of: PathBuf,
+    /// What `whimbrel backup` made of it.
+    pub backup: PathBuf,
+}
+
 /// What every router that answers shows on its topology page.
 pub type Views = BTreeMap<Member, Value>;
 
@@ -81,6 +91,19 @@ impl Cluster {
     /// # Errors
     /// What is missing, or what kept something from starting.
     pub fn start(setup: Setup) -> anyhow::Result<Self> {
+        Self::begin(setup, None)
+    }
+
+    /// The same with the keys of a cluster before, whose backup is restored into the store, by `whimbrel restore` as an operator does
+    /// it, before any node starts.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start), and what `whimbrel restore` says.
+    pub fn start_from(saved: &Saved, setup: Setup) -> anyhow::Result<Self> {
+        Self::begin(setup, Some(saved))
+    }
+
+    fn begin(setup: Setup, saved: Option<&Saved>) -> anyhow::Result<Self> {
         ensure!(
             setup.tikv.exist(),
             "{} and {} are not both there: run `cargo xtask tikv` once, where Go is",
@@ -89,7 +112,8 @@ impl Cluster {
         );
         let (shape, launcher) = (setup.shape, held::launcher()?);
         let ports = Ports::new(setup.port_base, shape)?;
-        let folder = Folder::make(&setup.folder, &setup.binary, shape)?;
+        let keys_of = saved.map(|saved| &*saved.keys_of);
+        let folder = Folder::make(&setup.folder, &setup.binary, shape, keys_of)?;
         let redis = Redis::start(ports.redis(), &folder.redis(), &launcher)?;
         let options = Options {
             proxies: setup.proxies,
@@ -119,6 +143,11 @@ impl Cluster {
             };
             std::fs::write(&files.config, around.text(member)?)?;
             nodes.insert(member, files);
+        }
+        if let Some(saved) = saved {
+            let service_node = shape.members_of(Role::AppService).next();
+            let service_node = service_node.context("a cluster without service nodes has no store")?;
+            restore(&setup.binary, &folder.of(service_node, "toml"), &saved.backup)?;
         }
         let ready = Ready::new(&folder, ports, shape, routes.as_ref())?;
         let ready_files: Vec<_> = setup
@@ -267,6 +296,12 @@ impl Cluster {
         self.ports.page(member)
     }
 
+    /// A node's configuration.
+    #[must_use]
+    pub fn config_of(&self, member: Member) -> PathBuf {
+        self.folder.of(member, "toml")
+    }
+
     /// What a node has logged.
     #[must_use]
     pub fn log_of(&self, member: Member) -> PathBuf {
@@ -371,4 +406,19 @@ impl Cluster {
             .context("ending the placement driver and the store")?;
         Ok(killed)
     }
+}
+
+fn restore(binary: &Path, config: &Path, backup: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(binary);
+    command.arg("restore").arg("--config").arg(config);
+    command.arg("--from").arg(backup);
+    let restored = command
+        .output()
+        .with_context(|| format!("{} does not start", binary.display()))?;
+    ensure!(
+        restored.status.success(),
+        "`whimbrel restore` failed: {}",
+        String::from_utf8_lossy(&restored.stderr)
+    );
+    Ok(())
 }

@@ -26,6 +26,8 @@ pub(crate) const APP_KEY: &str = "demo";
 const FORMAT_FILE: &str = "format";
 const FORMAT: &str = "whimbrel-cluster 1\n";
 const LOCK_FILE: &str = "lock";
+/// What an operator keeps beside a backup: what clients have pinned, and what signs their tokens.
+const KEYS: [&str; 2] = ["keys", "apps"];
 
 /// A folder that is ours until dropped.
 #[derive(Debug)]
@@ -35,8 +37,14 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Takes the folder, empties it of what a cluster before has left, and has `binary` make keys for so many gateways.
-    pub(crate) fn make(path: &Path, binary: &Path, shape: Shape) -> anyhow::Result<Self> {
+    /// Takes the folder, empties it of what a cluster before has left, and has `binary` make keys for so many gateways, or copies
+    /// those of the cluster in the folder `keys_of`.
+    pub(crate) fn make(
+        path: &Path,
+        binary: &Path,
+        shape: Shape,
+        keys_of: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(path)
             .with_context(|| format!("cannot make {}: give a place you may write to", path.display()))?;
         let path = path.canonicalize()?;
@@ -60,10 +68,18 @@ impl Folder {
         }
         let folder = Self { path, _lock: lock };
         folder.empty()?;
-        for part in ["keys", "apps", "nodes", "redis", "clients"] {
+        for part in ["nodes", "redis", "clients"] {
             fs::create_dir(folder.path.join(part))?;
         }
-        folder.make_keys(binary, shape)?;
+        match keys_of {
+            Some(other) => folder.copy_keys(other)?,
+            None => {
+                for part in KEYS {
+                    fs::create_dir(folder.path.join(part))?;
+                }
+                folder.make_keys(binary, shape)?;
+            }
+        }
         Ok(folder)
     }
 
@@ -82,6 +98,20 @@ impl Folder {
                 fs::remove_file(entry.path())
             };
             removed.with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+        Ok(())
+    }
+
+    fn copy_keys(&self, other: &Path) -> anyhow::Result<()> {
+        for part in KEYS {
+            let mut command = Command::new("cp");
+            command.arg("-a").arg(other.join(part)).arg(&self.path);
+            let copied = command.status().context("cp does not start")?;
+            ensure!(
+                copied.success(),
+                "{} could not be copied",
+                other.join(part).display()
+            );
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ mod shape;
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 
-pub use cluster::{Cluster, Setup, Views};
+pub use cluster::{Cluster, Saved, Setup, Views};
 pub use held::{hold, launcher};
 pub use process::{Drained, Standing};
 pub use proxy::{Line, Proxy};

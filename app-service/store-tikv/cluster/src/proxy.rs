@@ -26,14 +26,14 @@ pub enum Loss {
 /// What happens to a request that a rule recognises.
 #[derive(Debug, Clone, Copy)]
 enum Strike {
+    /// It is lost; all others like it too, if `each`.
     Lose {
         loss: Loss,
         refuse_afterwards: bool,
-    },
-    /// It waits, and its connection with it, until faults are healed; all others like it too, if `each`.
-    Hold {
         each: bool,
     },
+    /// It waits, and its connection with it, until faults are healed; all others like it too, if `each`.
+    Hold { each: bool },
 }
 
 /// A request to strike.
@@ -198,8 +198,19 @@ impl FaultProxy {
         let strike = Strike::Lose {
             loss,
             refuse_afterwards,
+            each: false,
         };
         self.strike(strike, carrying, passing);
+    }
+
+    /// Loses every request that carries these bytes, and its connection with it, until [`heal`](Self::heal).
+    pub fn lose_each(&self, carrying: &[u8]) {
+        let strike = Strike::Lose {
+            loss: Loss::Request,
+            refuse_afterwards: false,
+            each: true,
+        };
+        self.strike(strike, carrying, 0);
     }
 
     /// After `passing` requests that carry these bytes have passed, holds the next one, and all that follows over its
@@ -296,7 +307,8 @@ impl State {
             return None;
         }
         let strike = rule.strike;
-        if !matches!(strike, Strike::Hold { each: true }) {
+        let (Strike::Lose { each, .. } | Strike::Hold { each }) = strike;
+        if !each {
             self.rule = None;
         }
         Some(strike)
@@ -408,6 +420,7 @@ impl Link {
             Some(Strike::Lose {
                 loss: Loss::Request,
                 refuse_afterwards,
+                ..
             }) => {
                 self.shared.change(|state| state.lost(refuse_afterwards));
                 false
@@ -415,6 +428,7 @@ impl Link {
             Some(Strike::Lose {
                 loss: Loss::Answer,
                 refuse_afterwards,
+                ..
             }) => {
                 *self
                     .refuse_afterwards

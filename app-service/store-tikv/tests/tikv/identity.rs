@@ -25,6 +25,18 @@ pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
         with("another_deployments_data_is_refused_by_name", |ground| {
             Box::pin(another_deployments_data_is_refused_by_name(ground))
         }),
+        with("a_namesake_is_refused_by_its_owner", |ground| {
+            Box::pin(a_namesake_is_refused_by_its_owner(ground))
+        }),
+        with("a_store_of_nobody_is_whose_it_is_opened_by", |ground| {
+            Box::pin(a_store_of_nobody_is_whose_it_is_opened_by(ground))
+        }),
+        with("of_namesakes_that_open_at_once_one_has_the_store", |ground| {
+            Box::pin(of_namesakes_that_open_at_once_one_has_the_store(ground))
+        }),
+        with("a_changed_owner_takes_its_store_over", |ground| {
+            Box::pin(a_changed_owner_takes_its_store_over(ground))
+        }),
         with("a_newer_schema_is_refused_by_name", |ground| {
             Box::pin(a_newer_schema_is_refused_by_name(ground))
         }),
@@ -80,6 +92,87 @@ async fn another_deployments_data_is_refused_by_name(ground: Arc<Ground>) {
     for named in ["\"test\"", "\"elsewhere\"", &config.endpoints[0]] {
         assert!(text.contains(named), "{text} does not name {named}");
     }
+}
+
+fn owned(config: &TikvConfig, owner: &str) -> TikvConfig {
+    TikvConfig {
+        owner: Some(owner.to_owned()),
+        ..config.clone()
+    }
+}
+
+async fn a_namesake_is_refused_by_its_owner(ground: Arc<Ground>) {
+    let config = ground.config();
+    open(owned(&config, "0123us")).await.close().await;
+    open(owned(&config, "0123us")).await.close().await;
+    let error = refusal(owned(&config, "4567them")).await;
+    assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
+    let text = error.to_string();
+    for named in [
+        "0123us",
+        "4567them",
+        "\"test\"",
+        &config.endpoints[0],
+        "secrets differ",
+        "`tikv_adopt_owner`",
+    ] {
+        assert!(text.contains(named), "{text} does not name {named}");
+    }
+    // Who only reads need not say who it is.
+    open(config).await.close().await;
+}
+
+/// As a build of before has left it, or a restore by whoever had no secret.
+async fn a_store_of_nobody_is_whose_it_is_opened_by(ground: Arc<Ground>) {
+    let config = ground.config();
+    open(config.clone()).await.close().await;
+    let ours = TikvStore::open(owned(&config, "us"), Epoch([8; 16]))
+        .await
+        .unwrap();
+    assert_eq!(ours.epoch().await.unwrap(), EPOCH, "cursors fit as before");
+    ours.close().await;
+    let error = refusal(owned(&config, "them")).await;
+    assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
+}
+
+async fn of_namesakes_that_open_at_once_one_has_the_store(ground: Arc<Ground>) {
+    let (new, of_nobody) = (ground.config(), ground.config());
+    open(of_nobody.clone()).await.close().await;
+    for config in [new, of_nobody] {
+        let opening: Vec<_> = (0..6)
+            .map(|i| tokio::spawn(TikvStore::open(owned(&config, ["us", "them"][i % 2]), EPOCH)))
+            .collect();
+        let mut let_in = [0, 0];
+        for (i, opened) in opening.into_iter().enumerate() {
+            match opened.await.unwrap() {
+                Ok(_) => let_in[i % 2] += 1,
+                Err(error) => assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}"),
+            }
+        }
+        assert!(matches!(let_in, [3, 0] | [0, 3]), "{let_in:?}");
+    }
+}
+
+async fn a_changed_owner_takes_its_store_over(ground: Arc<Ground>) {
+    let config = ground.config();
+    open(owned(&config, "before")).await.close().await;
+    let mut after = owned(&config, "after");
+    after.adopt_owner = Some("others".to_owned());
+    let error = refusal(after.clone()).await;
+    assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
+
+    after.adopt_owner = Some("before".to_owned());
+    let adopted = TikvStore::open(after.clone(), Epoch([9; 16])).await.unwrap();
+    assert_eq!(adopted.epoch().await.unwrap(), EPOCH, "it is the same data");
+    adopted.close().await;
+    // Once done, neither the setting nor its absence changes anything, and the secret of before is another's.
+    open(after.clone()).await.close().await;
+    open(owned(&config, "after")).await.close().await;
+    let error = refusal(owned(&config, "before")).await;
+    assert!(
+        matches!(&error, OpenError::OtherOwner { kept, ours, .. } if kept == "after" && ours == "before"),
+        "{error}"
+    );
 }
 
 /// Writes `change` of the identity's bytes, as another build or another cluster would have.

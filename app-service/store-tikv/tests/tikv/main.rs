@@ -10,6 +10,7 @@
 // Its derive macros name it so.
 extern crate prost_tikv as prost;
 
+mod committer;
 mod conformance;
 mod faults;
 mod identity;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
                 trials.extend(faults::trials(binaries));
                 trials.extend(outages::trials(binaries));
                 trials.extend(woken::trials(binaries));
+                trials.extend(committer::trials(binaries));
             } else {
                 trials.push(absent("faults"));
             }

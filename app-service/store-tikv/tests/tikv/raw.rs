@@ -2,6 +2,8 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use prost_tikv::Message;
 use tikv_client::{TimestampExt as _, TransactionClient};
@@ -145,17 +147,27 @@ struct CommitResponse {
 /// What such a transaction writes.
 pub(crate) const OF_THE_DEAD: &[u8] = b"of the dead";
 
+/// How long PD may know of no leader: it hears of those of a region that was split just now with their next heartbeat.
+const LEADER_WITHIN: Duration = Duration::from_secs(20);
+
 /// The region that `key` is in, with its leader.
 async fn region(endpoint: &str, cluster: u64, key: &[u8]) -> (Region, Peer) {
-    let ask = GetRegionRequest {
-        header: Some(Header { cluster_id: cluster }),
-        region_key: comparable(key),
-    };
-    let found: GetRegionResponse = call(&mut channel(endpoint).await, "/pdpb.PD/GetRegion", ask).await;
-    let (Some(region), Some(leader)) = (found.region, found.leader) else {
-        panic!("every key has a region with a leader")
-    };
-    (region, leader)
+    let begun = Instant::now();
+    loop {
+        let ask = GetRegionRequest {
+            header: Some(Header { cluster_id: cluster }),
+            region_key: comparable(key),
+        };
+        let found: GetRegionResponse = call(&mut channel(endpoint).await, "/pdpb.PD/GetRegion", ask).await;
+        if let (Some(region), Some(leader)) = (found.region, found.leader) {
+            return (region, leader);
+        }
+        assert!(
+            begun.elapsed() < LEADER_WITHIN,
+            "no region with a leader has the key"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The id of the region that `key` is in.

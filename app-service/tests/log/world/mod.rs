@@ -32,7 +32,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let clock = Arc::new(TestClock::new());
-        let store = Arc::new(TestStore::new(seed ^ 0x5707));
+        let store = Arc::new(TestStore::new(seed ^ 0x5707, Arc::clone(&clock)));
         let random = Arc::new(Seeded::new(seed));
         let env = Env {
             clock: Arc::<TestClock>::clone(&clock),

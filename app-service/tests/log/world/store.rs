@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,13 +13,15 @@ use whimbrel_store::{
     Version,
 };
 
-use super::env::Seeded;
+use super::env::{Seeded, TestClock};
 
 /// What the next commit meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Says conflict and applies nothing.
     Conflict,
+    /// The same after so long, as one who has waited for another's lock does.
+    ConflictAfter(Duration),
     /// Applies, and says unknown.
     UnknownApplied,
     /// Says unknown and applies nothing.
@@ -45,13 +48,14 @@ pub struct TestStore {
     /// How many commits hang.
     hang: watch::Sender<usize>,
     random: Seeded,
+    clock: Arc<TestClock>,
     gate_open: watch::Sender<bool>,
     pub commits: AtomicU64,
 }
 
 impl TestStore {
     /// A store whose steps and random faults go by `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, clock: Arc<TestClock>) -> Self {
         Self {
             inner: MemoryStore::new(Epoch([7; 16])),
             faults: Mutex::default(),
@@ -62,6 +66,7 @@ impl TestStore {
             unreadable: Arc::default(),
             hang: watch::Sender::default(),
             random: Seeded::new(seed),
+            clock,
             gate_open: watch::Sender::new(true),
             commits: AtomicU64::new(0),
         }
@@ -170,6 +175,10 @@ impl Store for TestStore {
         match fault {
             None => self.inner.commit(batch).await,
             Some(Fault::Conflict) => Commit::Conflict(batch.keys().cloned().collect()),
+            Some(Fault::ConflictAfter(wait)) => {
+                self.clock.advance(wait);
+                Commit::Conflict(batch.keys().cloned().collect())
+            }
             Some(Fault::UnknownApplied) => match self.inner.commit(batch).await {
                 Commit::Committed => Commit::Unknown(lost_connection()),
                 other => other,
