@@ -48,6 +48,7 @@ fn cluster(folder: &Path, saved: Option<&Saved>) -> Cluster {
         ready_file: None,
         shape: SHAPE,
         port_base: 0,
+        held_back: Vec::new(),
         proxies: false,
         restart: false,
         log: "warn".to_owned(),
