@@ -153,6 +153,11 @@ async fn the_living_work_off_what_the_dead_left_each_dead_by_one() {
     // Both learn that the third is gone, and of each other.
     a.meets(&[&b]);
     b.meets(&[&a]);
+    // Each looks once before its own task does.
+    let (mut of_a, mut of_b) = (world.sweeper(&a).await, world.sweeper(&b).await);
+    let found = tokio::join!(of_a.sweep_dead(), of_b.sweep_dead());
+    let (by_a, by_b) = (found.0.unwrap(), found.1.unwrap());
+    assert!((by_a == 0) != (by_b == 0), "{by_a} by one, {by_b} by the other");
     world.settle(&dead).await;
     all_agree(&world, &a, &mut devices, group, &sent).await;
 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 use whimbrel_app_service::auth::{App, AppSecret, Apps};
 use whimbrel_app_service::config::AppServiceConfig;
 use whimbrel_app_service::env::{BoxFuture, Clock, Entropy, Env, Spawner, TokioTimers};
+use whimbrel_app_service::fanout::Fanout;
 use whimbrel_app_service::keys::MarkerKey;
 use whimbrel_app_service::log::Actor;
+use whimbrel_app_service::markers::{Markers, Redo, Sweeper, SweeperParts};
 use whimbrel_app_service::node::{Node, NodeParts};
 use whimbrel_app_service::placement::Peer;
+use whimbrel_app_service::user_lane::{LaneParts, Lanes};
 use whimbrel_link::{Caller, Capacity, Identity};
 use whimbrel_protocol::client;
 use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord};
@@ -153,6 +157,36 @@ impl World {
         let node = Arc::new(Node::start(&self.config, parts).await.unwrap());
         self.switch.connect(name, Arc::clone(&node));
         Live { node, peer, tasks }
+    }
+
+    /// A sweeper that knows of others what this node knows.
+    pub(crate) async fn sweeper(&self, live: &Live) -> Sweeper {
+        let (env, _) = self.killable();
+        let store = || Arc::clone(&self.store) as Arc<dyn Store>;
+        let caller = || Arc::clone(&self.switch) as Arc<dyn Caller>;
+        let placement = live.node.placement().clone();
+        let registry = Arc::clone(&self.registry) as Arc<dyn Registry>;
+        let (clock, timers) = (Arc::clone(&env.clock), Arc::clone(&env.timers));
+        let (fanout, telling) = Fanout::new(1_000, registry, caller(), clock, timers);
+        env.spawner.spawn("fanout", Box::pin(telling.run()));
+        let lanes = LaneParts {
+            store: store(),
+            epoch: self.store.epoch().await.unwrap(),
+            env: env.clone(),
+            fanout,
+            caller: caller(),
+            placement: placement.clone(),
+        };
+        let lanes = Lanes::start(&self.config.rows, lanes);
+        Sweeper::new(SweeperParts {
+            store: store(),
+            env: env.clone(),
+            placement,
+            redo: Redo::new(store(), lanes),
+            markers: Markers::start(store(), env),
+            config: self.config.sweep.clone(),
+            stop: CancellationToken::new(),
+        })
     }
 
     /// A node that is alone and knows it.
