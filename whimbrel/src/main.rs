@@ -24,6 +24,7 @@ mod ready_file;
 mod roles;
 mod secret_file;
 mod standalone;
+mod store;
 mod supervisor;
 mod terminal;
 mod token;

@@ -31,7 +31,7 @@ use crate::{
     posted::Posted,
     processes,
     ready_file::{OneOrMore, ReadyFile},
-    roles, secret_file, terminal,
+    roles, secret_file, store, terminal,
     token::now_ms,
     topology_page::TopologyPage,
 };
@@ -124,7 +124,7 @@ async fn run_in_one_process(
         topology.routes(),
     ));
     let (section, cluster) = (store_section(args, data), NodeSection::default().cluster);
-    let store = roles::open_store(&section, &cluster, None, false).await?;
+    let store = store::open(&section, &cluster, None, false).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(
@@ -168,7 +168,7 @@ async fn run_in_one_process(
         gateway_host.clone(),
     )?;
     let lbs = Lbs::start(lbs_config(ports), registry, lbs_host.clone()).await?;
-    roles::offer_backups(&section, &cluster, &store, &host);
+    store::offer_backups(&section, &cluster, &store, &host);
 
     let pid = std::process::id();
     let pids = processes::ROLES

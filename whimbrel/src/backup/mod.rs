@@ -22,7 +22,7 @@ use whimbrel_store::{FjallStore, Store};
 use crate::cli::{BackupArgs, RestoreArgs, WhichStore};
 use crate::config::{AppServiceFile, Kept, NodeSection, StoreSection};
 use crate::data_dir::DataDir;
-use crate::{roles, terminal, token::now_ms};
+use crate::{roles, store, terminal, token::now_ms};
 
 pub(crate) use door::open as open_door;
 
@@ -97,7 +97,7 @@ impl Place {
     }
 
     async fn open(&self) -> anyhow::Result<std::sync::Arc<dyn Store>> {
-        roles::open_store(&self.section, &self.cluster, self.secret.as_ref(), false).await
+        store::open(&self.section, &self.cluster, self.secret.as_ref(), false).await
     }
 
     /// Whether what is written here is known to come to the cluster that is meant.
