@@ -23,7 +23,7 @@ from .session import Handlers, Session, StaleDescriptor
 
 log = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S, BACKOFF_MAX_S = 1.0, 60.0
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 1.0, 20.0
 # Pushes of two servers overtake each other by less.
 HOLE_WAIT_S = 0.3
 SYNC_EVERY_S = (180, 300)

@@ -22,8 +22,11 @@ const ANNOUNCE_SPREAD_MS: u64 = 500;
 const ANNOUNCE_AGAIN_MS: u64 = 1_000;
 
 /// How long the clients of re-announced sessions may spread their syncs, in milliseconds: a gateway's worth of syncs at
-/// once would be a storm of its own.
-const RESYNC_SPREAD_MS: u32 = 10_000;
+/// once would be a storm of its own, and a few need not wait for one another.
+const RESYNC_SPREAD_MS: std::ops::RangeInclusive<usize> = 500..=10_000;
+
+/// Syncs a second of the sessions of one reactor, within that.
+const RESYNCS_PER_S: usize = 1_000;
 
 /// What is left unwritten this long after the order to stop is dropped, in milliseconds.
 const STOP_WITHIN_MS: u64 = 1_000;
@@ -192,10 +195,18 @@ impl Reactor {
             let from = places.iter().map(|place| place.slot).min().unwrap_or(0);
             return self.announce_again(from);
         }
+        let spread_ms = resync_spread_ms(self.slots.len());
         for place in places {
-            self.with(*place, |session, cx| session.handle_missed(cx, RESYNC_SPREAD_MS));
+            self.with(*place, |session, cx| session.handle_missed(cx, spread_ms));
         }
     }
+}
+
+/// Over how long so many sessions spread their syncs.
+fn resync_spread_ms(sessions: usize) -> u32 {
+    let spread_ms = sessions.saturating_mul(1_000) / RESYNCS_PER_S;
+    let spread_ms = spread_ms.clamp(*RESYNC_SPREAD_MS.start(), *RESYNC_SPREAD_MS.end());
+    u32::try_from(spread_ms).unwrap_or(u32::MAX)
 }
 
 /// When a reactor's turn to announce comes: as good as by chance, and the same for the same reactor of the same life.
@@ -210,6 +221,13 @@ fn spread_ms(incarnation: u64, reactor: u16) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_sessions_sync_soon_and_many_do_not_storm() {
+        assert_eq!([0, 100, 500].map(resync_spread_ms), [500; 3]);
+        assert_eq!(resync_spread_ms(4_000), 4_000);
+        assert_eq!([10_000, 250_000, usize::MAX].map(resync_spread_ms), [10_000; 3]);
+    }
 
     #[test]
     fn reactors_of_many_gateways_do_not_announce_at_once() {

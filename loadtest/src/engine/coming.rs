@@ -25,7 +25,7 @@ const DIAL_WITHIN: Duration = Duration::from_secs(10);
 
 /// The longest random wait after the first failure, and after any number of them (docs/protocol.md, section 7).
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+const PAUSE_LONGEST: Duration = Duration::from_secs(20);
 /// Before the next gateway of a round, after one that did not let in.
 const STAGGER: Duration = Duration::from_millis(250);
 

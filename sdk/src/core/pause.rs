@@ -15,9 +15,9 @@ use std::time::Duration;
 /// The first pause, in milliseconds: long enough for a node's place to be taken by another.
 const FIRST_MS: u64 = 500;
 
-/// The longest pause before another connection, in milliseconds: what a user who waits will bear, and what a server can
-/// bear from all of them, each with a handshake.
-const LONGEST_CONNECTING_MS: u64 = 60_000;
+/// The longest pause before another connection, in milliseconds: what a user who waits will bear behind an outage that is
+/// over, and what a server can bear from all of them, each with a handshake; one that cannot asks for more.
+const LONGEST_CONNECTING_MS: u64 = 20_000;
 
 /// The longest pause before a request is made again over a connection that is up, in milliseconds: an attempt itself takes
 /// seconds to go unanswered, so a few more halve what a server that is down is asked.
@@ -112,8 +112,8 @@ mod tests {
             last = next;
         }
         assert_eq!(last, Duration::from_millis(LONGEST_CONNECTING_MS * 3 / 4));
-        assert!(!pause.is_over(Duration::from_secs(44)));
-        assert!(pause.is_over(Duration::from_secs(45)));
+        assert!(!pause.is_over(Duration::from_secs(14)));
+        assert!(pause.is_over(Duration::from_secs(15)));
         pause.succeed();
         assert_eq!(
             pause.fail(Duration::ZERO, 0, 0.0),

@@ -296,6 +296,11 @@ impl State {
         }
     }
 
+    /// No request is waited for, neither to strike it nor to count it.
+    fn lets_all_pass(&self) -> bool {
+        self.rule.is_none() && self.watched.is_empty()
+    }
+
     /// The rule, once its turn has come for a request that carries its bytes; it counts on otherwise.
     fn rule_for(&mut self, frame: &Frame) -> Option<Strike> {
         let rule = self.rule.as_mut()?;
@@ -378,7 +383,13 @@ impl Link {
         let mut frames = Frames::of_a_client();
         let result = each_read(&mut client, |bytes| {
             thread::sleep(self.shared.pass(self.number));
-            for frame in frames.take(bytes) {
+            let frames = frames.take(bytes);
+            // What was read at once goes on at once, but for what is being waited for.
+            if self.shared.lock().lets_all_pass() {
+                server.write_all(&joined(&frames))?;
+                return Ok(true);
+            }
+            for frame in frames {
                 if self.request(&frame) {
                     server.write_all(&frame.bytes)?;
                     self.shared.change(|state| {
@@ -444,7 +455,13 @@ impl Link {
         let mut frames = Frames::of_a_server();
         let result = each_read(&mut server, |bytes| {
             thread::sleep(self.shared.pass(self.number));
-            for frame in frames.take(bytes) {
+            let frames = frames.take(bytes);
+            // An answer follows its request: which one is awaited is known before it comes.
+            if self.awaited.load(Ordering::SeqCst) == 0 {
+                client.write_all(&joined(&frames))?;
+                return Ok(true);
+            }
+            for frame in frames {
                 let awaited = self.awaited.load(Ordering::SeqCst);
                 if awaited != 0 && frame.begins_an_answer() && frame.stream() == awaited {
                     let refuse = *self
@@ -461,6 +478,11 @@ impl Link {
         end(&client, &server);
         result
     }
+}
+
+fn joined(frames: &[Frame]) -> Vec<u8> {
+    let bytes = frames.iter().map(|frame| frame.bytes.as_slice());
+    bytes.collect::<Vec<_>>().concat()
 }
 
 /// Gives each read to `take` until the end, an error, or `false`.
