@@ -140,12 +140,12 @@ pub(crate) async fn run_app_service(args: RoleArgs) -> anyhow::Result<()> {
     let process = Process::begin(&file.health, &args).await?;
     let registry = registry_at(&file.registry, &file.node, &file.links.secret, &process.host).await?;
     let secret = cluster_secret(&file.links.secret)?;
-    let opening = store::open(
-        &file.store,
-        &file.node.cluster,
-        Some(&secret),
-        args.end_with_stdin,
-    );
+    let opener = store::Opener {
+        secret: Some(&secret),
+        supervised: args.end_with_stdin,
+        ..store::Opener::default()
+    };
+    let opening = store::open(&file.store, &file.node.cluster, opener);
     let store = unless_told_to_end("the store was opened", opening, &process.host).await?;
     if let Some(kept) = file.store.kept() {
         let owner = matches!(kept, Kept::Tikv(_)).then(|| secret.fingerprint());

@@ -124,7 +124,7 @@ async fn run_in_one_process(
         topology.routes(),
     ));
     let (section, cluster) = (store_section(args, data), NodeSection::default().cluster);
-    let store = store::open(&section, &cluster, None, false).await?;
+    let store = store::open(&section, &cluster, store::Opener::default()).await?;
 
     let secret = || -> anyhow::Result<ClusterSecret> {
         Ok(ClusterSecret::from_text(&secret_file::read(

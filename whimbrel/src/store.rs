@@ -16,13 +16,22 @@ use crate::{
     secret_file,
 };
 
-/// The store that the section describes, for a node of the cluster called `deployment`. Whose a store over TiKV is is told by the
-/// cluster's secret; without one it is not asked, which is for who only reads.
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Opener<'a> {
+    /// Tells whose a store over TiKV is; without one it is not asked.
+    pub(crate) secret: Option<&'a ClusterSecret>,
+    /// Whose it is is only compared: nobody's store does not become the opener's.
+    pub(crate) only_reads: bool,
+    /// A process that was told to end may still have it open.
+    pub(crate) supervised: bool,
+}
+
+/// The store that the section describes, for a node of the cluster called `deployment`.
 pub(crate) async fn open(
     section: &StoreSection,
     deployment: &str,
-    secret: Option<&ClusterSecret>,
-    supervised: bool,
+    opener: Opener<'_>,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let mut epoch = [0; 16];
     SystemEntropy.fill(&mut epoch);
@@ -30,7 +39,10 @@ pub(crate) async fn open(
     let folder = match section.kept() {
         Some(Kept::Folder(folder)) => folder,
         Some(Kept::Tikv(_)) => {
-            let config = tikv_config(section, deployment, secret)?;
+            let config = TikvConfig {
+                only_compares_owner: opener.only_reads,
+                ..tikv_config(section, deployment, opener.secret)?
+            };
             let store = TikvStore::open(config, epoch).await;
             return Ok(Arc::new(store.context("`store.tikv`")?));
         }
@@ -52,7 +64,7 @@ pub(crate) async fn open(
         let opened = tokio::task::spawn_blocking(move || FjallStore::open(config, epoch)).await?;
         match opened {
             Ok(store) => return Ok(Arc::new(store)),
-            Err(OpenError::InUse { .. }) if supervised && tokio::time::Instant::now() < deadline => {
+            Err(OpenError::InUse { .. }) if opener.supervised && tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(PREDECESSOR_POLL).await;
             }
             Err(error) => return Err(error.into()),
@@ -163,7 +175,7 @@ mod tests {
             .local_addr()
             .unwrap()
             .to_string();
-        let opened = open(&tikv_section(&gone), "eu", None, false).await;
+        let opened = open(&tikv_section(&gone), "eu", Opener::default()).await;
         let error = opened.err().unwrap();
         let text = format!("{error:#}");
         for named in ["store.tikv", gone.as_str(), "within 1s"] {

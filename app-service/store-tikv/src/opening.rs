@@ -288,6 +288,12 @@ fn judge_both(
         None => None,
     };
     let owned = owner::judge(owner, config.owner.as_deref(), config.adopt_owner.as_deref())?;
+    // Whoever only compares may read what is nobody's, and what others of its cluster would take over.
+    let owned = if config.only_compares_owner {
+        Owned::AsItIs
+    } else {
+        owned
+    };
     Ok((kept, owned))
 }
 

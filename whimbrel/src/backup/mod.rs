@@ -22,7 +22,7 @@ use whimbrel_store::{FjallStore, Store};
 use crate::cli::{BackupArgs, RestoreArgs, WhichStore};
 use crate::config::{AppServiceFile, Kept, NodeSection, StoreSection};
 use crate::data_dir::DataDir;
-use crate::{roles, store, terminal, token::now_ms};
+use crate::{roles, store, store::Opener, terminal, token::now_ms};
 
 pub(crate) use door::open as open_door;
 
@@ -96,8 +96,13 @@ impl Place {
         }
     }
 
-    async fn open(&self) -> anyhow::Result<std::sync::Arc<dyn Store>> {
-        store::open(&self.section, &self.cluster, self.secret.as_ref(), false).await
+    async fn open(&self, only_reads: bool) -> anyhow::Result<std::sync::Arc<dyn Store>> {
+        let opener = Opener {
+            secret: self.secret.as_ref(),
+            only_reads,
+            ..Opener::default()
+        };
+        store::open(&self.section, &self.cluster, opener).await
     }
 
     /// Whether what is written here is known to come to the cluster that is meant.
@@ -168,7 +173,7 @@ fn none_in(folder: &Path) -> anyhow::Error {
 
 /// Reads the store and writes the file.
 async fn save(place: &Place, mut to: std::fs::File) -> anyhow::Result<()> {
-    let store = place.open().await?;
+    let store = place.open(true).await?;
     let saved = save_from(&*store, &place.cluster, &mut to).await;
     store.close().await;
     saved
@@ -222,7 +227,7 @@ pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     place.may_be_written()?;
     let begun = Instant::now();
     let mut told_at = begun;
-    let store = place.open().await?;
+    let store = place.open(false).await?;
     let restored = restore_into(&*store, &contents(), open().with_context(of_file)?, |sofar| {
         if told_at.elapsed() >= TOLD_EVERY {
             told_at = Instant::now();

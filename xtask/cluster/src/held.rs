@@ -29,7 +29,7 @@ pub fn launcher() -> io::Result<Vec<OsString>> {
     Ok(vec![program.into_os_string(), HELD.into()])
 }
 
-/// To be called first in the `main` of a program that starts clusters. Returns unless it was called with [`HELD`]; then it
+/// To be called first in the `main` of a program that starts clusters. Returns unless it was called to hold another; then it
 /// becomes what it was told to, and returns only if that fails.
 ///
 /// # Errors

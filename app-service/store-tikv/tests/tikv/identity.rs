@@ -101,10 +101,19 @@ fn owned(config: &TikvConfig, owner: &str) -> TikvConfig {
     }
 }
 
+fn comparing(config: TikvConfig) -> TikvConfig {
+    TikvConfig {
+        only_compares_owner: true,
+        ..config
+    }
+}
+
 async fn a_namesake_is_refused_by_its_owner(ground: Arc<Ground>) {
     let config = ground.config();
     open(owned(&config, "0123us")).await.close().await;
     open(owned(&config, "0123us")).await.close().await;
+    let error = refusal(comparing(owned(&config, "4567them"))).await;
+    assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
     let error = refusal(owned(&config, "4567them")).await;
     assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
     let text = error.to_string();
@@ -126,6 +135,8 @@ async fn a_namesake_is_refused_by_its_owner(ground: Arc<Ground>) {
 async fn a_store_of_nobody_is_whose_it_is_opened_by(ground: Arc<Ground>) {
     let config = ground.config();
     open(config.clone()).await.close().await;
+    // Whoever only compares, a backup say, makes it nobody's.
+    open(comparing(owned(&config, "them"))).await.close().await;
     let ours = TikvStore::open(owned(&config, "us"), Epoch([8; 16]))
         .await
         .unwrap();
@@ -162,6 +173,9 @@ async fn a_changed_owner_takes_its_store_over(ground: Arc<Ground>) {
     assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
 
     after.adopt_owner = Some("before".to_owned());
+    // To compare is not to take over.
+    open(comparing(after.clone())).await.close().await;
+    open(owned(&config, "before")).await.close().await;
     let adopted = TikvStore::open(after.clone(), Epoch([9; 16])).await.unwrap();
     assert_eq!(adopted.epoch().await.unwrap(), EPOCH, "it is the same data");
     adopted.close().await;
