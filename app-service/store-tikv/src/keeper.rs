@@ -45,16 +45,17 @@ async fn probe(shared: &Shared, slot: &Slot) {
         }
         slot.set_healthy(false);
         failed += 1;
-        if failed < PROBES_FAILED_MAX {
+        // A PD in trouble is not asked for a connection with every probe.
+        if failed % PROBES_FAILED_MAX != 0 {
             continue;
         }
         match connect(&shared.config.endpoints).await {
-            Ok(new) if is_well(shared, &new).await => {
+            Ok(new) if is_well(shared, &new).await || looks_farther(shared, &new, &slot.client()).await => {
                 slot.replace(new);
                 failed = 0;
             }
             // It knows no regions yet, and fares no better: what it is asked for cannot be had.
-            Ok(new) => look_beyond(shared, &new).await,
+            Ok(_) => {}
             Err(error) => tracing::debug!(%error, "a client of TiKV could not be replaced"),
         }
     }
@@ -66,19 +67,19 @@ async fn is_well(shared: &Shared, client: &TransactionClient) -> bool {
 }
 
 /// One region without a leader is no reason to have nobody ask for what is in the others: a node that nobody asks has no other reads
-/// than these to be ready by. So the first key behind the region that is asked for otherwise is read too.
-async fn look_beyond(shared: &Shared, client: &TransactionClient) {
+/// than these to be ready by. So the first key behind the region that is asked for otherwise is read too. Whether the new client can,
+/// and the old one cannot: its connections have died.
+async fn looks_farther(shared: &Shared, new: &TransactionClient, old: &TransactionClient) -> bool {
     let own = shared.config.own_key("identity");
     let asking = async {
         let mut pd = Pd::connect(&shared.config.endpoints).await?;
         pd.region_end(&own).await
     };
-    if let Ok(Ok(Some(key))) = timeout(CALL_TIME_MAX, asking).await
-        // What others keep in this TiKV is nothing to us.
-        && key.first() == own.first()
-    {
-        reads(shared, client, &key).await;
-    }
+    let Ok(Ok(Some(key))) = timeout(CALL_TIME_MAX, asking).await else {
+        return false;
+    };
+    // What others keep in this TiKV is nothing to us.
+    key.first() == own.first() && reads(shared, new, &key).await && !reads(shared, old, &key).await
 }
 
 /// Whether this can be read, which is noted then.
