@@ -12,7 +12,8 @@ use whimbrel_registry::{Registry, RegistryError, lease_of};
 
 use crate::shell::RouterView;
 
-/// Between renewals: a registry that forgot everything knows the routers again within it.
+/// Between renewals, and between looks at who holds the names: a registry that forgot everything knows the routers again within it, and a
+/// node that has just come has its lease there.
 const RENEWAL: Duration = Duration::from_secs(3);
 /// Renewals that a lease outlives.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -21,7 +22,8 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keeps a lease with `link_address` (host:port, as other nodes reach it) in `registry`, until the router's endpoint is
 /// told to shut down; then gives it back. From the drain's start on it says so, and nobody new comes. When the endpoint has refused
-/// an earlier life of some node, it learns here which lives hold the names: its own memory of who came last can be wrong.
+/// an earlier life of some node, it learns here which lives hold the names: its own memory of who came last can be wrong. It asks with
+/// the renewals and at no other time.
 pub async fn announce(
     registry: Arc<dyn Registry>,
     endpoint: Endpoint,
@@ -38,11 +40,14 @@ pub async fn announce(
     renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failing, mut drain_told) = (false, false);
     loop {
-        tokio::select! {
+        let is_due = tokio::select! {
             () = endpoint.stopping() => break,
-            () = drain.started(), if !drain_told => drain_told = true,
-            _ = renewals.tick() => {}
-        }
+            () = drain.started(), if !drain_told => {
+                drain_told = true;
+                false
+            }
+            _ = renewals.tick() => true,
+        };
         let seen = view.look().await;
         let renewed = NodeLease {
             load_permille: seen.as_ref().map_or(0, |seen| seen.router.load_permille),
@@ -64,7 +69,8 @@ pub async fn announce(
                 failing = true;
             }
         }
-        if endpoint.has_refused_lives()
+        if is_due
+            && endpoint.has_refused_lives()
             && let Ok(leases) = registry.nodes(None).await
         {
             endpoint.learn_holders(leases.iter().filter_map(holder));

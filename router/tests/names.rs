@@ -45,6 +45,12 @@ fn service_node(life: u64, router: &str) -> Endpoint {
     endpoint
 }
 
+/// Whether it knows by now that a later process has its name.
+async fn leaves(node: &Endpoint) -> bool {
+    let known = tokio::time::timeout(Duration::from_millis(1), node.taken_over());
+    known.await.is_ok()
+}
+
 /// A router that listens and is known to a registry.
 struct Known {
     address: String,
@@ -75,15 +81,35 @@ impl Known {
         }
     }
 
+    /// The lives of the service node that are linked.
+    async fn linked(&self) -> Vec<u64> {
+        let seen = self.handle.view().look().await.unwrap();
+        let linked = seen.nodes.iter().filter(|node| node.link == LinkState::Up);
+        linked
+            .map(|node| u64::from_str_radix(&node.incarnation, 16).unwrap())
+            .collect()
+    }
+
+    async fn has_only(&self, life: u64) {
+        assert_eq!(self.linked().await, [life]);
+    }
+
+    /// Waits until it renews its lease, and looks who holds the names.
+    async fn renews(&self) {
+        let name = NodeId::new("router-1").unwrap();
+        self.registry.remove_node(&name, Incarnation(1)).await.unwrap();
+        let comes = async {
+            while self.registry.nodes(Some(Role::Router)).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, comes).await.unwrap();
+    }
+
     /// Waits until this life of the service node is linked.
     async fn has(&self, life: u64) {
-        let has = async || {
-            let seen = self.handle.view().look().await.unwrap();
-            let mut linked = seen.nodes.iter().filter(|node| node.link == LinkState::Up);
-            linked.any(|node| u64::from_str_radix(&node.incarnation, 16) == Ok(life))
-        };
         let comes = async {
-            while !has().await {
+            while !self.linked().await.contains(&life) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -97,14 +123,44 @@ async fn a_router_that_took_a_woken_process_for_the_later_one_learns_better_from
     let router = Known::start().await;
     let of_holder = lease("app-1", Role::AppService, 2, 60_000);
     router.registry.put_node(of_holder).await.unwrap();
-    let _holder = service_node(2, &router.address);
+    let holder = service_node(2, &router.address);
     router.has(2).await;
     // It stood still while the other took its name, at other routers: this one has not seen it before.
     let woken = service_node(1, &router.address);
     router.has(1).await;
     router.has(2).await;
+    assert!(
+        !leaves(&holder).await,
+        "it was refused for as long as the router did not know better"
+    );
     tokio::time::timeout(PATIENCE, woken.taken_over()).await.unwrap();
     router.has(2).await;
+    assert!(!leaves(&holder).await);
+}
+
+#[tokio::test]
+async fn who_has_just_come_is_not_driven_out_by_the_lease_of_the_one_before() {
+    let router = Known::start().await;
+    let of_earlier = lease("app-1", Role::AppService, 1, 60_000);
+    router.registry.put_node(of_earlier).await.unwrap();
+    let earlier = service_node(1, &router.address);
+    router.has(1).await;
+    let later = service_node(2, &router.address);
+    router.has(2).await;
+    // It asked for its lease before it was linked, in vain, and asks again at the next renewal. The router looks before that.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    router.renews().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    router.has_only(2).await;
+    let of_later = lease("app-1", Role::AppService, 2, 60_000);
+    router.registry.put_node(of_later).await.unwrap();
+    router.renews().await;
+    router.renews().await;
+    router.has_only(2).await;
+    tokio::time::timeout(PATIENCE, earlier.taken_over())
+        .await
+        .unwrap();
+    assert!(!leaves(&later).await);
 }
 
 #[tokio::test]

@@ -320,6 +320,8 @@ impl Process {
     ///
     /// One with a lease in a registry that is reached without links hears from that whether it holds its name, and leaves by that alone:
     /// what routers remember is corrected by the same registry.
+    ///
+    /// A router dials nobody, and is not told so.
     fn leave_when_taken_over(&self, endpoint: &Endpoint, lease: Option<&RegistryAt>) {
         if matches!(lease, Some(RegistryAt::Here(_))) {
             return;
@@ -327,6 +329,8 @@ impl Process {
         let (endpoint, drain) = (endpoint.clone(), self.host.drain.clone());
         tokio::spawn(async move {
             endpoint.taken_over().await;
+            // While it drains it must not drive out the one that has its name.
+            endpoint.dial_no_more();
             tracing::error!(
                 node = %endpoint.identity().node,
                 "another process has taken this node's name: this one leaves"

@@ -21,6 +21,7 @@ use crate::identity::{ClusterSecret, Identity, LinkId};
 use crate::link::{DownReason, Link, LinkEvent};
 use crate::options::LinkOptions;
 use crate::peers::{Peers, Refused};
+use crate::refusals::{Dialled, Refusals};
 use crate::told::Told;
 use crate::{memory, meter, task, tcp};
 
@@ -29,10 +30,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The pause of a dialler that finds its peer linked by another way, until it looks whether that still is so.
 const LINKED_ELSEWHERE_PAUSE: Duration = Duration::from_secs(5);
-
-/// How often in succession an address refuses this process for a later one of its name, while no link is up, until it is believed:
-/// meanwhile the others have been dialled as well, and any of them may know better.
-const BELIEVED_ALONE_AFTER: u32 = 3;
 
 /// All links of a node. Clones are the same endpoint. Must be used within a tokio runtime.
 #[derive(Clone)]
@@ -51,10 +48,13 @@ pub(crate) struct Shared {
     next_link: AtomicU64,
     handshakes: Mutex<Handshakes>,
     told: Mutex<Told>,
+    refusals: Mutex<Refusals>,
     /// Ends listening, dialling and, after their queues are written, all links.
     stop: CancellationToken,
     /// Ends what is still there after that.
     kill: CancellationToken,
+    /// Ends dialling alone.
+    dial_no_more: CancellationToken,
     /// A later process has this node's name, by all that is known here.
     taken_over: CancellationToken,
     /// Whose word is enough for that.
@@ -78,6 +78,7 @@ impl Endpoint {
         options: LinkOptions,
     ) -> (Self, mpsc::Receiver<LinkEvent>) {
         let (events, receiver) = mpsc::channel(options.event_queue_len);
+        let stop = CancellationToken::new();
         let shared = Shared {
             identity,
             secret,
@@ -86,7 +87,9 @@ impl Endpoint {
             next_link: AtomicU64::new(1),
             handshakes: Mutex::default(),
             told: Mutex::default(),
-            stop: CancellationToken::new(),
+            refusals: Mutex::default(),
+            dial_no_more: stop.child_token(),
+            stop,
             kill: CancellationToken::new(),
             taken_over: CancellationToken::new(),
             heeded: OnceLock::new(),
@@ -122,13 +125,19 @@ impl Endpoint {
     /// Keeps a link to `address` (host:port): dials, and dials again after jittered pauses, until shut down or told to
     /// give up.
     pub fn dial(&self, address: String) -> Dialing {
-        let given_up = self.shared.stop.child_token();
+        let given_up = self.shared.dial_no_more.child_token();
         let dialing = Dialing {
             given_up: given_up.clone(),
         };
         self.shared
             .spawn(dial_again(Arc::clone(&self.shared), address, given_up));
         dialing
+    }
+
+    /// Gives up all that is dialled, and what will be. Links that are up stay. For a process that leaves because its name was taken: it
+    /// must not come in again meanwhile and drive out the one that has the name.
+    pub fn dial_no_more(&self) {
+        self.shared.dial_no_more.cancel();
     }
 
     /// Whether a node of this name is linked.
@@ -143,25 +152,29 @@ impl Endpoint {
         let _first = self.shared.heeded.set(keeper);
     }
 
-    /// Returns once a later process has this node's name by the word of the router that is heeded, or of all that can be
-    /// reached: no link is up, and one that was dialled said so several times. A single one that others are linked with may be wrong: it may
-    /// have begun after the later process came. Where a registry can be asked beside the links, its word stands above this.
+    /// Returns once a later process has this node's name by the word of the router that is heeded, or of all that are
+    /// dialled: for [`LinkOptions::believe_refusals_after`] no link was up, and the last answer of each address was that. A single one may be
+    /// wrong: it may have begun after the later process came. Where a registry can be asked beside the links, its word stands above this.
     pub async fn taken_over(&self) {
         self.shared.taken_over.cancelled().await;
     }
 
-    /// Whether a peer was refused for an earlier life of its name since [`learn_holders`](Self::learn_holders) was called last: worth
-    /// asking a registry who holds the names.
+    /// Whether it is worth asking a registry who holds the names: a peer was refused for an earlier life of its name since
+    /// [`learn_holders`](Self::learn_holders) was called last, or such a one was named by that call. For a life that is refused again and again, and
+    /// never named, that is so once in five minutes after a while.
     #[must_use]
     pub fn has_refused_lives(&self) -> bool {
-        self.shared.peers().has_refused()
+        self.shared.peers().has_refused(Instant::now())
     }
 
-    /// Which life holds which name, by a registry. None of these is refused for an earlier life any more; one that comes again takes the
-    /// name from whichever has it here. Links that are up stay as they are.
+    /// Which life holds which name, by a registry. One that is named by two calls in succession is not refused for an earlier life any more;
+    /// when it comes again it takes the name from whichever has it here. Links that are up stay as they are.
+    ///
+    /// Between two calls there must be time for a lease to be renewed: a process that has just come is linked before its first lease is in the
+    /// registry, which still names the life before it.
     pub fn learn_holders(&self, holders: impl IntoIterator<Item = (NodeId, Incarnation)>) {
         let holders: BTreeSet<_> = holders.into_iter().collect();
-        self.shared.peers().learn_holders(&holders);
+        self.shared.peers().learn_holders(&holders, Instant::now());
     }
 
     /// Links two endpoints of this process.
@@ -279,12 +292,21 @@ impl Shared {
             .then_some(error.label())
     }
 
-    /// Takes in that `by` has refused this process for a later one of its name, `times` in succession.
-    fn heed_refusal(&self, by: &NodeId, times: u32) {
-        let is_heeded = self.heeded.get() == Some(by);
-        if is_heeded || (times >= BELIEVED_ALONE_AFTER && !self.peers().is_any_linked()) {
+    /// Takes in what came of dialling an address: the name of who refused this process for a later one of its name, if that is what came.
+    fn note_answer(&self, dialled: Dialled, refused_by: Option<&NodeId>) {
+        let is_any_linked = self.peers().is_any_linked();
+        let all_refuse_for =
+            self.refusals()
+                .note(dialled, refused_by.is_some(), is_any_linked, Instant::now());
+        let is_heeded = refused_by.is_some_and(|by| self.heeded.get() == Some(by));
+        if is_heeded || all_refuse_for.is_some_and(|long| long >= self.options.believe_refusals_after) {
             self.taken_over.cancel();
         }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        // Nothing under the lock panics half-way, so poisoned refusals are whole.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn handshakes(&self) -> MutexGuard<'_, Handshakes> {
@@ -422,12 +444,27 @@ async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
 /// A node that is dialled this long in vain without ever having been there is worth a warning.
 const START_GRACE: Duration = Duration::from_secs(5);
 
+/// The answers of one address; dropping it forgets them.
+struct Answers<'a> {
+    shared: &'a Shared,
+    dialled: Dialled,
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.shared.refusals().end(self.dialled);
+    }
+}
+
 async fn dial_again(shared: Arc<Shared>, address: String, given_up: CancellationToken) {
     let options = &shared.options;
+    let answers = Answers {
+        shared: &shared,
+        dialled: shared.refusals().begin(),
+    };
     let mut backoff = Backoff::new(options.redial_min, options.redial_max);
     let mut last_failure = None;
     let (began, mut was_up) = (Instant::now(), false);
-    let mut refusals = 0;
     while !given_up.is_cancelled() {
         let dialled = tokio::select! {
             dialled = tcp::dial(&shared, &address) => dialled,
@@ -439,10 +476,11 @@ async fn dial_again(shared: Arc<Shared>, address: String, given_up: Cancellation
                 .map(|admission| (connection, admission))
         });
         let mut pause = backoff.pause(&mut rand::rng());
-        refusals = match &admitted {
-            Err(LinkError::Superseded { .. }) => refusals + 1,
-            _ => 0,
+        let refused_by = match &admitted {
+            Err(LinkError::Superseded { by, .. }) => Some(by),
+            _ => None,
         };
+        shared.note_answer(answers.dialled, refused_by);
         match admitted {
             Ok((connection, admission)) => {
                 tracing::info!(peer = %admission.link().peer(), %address, "link up");
@@ -461,15 +499,13 @@ async fn dial_again(shared: Arc<Shared>, address: String, given_up: Cancellation
             Err(error) => {
                 note_refusal(&error, last_failure);
                 last_failure = Some(error.label());
-                match error {
-                    // It may learn better: its registry knows who holds the name.
-                    LinkError::Superseded { by, .. } => {
-                        shared.heed_refusal(&by, refusals);
-                        pause = LINKED_ELSEWHERE_PAUSE.min(pause * 16);
-                    }
-                    // Whoever made that link dials again at once when it goes down.
-                    LinkError::AlreadyLinked { .. } => pause = LINKED_ELSEWHERE_PAUSE.min(pause * 16),
-                    _ => {}
+                // Whoever made that link dials again at once when it goes down. And who refuses this process may learn better: its
+                // registry knows who holds the name.
+                if matches!(
+                    error,
+                    LinkError::AlreadyLinked { .. } | LinkError::Superseded { .. }
+                ) {
+                    pause = LINKED_ELSEWHERE_PAUSE.min(pause * 16);
                 }
             }
         }

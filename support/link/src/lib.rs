@@ -28,6 +28,7 @@ mod meter;
 mod options;
 mod peers;
 mod queue;
+mod refusals;
 mod task;
 mod tcp;
 #[cfg(test)]

@@ -28,6 +28,9 @@ pub struct LinkOptions {
     pub redial_min: Duration,
     /// The longest pause before dialling again: a returned router is back in use within it.
     pub redial_max: Duration,
+    /// A process that is linked with nobody and refused by all that it dials for a later one of its name believes it after this long: a
+    /// router with the registry looks twice within 6 s and lets in whoever holds the name, who dials again within 5 s.
+    pub believe_refusals_after: Duration,
     /// How long shutting down waits for queues to be written.
     pub flush_timeout: Duration,
     /// Connections that are shaking hands at once; more are turned away before they cost anything.
@@ -49,6 +52,7 @@ impl Default for LinkOptions {
             event_queue_len: 1_024,
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
+            believe_refusals_after: Duration::from_secs(12),
             flush_timeout: Duration::from_secs(1),
             handshakes_max: 64,
             handshakes_per_address_max: 16,

@@ -6,10 +6,13 @@
 //! once, a frozen one that wakes is not.
 //!
 //! One node's memory of that order can be wrong: it may have begun after the later one came, or been cut off from it. Where a registry
-//! says who holds a name, that stands above it ([`Peers::learn_holders`]).
+//! says who holds a name, that stands above it ([`Peers::learn_holders`]). It must say so twice: a process that has just come is linked before
+//! the registry has its lease, and until then the one before it is named.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 use crate::identity::{Identity, LinkId};
@@ -20,14 +23,48 @@ const LIVES_MAX: usize = 4_096;
 /// Lives that are over and refused. One that wakes after so many others were replaced is let in, and found out by the
 /// registry.
 const OVER_MAX: usize = 1_024;
+/// Looks at the registry for one life that is refused, in vain, until it is looked for rarely: minutes, after which whoever holds a name
+/// has long been named.
+const LOOKS_OFTEN: u32 = 100;
+/// Between two looks for such a life.
+const LOOKS_RARELY: Duration = Duration::from_secs(300);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     lives: BTreeMap<NodeId, Life>,
-    over: VecDeque<(NodeId, Incarnation)>,
-    /// A life was refused since the holders were learnt last.
-    has_refused: bool,
+    over: VecDeque<Over>,
+}
+
+/// A life that is over, by what is remembered here.
+#[derive(Debug)]
+struct Over {
+    life: (NodeId, Incarnation),
+    /// It was refused since the holders were learnt last.
+    is_refused: bool,
+    /// The registry named it as the holder when they were.
+    is_named: bool,
+    /// How often they were learnt because it was refused.
+    looks: u32,
+    looked_at: Option<Instant>,
+}
+
+impl Over {
+    fn new(life: (NodeId, Incarnation)) -> Self {
+        Self {
+            life,
+            is_refused: false,
+            is_named: false,
+            looks: 0,
+            looked_at: None,
+        }
+    }
+
+    /// Whether the registry is to be asked for it.
+    fn is_asked_for(&self, now: Instant) -> bool {
+        let is_due = |at| now.saturating_duration_since(at) >= LOOKS_RARELY;
+        self.is_named || (self.is_refused && (self.looks < LOOKS_OFTEN || self.looked_at.is_none_or(is_due)))
+    }
 }
 
 #[derive(Debug)]
@@ -48,29 +85,42 @@ pub(crate) enum Refused {
 impl Peers {
     /// Whether this peer may have a link.
     pub(crate) fn judge(&mut self, peer: &Identity) -> Result<(), Refused> {
-        let is_over = |(node, life): &(NodeId, Incarnation)| *node == peer.node && *life == peer.incarnation;
         match self.lives.get(&peer.node) {
             Some(life) if life.incarnation == peer.incarnation && life.link.is_some() => {
                 Err(Refused::AlreadyLinked)
             }
             Some(life) if life.incarnation == peer.incarnation => Ok(()),
-            _ if self.over.iter().any(is_over) => {
-                self.has_refused = true;
-                Err(Refused::Superseded)
-            }
-            _ => Ok(()),
+            _ => match self.over.iter_mut().find(|over| {
+                let (node, life) = &over.life;
+                *node == peer.node && *life == peer.incarnation
+            }) {
+                Some(over) => {
+                    over.is_refused = true;
+                    Err(Refused::Superseded)
+                }
+                None => Ok(()),
+            },
         }
     }
 
-    /// Whether a life was refused for being over since the holders were learnt last.
-    pub(crate) fn has_refused(&self) -> bool {
-        self.has_refused
+    /// Whether the registry is to be asked who holds the names: a life was refused for being over since they were learnt last, or was
+    /// named then. One that is refused on and on, and never named, is asked for rarely.
+    pub(crate) fn has_refused(&self, now: Instant) -> bool {
+        self.over.iter().any(|over| over.is_asked_for(now))
     }
 
-    /// Which life holds which name, by the registry: none of these is over, whoever came here since.
-    pub(crate) fn learn_holders(&mut self, holders: &BTreeSet<(NodeId, Incarnation)>) {
-        self.has_refused = false;
-        self.over.retain(|life| !holders.contains(life));
+    /// Which life holds which name, by the registry: none that it names twice in succession is over, whoever came here since.
+    pub(crate) fn learn_holders(&mut self, holders: &BTreeSet<(NodeId, Incarnation)>, now: Instant) {
+        self.over.retain_mut(|over| {
+            let was_named = over.is_named;
+            over.is_named = holders.contains(&over.life);
+            if over.is_refused {
+                over.is_refused = false;
+                over.looks = over.looks.saturating_add(1);
+                over.looked_at = Some(now);
+            }
+            !(was_named && over.is_named)
+        });
     }
 
     /// Gives the name to this link, which [`judge`](Self::judge) let in. The link of the life that this one takes over
@@ -88,7 +138,7 @@ impl Peers {
         if self.over.len() == OVER_MAX {
             self.over.pop_front();
         }
-        self.over.push_back((node, before.incarnation));
+        self.over.push_back(Over::new((node, before.incarnation)));
         before.link
     }
 
@@ -149,6 +199,10 @@ mod tests {
         Link::new(LinkId(id), Role::Router, peer.clone(), &options, end)
     }
 
+    fn named(holder: &Identity) -> BTreeSet<(NodeId, Incarnation)> {
+        BTreeSet::from([(holder.node.clone(), holder.incarnation)])
+    }
+
     #[test]
     fn a_life_has_one_link_and_may_come_again() {
         let (mut peers, a) = (Peers::default(), peer("a", 1));
@@ -192,14 +246,53 @@ mod tests {
         // This node has forgotten that the other one was there first.
         assert_eq!(peers.judge(&woken), Ok(()));
         peers.admit(link(2, &woken));
-        assert!(!peers.has_refused());
+        let now = Instant::now();
+        assert!(!peers.has_refused(now));
         assert_eq!(peers.judge(&holder), Err(Refused::Superseded));
-        assert!(peers.has_refused());
-        peers.learn_holders(&BTreeSet::from([(holder.node.clone(), holder.incarnation)]));
-        assert!(!peers.has_refused());
+        assert!(peers.has_refused(now));
+        peers.learn_holders(&named(&holder), now);
+        assert!(peers.has_refused(now), "it must be named again");
+        peers.learn_holders(&named(&holder), now);
+        assert!(!peers.has_refused(now));
         assert_eq!(peers.judge(&holder), Ok(()));
         assert_eq!(peers.admit(link(3, &holder)).unwrap().id(), LinkId(2));
         assert_eq!(peers.judge(&woken), Err(Refused::Superseded));
+    }
+
+    #[test]
+    fn a_life_whose_lease_has_not_been_replaced_yet_stays_out() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (earlier, later) = (peer("a", 1), peer("a", 2));
+        peers.admit(link(1, &earlier));
+        peers.admit(link(2, &later));
+        assert_eq!(peers.judge(&earlier), Err(Refused::Superseded));
+        peers.learn_holders(&named(&earlier), now);
+        assert_eq!(peers.judge(&earlier), Err(Refused::Superseded));
+        peers.learn_holders(&named(&later), now);
+        peers.learn_holders(&named(&earlier), now);
+        assert_eq!(
+            peers.judge(&earlier),
+            Err(Refused::Superseded),
+            "not in succession"
+        );
+    }
+
+    #[test]
+    fn who_is_refused_on_and_on_is_asked_for_rarely_in_the_end() {
+        let (mut peers, start) = (Peers::default(), Instant::now());
+        let (earlier, later) = (peer("a", 1), peer("a", 2));
+        peers.admit(link(1, &earlier));
+        peers.admit(link(2, &later));
+        let hour = (0..3_600).step_by(3).map(|s| start + Duration::from_secs(s));
+        let looks = hour.filter(|now| {
+            assert_eq!(peers.judge(&earlier), Err(Refused::Superseded));
+            let asks = peers.has_refused(*now);
+            if asks {
+                peers.learn_holders(&named(&later), *now);
+            }
+            asks
+        });
+        assert_eq!(looks.count(), 100 + 3_300 / 300);
     }
 
     #[test]

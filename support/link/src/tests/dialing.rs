@@ -101,10 +101,63 @@ async fn one_refusal_takes_no_name_from_a_process_that_others_are_linked_with() 
     assert!(stays.await.is_err(), "one that is linked elsewhere stays");
     assert!(two.has_refused_lives() && !one.has_refused_lives());
     // Whoever knows who holds the name says so, and then it is the other that is refused everywhere.
-    two.learn_holders([(NodeId::new("b").unwrap(), Incarnation(2))]);
+    let named = [(NodeId::new("b").unwrap(), Incarnation(2))];
+    two.learn_holders(named.clone());
+    two.learn_holders(named);
     until("the holder is back", || has_b(&two, 2)).await;
     tokio::time::timeout(PATIENCE, woken.taken_over()).await.unwrap();
     assert!(has_b(&one, 2) && has_b(&two, 2));
+}
+
+#[tokio::test]
+async fn who_is_linked_with_nobody_believes_only_all_that_are_dialled_and_not_at_once() {
+    let (one, two) = (unobserved("r1", 1), unobserved("r2", 1));
+    let at_one = listen(&one).await.to_string();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at_two = free.local_addr().unwrap();
+    drop(free);
+    let (earlier, later) = (unobserved("b", 1), unobserved("b", 2));
+    earlier.dial(at_one.clone());
+    until("the earlier is linked", || has_b(&one, 1)).await;
+    earlier.dial(at_two.to_string());
+    later.dial(at_one);
+    until("the later is linked", || has_b(&one, 2)).await;
+    // The second may know better, and is not there now.
+    let stays = tokio::time::timeout(quick().believe_refusals_after * 3, earlier.taken_over());
+    assert!(stays.await.is_err(), "one of two is not all");
+    // It is back, and the later one is with it before the earlier is.
+    two.shared.admit(identity("b", 1), "b").unwrap();
+    let of_later = two.shared.admit(identity("b", 2), "b").unwrap();
+    two.listen(at_two).await.unwrap();
+    let since = tokio::time::Instant::now();
+    tokio::time::timeout(PATIENCE, earlier.taken_over())
+        .await
+        .unwrap();
+    assert!(
+        since.elapsed() >= quick().believe_refusals_after,
+        "before a registry could be looked at"
+    );
+    drop(of_later);
+}
+
+#[tokio::test]
+async fn who_dials_no_more_does_not_come_in_again() {
+    let one = unobserved("r1", 1);
+    let at_one = listen(&one).await.to_string();
+    let (earlier, later) = (unobserved("b", 1), unobserved("b", 2));
+    earlier.dial(at_one.clone());
+    until("the earlier is linked", || has_b(&one, 1)).await;
+    later.dial(at_one.clone());
+    until("the later is linked", || has_b(&one, 2)).await;
+    earlier.dial_no_more();
+    // It would be let in now.
+    let named = [(NodeId::new("b").unwrap(), Incarnation(1))];
+    one.learn_holders(named.clone());
+    one.learn_holders(named);
+    assert!(one.shared.may_link(&identity("b", 1), "b").is_ok());
+    earlier.dial(at_one);
+    tokio::time::sleep(quick().redial_max * 40).await;
+    assert!(has_b(&one, 2));
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ fn quick() -> LinkOptions {
         idle_timeout: Duration::from_secs(1),
         redial_min: Duration::from_millis(5),
         redial_max: Duration::from_millis(20),
+        believe_refusals_after: Duration::from_millis(800),
         ..LinkOptions::default()
     }
 }
