@@ -68,6 +68,7 @@ pub async fn run(harness: &mut dyn Harness) {
     a_later_life_displaces_an_earlier_one_for_good(harness).await;
     a_later_life_displaces_one_whose_lease_had_ended(harness).await;
     one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness).await;
+    a_name_given_back_is_given_back_though_its_lease_had_ended(harness).await;
     putting_a_lease_says_whether_it_begins(harness).await;
     the_highest_login_epoch_of_a_device_wins(harness).await;
     unregistering_needs_the_right_handle(harness).await;
@@ -221,6 +222,28 @@ async fn one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness: &mut
     }
     done(registry.put_node(lease("g1", Role::Gateway, 1, 60_000)).await);
     assert_eq!(names(&*registry, None).await, ["g1"]);
+}
+
+async fn a_name_given_back_is_given_back_though_its_lease_had_ended(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    let g1 = NodeId::new("g1").expect("a valid name");
+    let put = async |incarnation| {
+        let lease = lease("g1", Role::Gateway, incarnation, 1_000);
+        registry.put_node(lease).await
+    };
+    for (given_back, stays_out) in [(Incarnation(1), false), (Incarnation(99), true)] {
+        done(put(1).await);
+        harness.pass(Duration::from_secs(2)).await;
+        done(registry.remove_node(&g1, given_back).await);
+        done(put(11).await);
+        done(registry.remove_node(&g1, Incarnation(11)).await);
+        let again = put(1).await;
+        assert_eq!(
+            again.is_err(),
+            stays_out,
+            "{given_back:?} was given back: {again:?}"
+        );
+    }
 }
 
 async fn putting_a_lease_says_whether_it_begins(harness: &mut dyn Harness) {

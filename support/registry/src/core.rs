@@ -109,6 +109,7 @@ impl Core {
     pub(crate) fn remove_node(&mut self, now: Duration, node: &NodeId, incarnation: Incarnation) {
         self.expire(now);
         let life = (node.clone(), incarnation.0);
+        self.lapsed.give_back(&life);
         if let Some(state) = self.lives.get(&life) {
             self.expiries.remove(&(state.ends_at, life.clone()));
             self.end(&life);

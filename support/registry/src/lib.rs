@@ -143,7 +143,8 @@ pub trait Registry: Send + Sync + 'static {
     /// names have lapsed since.
     async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError>;
 
-    /// Ends the lease of exactly this incarnation, with its sessions. Fine when there is none.
+    /// Ends the lease of exactly this incarnation, with its sessions, and gives the name back. Fine when it has ended already, or there is
+    /// none.
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError>;
 
     /// The live leases of a role, or all; by name.
