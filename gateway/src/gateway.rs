@@ -171,6 +171,7 @@ impl Gateway {
             expiry,
             rotated_at_ms: now_ms,
             renewed_at: None,
+            term: None,
             missed: false,
             drain: host.drain.clone(),
             draining: draining.clone(),

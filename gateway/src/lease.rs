@@ -2,11 +2,13 @@
 //!
 //! One task: renews the lease with load and descriptor, makes new keys when they are due, and has every session announced
 //! again when the registry has lost them: all of them with its own life, ours with our lease when that had ended, as it
-//! does while this process is stopped or cut off. That it had ended the registry says ([`Put::Began`]), whatever our clock says, which may
-//! have stood still with the machine; a home of before does not say it, and then more time than the lease's tells. After a renewal that
+//! does while this process is stopped or cut off. That it had ended the registry says, whatever our clock says, which may have stood still
+//! with the machine: by another term ([`whimbrel_registry::Put`]), which it still says when the first answer was lost and the call
+//! repeated. A home of before does not say it, and then more time than the lease's tells. After a renewal that
 //! failed they are announced as well: while the registry could not be reached, nobody could look up whom to push to, and the announced are
 //! told to sync.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use whimbrel_link::{Identity, Uplink};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::cluster::NodeLease;
 use whimbrel_protocol::ids::Incarnation;
-use whimbrel_registry::{Put, Registry, RegistryError, lease_of};
+use whimbrel_registry::{Registry, RegistryError, lease_of};
 
 use crate::certificate::Expiry;
 use crate::config::GatewayConfig;
@@ -45,6 +47,8 @@ pub(crate) struct Lease {
     pub(crate) rotated_at_ms: u64,
     /// When the last renewal that the registry took was sent.
     pub(crate) renewed_at: Option<Instant>,
+    /// What the registry calls the lease, as last heard.
+    pub(crate) term: Option<NonZeroU64>,
     /// A renewal has failed since.
     pub(crate) missed: bool,
     /// The process's order to leave.
@@ -140,7 +144,9 @@ impl Lease {
         let may_be_lost = if let Ok(put) = put {
             let before = self.renewed_at.replace(sent_at);
             let missed = std::mem::take(&mut self.missed);
-            before.is_some_and(|before| missed || put == Put::Began || before.elapsed() > ttl)
+            let had_ended = put.began || self.term.zip(put.term).is_some_and(|(known, term)| known != term);
+            self.term = put.term.or(self.term);
+            before.is_some_and(|before| missed || had_ended || before.elapsed() > ttl)
         } else {
             self.missed = true;
             false

@@ -3,6 +3,7 @@
 //!
 //! Called from reactors, answered from tokio: nothing here waits for anything on a reactor's thread.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// How long the order to close displaced sessions may take; the registry has forgotten them already.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Sessions in one such order: a reactor closes them in one go.
+const CLOSE_LEN_MAX: usize = 500;
 
 /// The first pause before that order is given again, and the longest: links are dialled again within a second.
 const CLOSE_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -168,20 +172,30 @@ impl Cluster {
     }
 
     /// Has sessions closed that lost their place to `newer` ones, wherever they are. One that stayed would get no pushes
-    /// and not know.
-    fn close_displaced(self: &Arc<Self>, newer: &[SessionRecord], displaced: Vec<SessionRecord>) {
+    /// and not know. Those of one gateway that are closed for one reason share orders: an announcement may hear of thousands.
+    fn close_displaced(self: &Arc<Self>, newer: &[SessionRecord], displaced: &[SessionRecord]) {
+        let newer: BTreeSet<_> = newer.iter().map(device_of).collect();
+        let mut orders: BTreeMap<_, Vec<PushTarget>> = BTreeMap::new();
         for record in displaced {
-            let reason = reason_of(newer, &record);
-            let Some(handle) = record.session else { continue };
-            let order = CloseSessions {
-                targets: vec![target(&handle, record.user_id)],
-                gateway_incarnation: handle.incarnation,
-                reason: reason.number(),
-            };
-            let cluster = Arc::clone(self);
-            self.spawn("close-displaced", async move {
-                cluster.close_on(&handle.gateway, &order).await;
-            });
+            let reason = reason_of(&newer, record).number();
+            let Some(handle) = &record.session else { continue };
+            orders
+                .entry((&handle.gateway, handle.incarnation, reason))
+                .or_default()
+                .push(target(handle, record.user_id));
+        }
+        for ((gateway, gateway_incarnation, reason), targets) in orders {
+            for targets in targets.chunks(CLOSE_LEN_MAX) {
+                let order = CloseSessions {
+                    targets: targets.to_vec(),
+                    gateway_incarnation,
+                    reason,
+                };
+                let (cluster, gateway) = (Arc::clone(self), gateway.clone());
+                self.spawn("close-displaced", async move {
+                    cluster.close_on(&gateway, &order).await;
+                });
+            }
         }
     }
 
@@ -192,7 +206,11 @@ impl Cluster {
         let close = async {
             let mut pause = CLOSE_AGAIN_AFTER;
             while !self.order_close(gateway, order).await {
-                tracing::debug!(gateway, "a displaced session is not closed yet");
+                tracing::debug!(
+                    gateway,
+                    sessions = order.targets.len(),
+                    "displaced sessions are not closed yet"
+                );
                 tokio::time::sleep(pause).await;
                 pause = CLOSE_AGAIN_AFTER_MAX.min(pause * 2);
             }
@@ -200,7 +218,8 @@ impl Cluster {
         if tokio::time::timeout(CLOSE_WITHIN, close).await.is_err() {
             tracing::warn!(
                 gateway,
-                "a displaced session could not be closed: its gateway lives and is not reached; it gets no pushes"
+                sessions = order.targets.len(),
+                "displaced sessions could not be closed: their gateway lives and is not reached; they get no pushes"
             );
         }
     }
@@ -248,14 +267,15 @@ struct Traced {
     begun: Option<Duration>,
 }
 
-/// Why `displaced` lost its place when `newer` sessions were registered.
-fn reason_of(newer: &[SessionRecord], displaced: &SessionRecord) -> CloseReason {
+/// A device of a user.
+fn device_of(record: &SessionRecord) -> (&str, u64, &str) {
+    (&record.app_key, record.user_id, &record.device_id)
+}
+
+/// Why `displaced` lost its place when sessions of `newer` devices were registered.
+fn reason_of(newer: &BTreeSet<(&str, u64, &str)>, displaced: &SessionRecord) -> CloseReason {
     // One that was announced itself was refused because a newer login of its device is there.
-    let same_device = newer.iter().any(|newer| {
-        (&newer.app_key, newer.user_id, &newer.device_id)
-            == (&displaced.app_key, displaced.user_id, &displaced.device_id)
-    });
-    if same_device {
+    if newer.contains(&device_of(displaced)) {
         CloseReason::Superseded
     } else {
         CloseReason::Displaced
@@ -317,7 +337,7 @@ impl Upstream for Upward {
             cluster.spawn("register-session", async move {
                 match registering.register(opened, record).await {
                     Ok((opened, record, displaced)) => {
-                        registering.close_displaced(std::slice::from_ref(&record), displaced);
+                        registering.close_displaced(std::slice::from_ref(&record), &displaced);
                         asked.reply(Reply::Opened(Ok((opened, Box::new(record)))));
                     }
                     Err(unanswered) => asked.reply(Reply::Opened(Err(unanswered))),
@@ -399,7 +419,7 @@ impl Upstream for Upward {
             let (places, records): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
             match cluster.registry.announce(records.clone()).await {
                 Ok(displaced) => {
-                    cluster.close_displaced(&records, displaced);
+                    cluster.close_displaced(&records, &displaced);
                     asked.reply(Reply::Announced { places, done: true });
                 }
                 Err(error) => {
@@ -494,7 +514,8 @@ mod tests {
 
     #[test]
     fn a_newer_login_of_the_device_supersedes_and_one_session_too_many_displaces() {
-        let newer = [session(7, "phone", 2)];
+        let phone = session(7, "phone", 2);
+        let newer = BTreeSet::from([device_of(&phone)]);
         let reason = |displaced| reason_of(&newer, &displaced);
         assert_eq!(reason(session(7, "phone", 1)), CloseReason::Superseded);
         assert_eq!(reason(session(7, "tablet", 1)), CloseReason::Displaced);

@@ -53,6 +53,32 @@ fn a_gateway_that_no_router_knows_and_that_has_no_lease_is_gone() {
 }
 
 #[test]
+fn all_on_a_gateway_that_lost_their_place_for_one_reason_are_closed_with_one_order() {
+    let world = World::new();
+    world
+        .block_on(world.registry.put_node(lease_elsewhere()))
+        .unwrap();
+    // Nobody heard that the first two lost their place.
+    for slot in 1..=3 {
+        let mut phone = elsewhere("alice", "phone", slot.into());
+        phone.session.as_mut().unwrap().slot = slot;
+        world.block_on(world.registry.register(phone)).unwrap();
+    }
+    world.log_in("alice", 9);
+    world.until("the order is given", |world| !reasons(world).is_empty());
+    let mut closes = world.asked.closes.borrow().clone();
+    assert_eq!(closes.len(), 1, "{closes:?}");
+    let mut slots: Vec<_> = closes
+        .remove(0)
+        .targets
+        .iter()
+        .map(|target| target.slot)
+        .collect();
+    slots.sort_unstable();
+    assert_eq!(slots, [1, 2, 3]);
+}
+
+#[test]
 fn one_session_too_many_of_a_user_is_displaced_not_superseded() {
     let world = World::new();
     for device in 0..32 {

@@ -168,15 +168,22 @@ pub(crate) struct Forgetful {
     takes_no_lease: AtomicBool,
     /// Renewals that were refused.
     refused: AtomicUsize,
+    /// The first answer to a renewal is lost, and the call repeated on its way.
+    repeats: bool,
 }
 
 impl Forgetful {
     pub(crate) fn new() -> Self {
+        Self::over(MemoryRegistry::new(Incarnation(1)))
+    }
+
+    fn over(registry: MemoryRegistry) -> Self {
         Self {
-            inner: watch::channel(Arc::new(MemoryRegistry::new(Incarnation(1)))).0,
+            inner: watch::channel(Arc::new(registry)).0,
             life: watch::channel(Some(Incarnation(1))).0,
             takes_no_lease: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
+            repeats: false,
         }
     }
 
@@ -200,6 +207,9 @@ impl Registry for Forgetful {
                 reason: "cut off by the test".to_owned(),
                 retry_after_ms: 10,
             });
+        }
+        if self.repeats {
+            self.now().put_node(lease.clone()).await?;
         }
         self.now().put_node(lease).await
     }
@@ -272,6 +282,20 @@ fn a_gateway_whose_lease_had_ended_announces_its_sessions_again() {
 
 #[test]
 fn a_gateway_whose_clock_stood_still_learns_from_its_renewal_that_its_lease_had_ended() {
+    announces_after_a_suspension(|registry| Arc::new(registry));
+}
+
+#[test]
+fn a_gateway_whose_clock_stood_still_learns_it_though_the_first_answer_is_lost() {
+    announces_after_a_suspension(|registry| {
+        Arc::new(Forgetful {
+            repeats: true,
+            ..Forgetful::over(registry)
+        })
+    });
+}
+
+fn announces_after_a_suspension(over: impl FnOnce(MemoryRegistry) -> Arc<dyn Registry>) {
     // The registry's clock goes on while the gateway's machine is suspended; the gateway's own does not.
     let skipped = Arc::new(AtomicU64::new(0));
     let (began, passed) = (Instant::now(), Arc::clone(&skipped));
@@ -280,7 +304,7 @@ fn a_gateway_whose_clock_stood_still_learns_from_its_renewal_that_its_lease_had_
     let mut config = config();
     config.lease.renew_ms = 1_000;
     config.lease.ttl_ms = 4_000;
-    let world = World::over(config, Arc::new(registry));
+    let world = World::over(config, over(registry));
     let mut alice = world.log_in("alice", 1);
     assert_eq!(world.sessions_of("alice").len(), 1);
     skipped.fetch_add(4_500, Ordering::Relaxed);

@@ -543,6 +543,9 @@ pub struct RegistryResponse {
     /// put_node: this life held no lease before, so nothing of it is there. Homes of before never say so.
     #[prost(bool, tag = "9")]
     pub lease_began: bool,
+    /// put_node: names the lease while it goes on, so that one which began is seen though the first answer was lost; 0 says nothing.
+    #[prost(fixed64, tag = "10")]
+    pub lease_term: u64,
 }
 /// Nested message and enum types in `RegistryResponse`.
 pub mod registry_response {

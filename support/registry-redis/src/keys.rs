@@ -103,7 +103,7 @@ impl Keys {
 
     /// The sessions that lost a place to logins of a user's device of late.
     pub(crate) fn lost(&self, user: &User, device: &str) -> String {
-        let name = format!("d:{}/{:016x}/{device}", user.app, user.id);
+        let name = format!("l:{}/{:016x}/{device}", user.app, user.id);
         self.entry(user.place(), &name)
     }
 

@@ -27,7 +27,7 @@
 //! | `whimbrel:1:{NAME.n}:lapsed_at` | sorted set | these nodes by when that was |
 //! | `whimbrel:1:{NAME.n}:ended` | sorted set | `node/incarnation term` by when to sweep after it |
 //! | `whimbrel:1:{NAME.P-S}:u:APP/USER` | hash | a user's sessions, by device |
-//! | `whimbrel:1:{NAME.P-S}:d:APP/USER/DEVICE` | list, 30 s | the last 4 sessions that lost a place to logins of this device, told again to the next |
+//! | `whimbrel:1:{NAME.P-S}:l:APP/USER/DEVICE` | sorted set, 30 s | the last 4 sessions that lost a place to logins of this device, in that order, told again to the next |
 //! | `whimbrel:1:{NAME.P-S}:r:APP/ROOM` | hash | a room's members, by `node/incarnation` |
 //! | `whimbrel:1:{NAME.P-S}:i:NODE/INCARNATION` | set | in which of these a gateway's life has something |
 //! | `whimbrel:1:{NAME.P-S}:o:NODE/INCARNATION` | hash, 1 h | in which order rooms were counted, so that a call that comes late changes nothing |
@@ -35,7 +35,8 @@
 //!
 //! # How it holds together
 //!
-//! - **Steps.** What must be one step is one Lua script over keys of one tag, all of them declared.
+//! - **Steps.** What must be one step is one Lua script over keys of one tag, all of them declared. Scripts use no commands but those that
+//!   `docs/operations.md` has operators grant (a test runs as such a user).
 //! - **Time** is the server's, and only differences of it count: a gap of more than [`whimbrel_registry::STANDSTILL_AFTER`] is a standstill of the server
 //!   during which nobody could renew, and a clock that is set back is no time at all. The clocks of nodes matter nowhere.
 //! - **Terms.** An unbroken lease of a life is a *term*, a random number. Sessions and rooms name the term they hang on, so

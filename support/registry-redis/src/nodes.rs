@@ -1,6 +1,7 @@
 //! Leases, and what follows from them: which terms go on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
@@ -35,7 +36,11 @@ impl Inner {
                 let term = answer.text(0).and_then(|text| Term::of_text(&text));
                 let term = term.ok_or_else(|| self.nonsense())?;
                 // What was lost with a whole place is told by the registry's life, which is about to change.
-                let began = answer.number(1) == Some(1) && self.lives.is_published();
+                let tells = self.lives.is_published();
+                let put = Put {
+                    began: tells && answer.number(1) == Some(1),
+                    term: NonZeroU64::new(term.0).filter(|_| tells),
+                };
                 let mut standings = self.standings();
                 if standings.term_of(&life, Instant::now()) != Some(term) {
                     // Another life of it may have ended by this.
@@ -45,7 +50,7 @@ impl Inner {
                 } else {
                     standings.learn_term(asked, &life, term, ttl);
                 }
-                Ok(if began { Put::Began } else { Put::Renewed })
+                Ok(put)
             }
             "superseded" => Err(superseded(&life.0)),
             "full" => Err(validity::too_many_nodes()),

@@ -14,7 +14,7 @@ use whimbrel_protocol::cluster::{NodeLease, Role, SessionHandle, SessionRecord, 
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
 pub use self::rooms::room_counts;
-use crate::{ANNOUNCE_LEN_MAX, LEASELESS_GRACE, Put, Registry, RegistryError, SESSIONS_PER_USER_MAX};
+use crate::{ANNOUNCE_LEN_MAX, LEASELESS_GRACE, Registry, RegistryError, SESSIONS_PER_USER_MAX};
 
 /// What the suite needs of a backend.
 #[async_trait]
@@ -68,6 +68,7 @@ pub async fn run(harness: &mut dyn Harness) {
     a_later_life_displaces_an_earlier_one_for_good(harness).await;
     a_later_life_displaces_one_whose_lease_had_ended(harness).await;
     one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness).await;
+    a_name_given_back_is_given_back_though_its_lease_had_ended(harness).await;
     putting_a_lease_says_whether_it_begins(harness).await;
     the_highest_login_epoch_of_a_device_wins(harness).await;
     unregistering_needs_the_right_handle(harness).await;
@@ -223,22 +224,53 @@ async fn one_life_may_be_away_for_as_long_as_nobody_takes_its_name(harness: &mut
     assert_eq!(names(&*registry, None).await, ["g1"]);
 }
 
+async fn a_name_given_back_is_given_back_though_its_lease_had_ended(harness: &mut dyn Harness) {
+    let registry = harness.empty().await;
+    let g1 = NodeId::new("g1").expect("a valid name");
+    let put = async |incarnation| {
+        let lease = lease("g1", Role::Gateway, incarnation, 1_000);
+        registry.put_node(lease).await
+    };
+    for (given_back, stays_out) in [(Incarnation(1), false), (Incarnation(99), true)] {
+        done(put(1).await);
+        harness.pass(Duration::from_secs(2)).await;
+        done(registry.remove_node(&g1, given_back).await);
+        done(put(11).await);
+        done(registry.remove_node(&g1, Incarnation(11)).await);
+        let again = put(1).await;
+        assert_eq!(
+            again.is_err(),
+            stays_out,
+            "{given_back:?} was given back: {again:?}"
+        );
+    }
+}
+
 async fn putting_a_lease_says_whether_it_begins(harness: &mut dyn Harness) {
     let registry = harness.empty().await;
-    let put = || registry.put_node(lease("g1", Role::Gateway, 1, 2_000));
-    assert_eq!(put().await, Ok(Put::Began));
-    assert_eq!(put().await, Ok(Put::Renewed));
+    let put = async |incarnation| {
+        let lease = lease("g1", Role::Gateway, incarnation, 2_000);
+        let put = done(registry.put_node(lease).await);
+        (put.began, put.term.expect("a registry that lost nothing tells"))
+    };
+    let (began, first) = put(1).await;
+    assert!(began);
+    assert_eq!(put(1).await, (false, first));
     harness.pass(Duration::from_secs(3)).await;
     // That a session came first hides nothing: those of before are gone.
     done(registry.register(session(G1, 1, 7, "phone", 1)).await);
-    assert_eq!(put().await, Ok(Put::Began));
-    assert_eq!(put().await, Ok(Put::Renewed));
-    let later = registry.put_node(lease("g1", Role::Gateway, 11, 60_000));
-    assert_eq!(later.await, Ok(Put::Began));
+    let (began, second) = put(1).await;
+    assert!(began && second != first);
+    // Where that answer is lost and the call repeated, the term tells it all the same; until another begins.
+    assert_eq!(put(1).await, (false, second));
+    harness.pass(Duration::from_millis(600)).await;
+    assert_eq!(put(1).await, (false, second));
+    let (began, later) = put(11).await;
+    assert!(began && later != second);
     let g1 = NodeId::new("g1").expect("a valid name");
     done(registry.remove_node(&g1, Incarnation(11)).await);
-    let again = registry.put_node(lease("g1", Role::Gateway, 11, 60_000));
-    assert_eq!(again.await, Ok(Put::Began));
+    let (began, again) = put(11).await;
+    assert!(began && again != later);
 }
 
 async fn the_highest_login_epoch_of_a_device_wins(harness: &mut dyn Harness) {

@@ -4,6 +4,7 @@
 //! died leaves nothing behind. Order can be seen everywhere, so all maps are ordered.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use whimbrel_protocol::cluster::{
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     rooms: BTreeMap<Room, BTreeMap<Life, u32>>,
     displaced: Displaced,
     superseded: VecDeque<Life>,
+    /// Leases that have begun.
+    terms: u64,
     /// The clock at the last call, and the time that had passed by then without standstills.
     last_call: Duration,
     passed: Duration,
@@ -45,6 +48,8 @@ pub(crate) struct Core {
 #[derive(Debug, Default)]
 struct LifeState {
     ends_at: Duration,
+    /// Which of all leases it has.
+    term: Option<NonZeroU64>,
     /// The sessions of this life: user and device.
     sessions: BTreeSet<(User, String)>,
     /// The rooms that have members there.
@@ -89,19 +94,22 @@ impl Core {
         if let Some(before) = before.filter(|before| *before != lease.incarnation) {
             self.supersede((node.clone(), before));
         }
-        let put = if known == Some(lease.incarnation) {
-            Put::Renewed
-        } else {
-            Put::Began
-        };
-        self.renew(life, now.saturating_add(ttl));
+        let began = known != Some(lease.incarnation);
+        self.renew(life.clone(), now.saturating_add(ttl));
         self.leases.insert(node, lease);
-        Ok(put)
+        let state = self.lives.entry(life).or_default();
+        if began {
+            self.terms += 1;
+            state.term = NonZeroU64::new(self.terms);
+        }
+        let term = state.term;
+        Ok(Put { began, term })
     }
 
     pub(crate) fn remove_node(&mut self, now: Duration, node: &NodeId, incarnation: Incarnation) {
         self.expire(now);
         let life = (node.clone(), incarnation.0);
+        self.lapsed.give_back(&life);
         if let Some(state) = self.lives.get(&life) {
             self.expiries.remove(&(state.ends_at, life.clone()));
             self.end(&life);

@@ -36,6 +36,13 @@ impl Lapsed {
         self.order.retain(|other| other != node);
         Some(incarnation)
     }
+
+    /// This life will not go on under the name: it need not be known to who takes it.
+    pub(crate) fn give_back(&mut self, (node, incarnation): &(NodeId, u64)) {
+        if self.lives.get(node) == Some(incarnation) {
+            self.take(node);
+        }
+    }
 }
 
 #[cfg(test)]

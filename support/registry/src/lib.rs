@@ -27,6 +27,7 @@ pub mod rendezvous;
 mod served;
 pub mod validity;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -91,12 +92,13 @@ pub fn lease_of(identity: &Identity, ttl: Duration) -> NodeLease {
 
 /// What putting a lease came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
-    /// This life held no lease: what had hung on an earlier one is gone, though its clock may not tell that one has ended.
-    Began,
-    /// Its lease goes on, and so does what hangs on it. A registry that has lost everything may say so as well: [`Registry::life`]
-    /// tells that.
-    Renewed,
+pub struct Put {
+    /// This life held no lease: what had hung on an earlier one is gone, though its clock may not tell that one has ended. The answer that
+    /// says so may be lost, and the call be repeated on its way: [`Put::term`] tells it then.
+    pub began: bool,
+    /// Names the lease for as long as it goes on: another one than last time means that it had ended in between. `None` where the home is
+    /// one of before, and while a registry that lost something has not told so yet ([`Registry::life`]).
+    pub term: Option<NonZeroU64>,
 }
 
 /// What a registration came to.
@@ -141,7 +143,8 @@ pub trait Registry: Send + Sync + 'static {
     /// names have lapsed since.
     async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError>;
 
-    /// Ends the lease of exactly this incarnation, with its sessions. Fine when there is none.
+    /// Ends the lease of exactly this incarnation, with its sessions, and gives the name back. Fine when it has ended already, or there is
+    /// none.
     async fn remove_node(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), RegistryError>;
 
     /// The live leases of a role, or all; by name.

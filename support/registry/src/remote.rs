@@ -1,5 +1,6 @@
 //! The registry as seen from another process: its home answers over the links.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,10 +93,9 @@ fn unavailable(error: &CallError) -> RegistryError {
 impl Registry for LinkRegistry {
     async fn put_node(&self, lease: NodeLease) -> Result<Put, RegistryError> {
         let response = self.call(Call::PutNode(lease)).await?;
-        Ok(if response.lease_began {
-            Put::Began
-        } else {
-            Put::Renewed
+        Ok(Put {
+            began: response.lease_began,
+            term: NonZeroU64::new(response.lease_term),
         })
     }
 

@@ -1,11 +1,13 @@
 //! The registry's home answers requests that came over links.
 
+use std::num::NonZeroU64;
+
 use whimbrel_protocol::cluster::registry_request::Call;
 use whimbrel_protocol::cluster::registry_response::ErrorKind;
 use whimbrel_protocol::cluster::{RegistryRequest, RegistryResponse, Role};
 use whimbrel_protocol::ids::{Incarnation, NodeId};
 
-use crate::{Put, Registry, RegistryError};
+use crate::{Registry, RegistryError};
 
 /// Does what `request` asks. What goes wrong is said in the response, by kind and text.
 pub async fn serve(registry: &dyn Registry, request: RegistryRequest) -> RegistryResponse {
@@ -38,7 +40,11 @@ async fn call(
         .call
         .ok_or_else(|| invalid("the registry request asks for nothing this version knows"))?
     {
-        Call::PutNode(lease) => response.lease_began = registry.put_node(lease).await? == Put::Began,
+        Call::PutNode(lease) => {
+            let put = registry.put_node(lease).await?;
+            response.lease_began = put.began;
+            response.lease_term = put.term.map_or(0, NonZeroU64::get);
+        }
         Call::RemoveNode(node) => {
             let name = NodeId::new(&node.node).map_err(|error| invalid(&error.to_string()))?;
             registry.remove_node(&name, Incarnation(node.incarnation)).await?;

@@ -46,7 +46,38 @@ if not checked then
   if #doubtful > 0 then
     return {'check', doubtful}
   end
-else
+end
+
+-- Who lost a place to each device before, oldest first. Read before anything is written, as a step that fails half-way is not undone.
+local lost = {}
+for nth = 1, count do
+  local key = KEYS[3 * nth + 1]
+  if not lost[key] then
+    local all, before = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES'), {}
+    for place = 1, #all, 2 do
+      before[#before + 1] = all[place]
+    end
+    lost[key] = {values = before, last = tonumber(all[#all] or 0)}
+  end
+end
+local function lose(key, value)
+  local before, values = lost[key], {}
+  for _, other in ipairs(before.values) do
+    if other ~= value then
+      values[#values + 1] = other
+    end
+  end
+  values[#values + 1] = value
+  if #values > retold_max then
+    table.remove(values, 1)
+  end
+  lost[key] = {values = values, last = before.last + 1}
+  redis.call('ZADD', key, before.last + 1, value)
+  redis.call('ZREMRANGEBYRANK', key, 0, -1 - retold_max)
+  redis.call('PEXPIRE', key, retold_for)
+end
+
+if checked then
   for nth = 1, count do
     local user = KEYS[3 * nth - 1]
     local all = redis.call('HGETALL', user)
@@ -60,7 +91,7 @@ end
 
 local outcomes = {}
 for nth = 1, count do
-  local session, accepted, displaced = at(nth), 1, {}
+  local session, accepted, displaced, without = at(nth), 1, {}, nil
   local value = redis.call('HGET', session.user, session.device)
   local epoch = session.epoch
   if value then
@@ -82,28 +113,29 @@ for nth = 1, count do
         oldest, oldest_device, oldest_epoch = all[place + 1], all[place], there.epoch
       end
     end
-    redis.call('HDEL', session.user, oldest_device)
+    without = oldest_device
     displaced[1] = oldest
   end
   if accepted == 1 then
+    -- Whoever displaced those of before may not have heard of it. Who has a place again did not lose it.
+    local before = lost[session.lost].values
+    if displaced[1] then
+      lose(session.lost, displaced[1])
+    end
+    if without then
+      redis.call('HDEL', session.user, without)
+    end
     local front = session.term .. ' ' .. epoch .. ' ' .. session.handle .. ' '
     redis.call('HSET', session.user, session.device, front .. session.record)
     redis.call('SADD', session.index, session.name)
-    -- Whoever displaced those of before may not have heard of it. Who has a place again did not lose it.
-    local before = redis.call('LRANGE', session.lost, 0, -1)
-    if displaced[1] then
-      redis.call('LPUSH', session.lost, displaced[1])
-      redis.call('LTRIM', session.lost, 0, retold_max - 1)
-      redis.call('PEXPIRE', session.lost, retold_for)
-    end
     if before[1] then
       local has_a_place = {}
       for _, there in ipairs(redis.call('HVALS', session.user)) do
         has_a_place[read(there).handle] = true
       end
-      for _, lost in ipairs(before) do
-        if not has_a_place[read(lost).handle] then
-          displaced[#displaced + 1] = lost
+      for _, value in ipairs(before) do
+        if not has_a_place[read(value).handle] then
+          displaced[#displaced + 1] = value
         end
       end
     end

@@ -10,6 +10,7 @@
 mod cutting;
 mod faults;
 mod harness;
+mod rights;
 mod server;
 mod together;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(cutting::TESTS)
         .chain(faults::TESTS)
+        .chain(rights::TESTS)
         .chain(together::TESTS);
     let tests = tests.map(trial).collect();
     if !is_there && !must {
@@ -64,15 +66,21 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
         .block_on(work)
 }
 
-async fn conform(url: String, admin: Admin) {
+pub(crate) async fn conform(url: String, admin: Admin) {
     let cluster = String::new();
     let mut harness = OnRedis { url, admin, cluster };
     conformance::run(&mut harness).await;
 }
 
-async fn admin_of(server: &Server) -> Admin {
+pub(crate) async fn admin_of(server: &Server) -> Admin {
     let client = redis::Client::open(server.url()).unwrap();
     Admin::One(client.get_multiplexed_async_connection().await.unwrap())
+}
+
+pub(crate) async fn admin_of_cluster(cluster: &Cluster) -> Admin {
+    let nodes = cluster.masters.iter().map(Server::url);
+    let client = redis::cluster::ClusterClient::new(nodes.collect::<Vec<_>>()).unwrap();
+    Admin::Cluster(client.get_async_connection().await.unwrap())
 }
 
 fn a_single_server_is_a_registry() {
@@ -87,10 +95,5 @@ fn a_master_behind_sentinels_is_a_registry() {
 
 fn a_cluster_is_a_registry() {
     let cluster = Cluster::start();
-    let nodes = cluster.masters.iter().map(Server::url);
-    let client = redis::cluster::ClusterClient::new(nodes.collect::<Vec<_>>()).unwrap();
-    block_on(async {
-        let admin = Admin::Cluster(client.get_async_connection().await.unwrap());
-        conform(cluster.url(), admin).await;
-    });
+    block_on(async { conform(cluster.url(), admin_of_cluster(&cluster).await).await });
 }
