@@ -12,12 +12,11 @@ use crate::{metrics, people};
 const SHARE_WITHIN: Duration = Duration::from_secs(30);
 /// A node's whole weight, as routers show it.
 const FULL_WEIGHT: u64 = 1_000;
-/// Commits of its zone over which its share is looked at.
-const COMMITS: f64 = 200.0;
-/// The run's conversations are few, so that chance alone gives a node half or twice its share; a quarter it does not give.
+/// So much must have come to all before its share of it is looked at.
+const CAME: f64 = 200.0;
+/// The run's users and conversations are few, so that chance alone gives a node half or twice its share; a quarter it does not give.
 const SHARE_LEAST: f64 = 0.25;
 
-const COMMITTED: &str = "whimbrel_commits_total{end=\"committed\"}";
 const LOGINS: &str = "whimbrel_gateway_logins_total";
 
 /// Starts the node of a role that was held back and waits until it listens.
@@ -54,8 +53,8 @@ fn has_full_weight(cluster: &Cluster, member: Member) -> bool {
         .all(|router| views.get(router).is_some_and(is_full))
 }
 
-/// A service node: all its weight at each router, and its share of what is committed in its zone, to whose nodes routers there give
-/// what they get.
+/// A service node: all its weight at each router; its share of the work for users' rows, which is every service node's; and of
+/// requests, which routers give to the nodes of their own zone, if anybody is at a gateway there.
 pub(crate) async fn service_node(deployed: &mut Deployed) {
     let cluster = deployed.cluster();
     let member = add(cluster, Role::AppService).await;
@@ -68,36 +67,55 @@ pub(crate) async fn service_node(deployed: &mut Deployed) {
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let mut zone = cluster.members_of(Role::AppService);
+    let all = cluster.members_of(Role::AppService);
+    let mut zone = all.clone();
     zone.retain(|node| node.zone() == member.zone());
-    let before = committed(cluster, &zone).await;
+    let before = [
+        got(cluster, &all, "user_work").await,
+        got(cluster, &zone, "client_request").await,
+    ];
     loop {
-        let now = committed(cluster, &zone).await;
-        let growth: Vec<f64> = now
-            .iter()
-            .zip(&before)
-            .map(|(now, before)| now - before)
-            .collect();
-        let of_all: f64 = growth.iter().sum();
-        let own = zone.iter().zip(&growth).find(|(node, _)| **node == member);
-        let own = own.map_or(0.0, |(_, growth)| *growth);
-        #[expect(clippy::cast_precision_loss, reason = "a few nodes")]
-        let share = of_all / zone.len() as f64;
-        if of_all >= COMMITS && own >= SHARE_LEAST * share {
+        let now = [
+            got(cluster, &all, "user_work").await,
+            got(cluster, &zone, "client_request").await,
+        ];
+        let [work, requests] = [0, 1].map(|kind| {
+            let growth = now[kind].iter().zip(&before[kind]);
+            growth.map(|(now, before)| now - before).collect::<Vec<_>>()
+        });
+        let nobody_is_there = requests.iter().all(|count| *count == 0.0);
+        if has_its_share(member, &all, &work) && (nobody_is_there || has_its_share(member, &zone, &requests))
+        {
             return;
         }
         assert!(
             listens.elapsed() < SHARE_WITHIN,
-            "{SHARE_WITHIN:?} after {member} listens the nodes {zone:?} have since committed {growth:?}"
+            "{SHARE_WITHIN:?} after {member} listens {all:?} have since had work {work:?}, {zone:?} requests {requests:?}; \
+             routers say: {:?}",
+            cluster.views()
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-async fn committed(cluster: &Cluster, nodes: &[Member]) -> Vec<f64> {
+/// Whether the node had of all that came to these at least what chance leaves it.
+fn has_its_share(member: Member, nodes: &[Member], growth: &[f64]) -> bool {
+    let of_all: f64 = growth.iter().sum();
+    let own = nodes.iter().zip(growth).find(|(node, _)| **node == member);
+    let own = own.map_or(0.0, |(_, growth)| *growth);
+    #[expect(clippy::cast_precision_loss, reason = "a few nodes")]
+    let share = of_all / nodes.len() as f64;
+    of_all >= CAME && own >= SHARE_LEAST * share
+}
+
+/// How much of a kind routers have given to each.
+async fn got(cluster: &Cluster, nodes: &[Member], kind: &str) -> Vec<f64> {
+    let frames = format!(
+        "whimbrel_link_frames_total{{from_role=\"router\",to_role=\"app-service\",kind=\"{kind}\",direction=\"in\"}}"
+    );
     let mut all = Vec::new();
     for node in nodes {
-        all.push(metrics::of(cluster, *node, COMMITTED).await.unwrap_or(0.0));
+        all.push(metrics::of(cluster, *node, &frames).await.unwrap_or(0.0));
     }
     all
 }
