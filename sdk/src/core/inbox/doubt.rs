@@ -84,7 +84,7 @@ impl Inbox {
         now: Duration,
         mut agrees: impl FnMut(&Entry) -> bool,
     ) {
-        let Some(Want::Compare { from_seq, .. }) = self.asking.filter(|_| self.is_unsettled()) else {
+        let Some(Want::Compare { from_seq, limit }) = self.asking.filter(|_| self.is_unsettled()) else {
             return;
         };
         if asked_seq != from_seq {
@@ -106,7 +106,18 @@ impl Inbox {
         }
         self.pause.succeed();
         self.observe(page.head_seq, page.head_rev);
-        let start = self.position.map_or(0, |position| position.start);
+        let (start, shown) = self
+            .position
+            .map_or((0, 0), |position| (position.start, position.shown));
+        // The row was behind its log, as rows may be: the page says where that ends.
+        let end = shown.min(page.head_seq);
+        if limit == 1 && end > from_seq {
+            self.doubt = Some(Doubt::Entries {
+                from_seq: end,
+                limit: 1,
+            });
+            return;
+        }
         let lowest = page.entries.last().map_or(0, |entry| entry.seq);
         let mut kept_here = page.entries.iter().filter(|entry| entry.seq >= start);
         if let Some(agreed) = kept_here.find(|entry| agrees(entry)) {

@@ -300,6 +300,29 @@ fn what_is_doubted_shows_and_asks_nothing_until_a_row_says_where_the_log_ends() 
 }
 
 #[test]
+fn a_row_that_is_behind_its_log_makes_nothing_lost() {
+    let mut inbox = placed(10);
+    inbox.doubt();
+    inbox.handle_head(8, 0, true, ms(0));
+    let page = |last: u64| PullResponse {
+        entries: vec![entry(last)],
+        head_seq: 9,
+        more: true,
+        ..PullResponse::default()
+    };
+    for from_seq in [8, 9] {
+        let want = Want::Compare { from_seq, limit: 1 };
+        assert_eq!(inbox.poll_want(ms(0)), Some(want));
+        inbox.handle_compared(from_seq, &page(from_seq), ms(0), |_| true);
+    }
+    let settled = Settled {
+        agreed: 9,
+        lost: true,
+    };
+    assert_eq!(inbox.take_settled(), Some(settled), "the tenth alone");
+}
+
+#[test]
 fn a_page_that_does_not_descend_is_not_compared() {
     let mut inbox = placed(10);
     inbox.doubt();
