@@ -21,6 +21,12 @@ pub(crate) struct SumArgs {
     json: Option<PathBuf>,
 }
 
+/// The smallest that so many of a hundred do not exceed; 0 of nothing.
+pub(crate) fn quantile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(0.0)
+}
+
 /// Recoveries of one class, from the return on.
 #[derive(Debug, Default)]
 struct Class {
@@ -29,12 +35,10 @@ struct Class {
 }
 
 impl Class {
-    /// The smallest that so many of a hundred do not exceed.
     fn quantile(&self, percent: usize) -> f64 {
         let mut sorted = self.times_s.clone();
         sorted.sort_by(f64::total_cmp);
-        let rank = (sorted.len() * percent).div_ceil(100).max(1);
-        sorted.get(rank - 1).copied().unwrap_or(0.0)
+        quantile(&sorted, percent)
     }
 
     fn is_within(&self) -> bool {

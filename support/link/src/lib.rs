@@ -13,8 +13,6 @@
 //! Not here: what a body means, which node serves a request (the router's), who is alive (the registry's).
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-mod another_version;
 mod backoff;
 mod carried;
 mod codec;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::plan::{Class, Fault};
+use crate::chaos_sum::quantile;
 
 /// A message was late when it was not acknowledged, or not delivered, within this.
 const LATE: Duration = Duration::from_millis(1_000);
@@ -195,12 +196,6 @@ impl ClassFigures {
             "within": self.is_within(),
         })
     }
-}
-
-/// The smallest that so many of a hundred do not exceed.
-fn quantile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

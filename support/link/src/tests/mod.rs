@@ -1,6 +1,7 @@
 //! Endpoints over real loopback sockets and in memory, and what strangers and broken networks do to them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod another_version;
 mod dialing;
 mod strangers;
 mod traffic;

@@ -69,20 +69,26 @@ async fn what_was_queued_is_written_before_an_endpoint_ends() {
     tokio::join!(a.shut_down(), reader);
 }
 
-#[tokio::test]
-async fn a_peer_that_does_not_read_fills_the_queue_and_loses_nothing() {
+/// Two endpoints that are becoming linked, with little room for what waits.
+async fn small_pair(in_memory: bool) -> ((Endpoint, Events), (Endpoint, Events)) {
     let small = || LinkOptions {
         event_queue_len: 4,
         queue_len_max: 100,
         ..LinkOptions::default()
     };
+    let (a, b) = (endpoint_with("a", small()), endpoint_with("b", small()));
+    if in_memory {
+        Endpoint::connect_in_memory(&a.0, &b.0);
+    } else {
+        b.0.dial(listen(&a.0).await.to_string());
+    }
+    (a, b)
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_fills_the_queue_and_loses_nothing() {
     for in_memory in [false, true] {
-        let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", small()), endpoint_with("b", small()));
-        if in_memory {
-            Endpoint::connect_in_memory(&a, &b);
-        } else {
-            b.dial(listen(&a).await.to_string());
-        }
+        let ((_a, mut at_a), (_b, mut at_b)) = small_pair(in_memory).await;
         let to_b = up(&mut at_a).await;
         // Far more than the sockets hold; the link's tasks get their turns by the yields.
         let mut sent = 0;
@@ -144,18 +150,8 @@ async fn a_reply_is_as_urgent_as_its_request_however_it_ends() {
 
 #[tokio::test]
 async fn an_answer_overtakes_pages_of_history_and_none_of_them_is_lost() {
-    let small = || LinkOptions {
-        event_queue_len: 4,
-        queue_len_max: 100,
-        ..LinkOptions::default()
-    };
     for in_memory in [false, true] {
-        let ((a, mut at_a), (b, mut at_b)) = (endpoint_with("a", small()), endpoint_with("b", small()));
-        if in_memory {
-            Endpoint::connect_in_memory(&a, &b);
-        } else {
-            b.dial(listen(&a).await.to_string());
-        }
+        let ((_a, mut at_a), (_b, mut at_b)) = small_pair(in_memory).await;
         let to_b = up(&mut at_a).await;
         let answer = |id, kind: Kind, priority: Priority, body_len| Envelope {
             response: true,

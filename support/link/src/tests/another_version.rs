@@ -1,13 +1,9 @@
 //! A node of another link version at the far end of a socket: there is no link, and whoever dialled says why.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use whimbrel_protocol::cluster::Role;
-use whimbrel_protocol::ids::{Incarnation, NodeId};
 
-use crate::error::LinkError;
-use crate::{Capacity, ClusterSecret, Endpoint, Identity, tcp};
+use super::*;
 
 /// Takes one hello of version 1 and refuses it, as a node that speaks only `version` does.
 async fn refuses(listener: TcpListener, version: u8) {
@@ -28,17 +24,7 @@ async fn who_dials_a_node_of_another_version_is_told_both_and_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let later = tokio::spawn(refuses(listener, 9));
-    let identity = Identity {
-        node: NodeId::new("a").unwrap(),
-        role: Role::AppService,
-        incarnation: Incarnation(1),
-        cluster: "test".to_owned(),
-        zone: String::new(),
-        version_tag: String::new(),
-        app_keys: Vec::new(),
-        capacity: Capacity::ORDINARY,
-    };
-    let (node, _events) = Endpoint::new(identity, ClusterSecret::from_bytes([7; 32]));
+    let (node, _events) = endpoint("a");
     let error = tcp::dial(&node.shared, &address).await.err().unwrap();
     later.await.unwrap();
     assert!(matches!(error, LinkError::Version { .. }), "{error}");
