@@ -230,29 +230,38 @@ fn one_frozen_answers_nobody_for_long_and_loses_nothing() {
 }
 
 fn who_was_displaced_by_a_call_without_an_answer_is_told_to_the_next() {
+    // A call may be caught while it asks for the gateway's term, which is believed for a second at most: then it did nothing.
+    const ATTEMPTS: u64 = 20;
     let server = Server::start(&["--save", ""]);
     block_on(async {
         let node = registry(&server.url(), &new_cluster()).await;
-        put(&node, G1, 60_000).await;
-        let first = session(G1, 1, 7, "phone", 1);
-        node.register(first.clone()).await.unwrap();
-        // It stands still, finds the call in its socket when it wakes, and carries it out: nobody waits for the answer any more.
-        server.freeze();
-        let ghost = session(G1, 2, 7, "phone", 2);
-        let unheard = node.register(ghost.clone()).await;
-        assert!(
-            matches!(unheard, Err(RegistryError::Unavailable { .. })),
-            "{unheard:?}"
-        );
-        server.thaw();
-        answers(&node).await;
-        assert_eq!(slots(&node, 7).await, [2]);
-        let next = session(G1, 3, 7, "phone", 3);
-        let registered = done(|| node.register(next.clone())).await;
-        assert!(registered.accepted);
-        let mut displaced = registered.displaced;
-        displaced.sort_by_key(|record| record.login_epoch);
-        assert_eq!(displaced, [first, ghost]);
+        for user in 1..=ATTEMPTS {
+            done(|| node.put_node(lease(G1.0, Role::Gateway, G1.1, 60_000))).await;
+            let first = session(G1, 1, user, "phone", 1);
+            done(|| node.register(first.clone())).await;
+            // It stands still, finds the call in its socket when it wakes, and carries it out: nobody waits for the answer any more.
+            server.freeze();
+            let ghost = session(G1, 2, user, "phone", 2);
+            let unheard = node.register(ghost.clone()).await;
+            assert!(
+                matches!(unheard, Err(RegistryError::Unavailable { .. })),
+                "{unheard:?}"
+            );
+            server.thaw();
+            answers(&node).await;
+            if slots(&node, user).await == [1] {
+                continue;
+            }
+            assert_eq!(slots(&node, user).await, [2]);
+            let next = session(G1, 3, user, "phone", 3);
+            let registered = done(|| node.register(next.clone())).await;
+            assert!(registered.accepted);
+            let mut displaced = registered.displaced;
+            displaced.sort_by_key(|record| record.login_epoch);
+            assert_eq!(displaced, [first, ghost]);
+            return;
+        }
+        panic!("no call of {ATTEMPTS} was on its way when the server stood still");
     });
 }
 
