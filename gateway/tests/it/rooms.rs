@@ -262,7 +262,7 @@ fn a_message_to_one_overtakes_a_broadcast_under_way() {
     /// As many as one room may have waiting, to 250 members on two reactors: half a second of slices in a build without
     /// optimisations.
     const BROADCASTS: usize = 128;
-    const ATTEMPTS: usize = 4;
+    const ATTEMPTS: usize = 32;
     let world = World::new();
     let uid = |index: usize| format!("user-{index}");
     let mut sockets: Vec<_> = (0..250).map(|index| world.log_in(&uid(index), 1)).collect();
