@@ -36,7 +36,8 @@ const GRACE_MAX_MS: u64 = 60 * 60 * 1_000;
 pub struct GatewayConfig {
     /// Where clients connect. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// What clients are told to connect to, `host:port` each, best first. Empty: the address listened on.
+    /// What clients are told to connect to, `host:port` each, best first. Empty: the address listened on; of every address,
+    /// 127.0.0.1, with a warning.
     pub advertise: Vec<String>,
     /// Only users of these apps are sent here. Empty: of every app.
     pub app_keys: Vec<String>,

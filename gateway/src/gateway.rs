@@ -1,6 +1,6 @@
 //! The shell: puts reactors, links and registry together, and takes them apart again.
 //!
-//! Leaving goes the way of DESIGN 2: no new connections, out of the LBS's answer, a GOAWAY with a window in which clients
+//! Leaving, in order: no new connections, out of the LBS's answer, a GOAWAY with a window in which clients
 //! connect elsewhere, a grace period, and a report.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -29,9 +29,14 @@ use crate::session::Fault;
 
 pub(crate) const PUSHES_COLLAPSED: &str = "whimbrel_gateway_pushes_collapsed_total";
 pub(crate) const PUSHES_DEFERRED: &str = "whimbrel_gateway_pushes_deferred_total";
-pub(crate) const ROOM_DROPS: &str = "whimbrel_gateway_room_drops_total";
+const ROOM_DROPS: &str = "whimbrel_gateway_room_drops_total";
 const SESSIONS_ENDED: &str = "whimbrel_gateway_sessions_ended_total";
 const TURNED_AWAY: &str = "whimbrel_gateway_turned_away_total";
+
+/// Messages to rooms that members of a reactor did not get, and why.
+pub(crate) fn room_drops(reactor: impl std::fmt::Display, reason: &'static str) -> Counter {
+    counter!(ROOM_DROPS, "reactor" => reactor.to_string(), "reason" => reason)
+}
 
 /// How long the gateway's certificate still holds.
 #[expect(
@@ -76,8 +81,7 @@ impl ReactorMetrics {
     pub(crate) fn new(index: u16) -> Self {
         let reactor = index.to_string();
         let counter = |name: &'static str| counter!(name, "reactor" => reactor.clone());
-        let drops =
-            |reason: &'static str| counter!(ROOM_DROPS, "reactor" => reactor.clone(), "reason" => reason);
+        let drops = |reason| room_drops(index, reason);
         let gauge = |name: &'static str| gauge!(name, "reactor" => reactor.clone());
         Self {
             accepted: counter("whimbrel_gateway_accepted_total"),

@@ -125,10 +125,10 @@ pub struct Synced<'a> {
     pub rows: &'a [ConversationRow],
 }
 
-/// An invariant of DESIGN 6 that does not hold.
+/// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violation {
-    /// Its number there.
+    /// Its number, as docs/performance.md has them.
     pub invariant: u8,
     /// What was seen, with the names of everything concerned.
     pub what: String,

@@ -3,7 +3,7 @@
 //! Each `run_*` reads as the story of its role: configuration, links, role, ready file, drain.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -108,7 +108,7 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     topology.show(router.view());
     if let Some(registry) = registry {
         let link_address = match &*file.links.advertise {
-            "" => address.to_string(),
+            "" => reached_at(address).to_string(),
             advertised if config::is_host_and_port(advertised) => advertised.to_owned(),
             other => {
                 bail!("`links.advertise` is {other:?}: expected \"host:port\", such as \"10.0.0.7:7200\"")
@@ -122,6 +122,21 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
     tracing::info!(?report, "the router has left");
     process.end().await;
     Ok(())
+}
+
+/// How nodes of this machine, at least, reach what listens here.
+fn reached_at(mut address: SocketAddr) -> SocketAddr {
+    let loopback = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        _ => return address,
+    };
+    tracing::warn!(
+        %loopback,
+        "`links.advertise` is not set and every address is listened on: only this machine's nodes will find it"
+    );
+    address.set_ip(loopback);
+    address
 }
 
 /// `whimbrel app-service`.
@@ -508,6 +523,18 @@ async fn listen_for_links(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_listens_on_every_address_is_reached_on_one() {
+        for (listened, reached) in [
+            ("0.0.0.0:7200", "127.0.0.1:7200"),
+            ("[::]:7200", "[::1]:7200"),
+            ("10.0.0.7:7200", "10.0.0.7:7200"),
+        ] {
+            let listened: SocketAddr = listened.parse().expect("an address");
+            assert_eq!(reached_at(listened).to_string(), reached);
+        }
+    }
 
     #[test]
     fn a_router_is_named_by_host_and_port() {

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Opener<'a> {
     /// Tells whose a store over TiKV is; without one it is not asked.
     pub(crate) secret: Option<&'a ClusterSecret>,
-    /// Whose it is is only compared: nobody's store does not become the opener's.
+    /// Whose a store over TiKV is is only compared, and opening it writes nothing.
     pub(crate) only_reads: bool,
     /// A process that was told to end may still have it open.
     pub(crate) supervised: bool,
@@ -40,7 +40,7 @@ pub(crate) async fn open(
         Some(Kept::Folder(folder)) => folder,
         Some(Kept::Tikv(_)) => {
             let config = TikvConfig {
-                only_compares_owner: opener.only_reads,
+                only_reads: opener.only_reads,
                 ..tikv_config(section, deployment, opener.secret)?
             };
             let store = TikvStore::open(config, epoch).await;

@@ -19,8 +19,9 @@ pub struct TikvConfig {
     /// Take over a store from this owner: after a change of the cluster's secret. The epoch stays, for it is the same data. Once
     /// that is done it does nothing.
     pub adopt_owner: Option<String>,
-    /// The owner is only compared: nothing is recorded or taken over by its name. For whoever only reads.
-    pub only_compares_owner: bool,
+    /// Opening writes nothing: whose the data is is only compared, a store that holds nothing is refused, and old versions are
+    /// collected by others. For a backup. Writing is not kept from whoever opened it.
+    pub only_reads: bool,
     /// How long the cluster is tried at the start before opening fails.
     pub connect_within: Duration,
     /// Clients in the pool. TiKV's client has one connection to each store; several carry more.
@@ -47,7 +48,7 @@ impl TikvConfig {
             deployment: deployment.into(),
             owner: None,
             adopt_owner: None,
-            only_compares_owner: false,
+            only_reads: false,
             connect_within: Duration::from_secs(30),
             clients: 4,
             adopt_cluster: None,

@@ -111,6 +111,8 @@ pub(crate) enum Misfit {
     },
     /// It is no identity at all.
     Damaged,
+    /// There is none, for whoever only reads.
+    Nothing,
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ async fn reads(shared: &Shared, client: &TransactionClient, key: &[u8]) -> bool 
 
 /// Takes part in garbage collection, where that is ours to do.
 async fn collect(shared: &Arc<Shared>, holder: [u8; 16]) {
-    let Some(keep) = shared.config.keep_history else {
+    let Some(keep) = shared.config.keep_history.filter(|_| !shared.config.only_reads) else {
         return std::future::pending().await;
     };
     // Nodes that start together do not take their turns together.

@@ -90,6 +90,14 @@ pub enum OpenError {
         /// Its schema.
         schema: u32,
     },
+    /// There is nothing to read, for whoever only reads.
+    #[error(
+        "TiKV behind PD at {endpoints} holds nothing of Whimbrel's, and this was to read only; check the endpoints"
+    )]
+    Nothing {
+        /// Where it was found.
+        endpoints: String,
+    },
     /// The record that says whose data it is cannot be read.
     #[error(
         "the store's own record behind PD at {endpoints} is damaged; restore it from a backup, or use another TiKV cluster"
@@ -107,7 +115,8 @@ pub(crate) struct Opened {
     pub(crate) cluster: u64,
 }
 
-/// Finds the cluster within the time that `config` gives it, and makes it ours with `epoch` when it is nobody's.
+/// Finds the cluster within the time that `config` gives it, and makes it ours with `epoch` when it is nobody's. Whoever only reads
+/// leaves it as it is, may read what is nobody's and what others of its cluster would take over.
 pub(crate) async fn open(config: &TikvConfig, epoch: Epoch) -> Result<Opened, OpenError> {
     if config.endpoints.is_empty() {
         return Err(OpenError::NoEndpoint);
@@ -168,6 +177,7 @@ fn name(misfit: Misfit, found: u64, config: &TikvConfig, endpoints: String) -> O
             kept,
         },
         Misfit::Damaged => OpenError::Damaged { endpoints },
+        Misfit::Nothing => OpenError::Nothing { endpoints },
     }
 }
 
@@ -245,6 +255,8 @@ async fn settle_once(
         epoch,
     };
     match kept {
+        Some((kept, _)) if config.only_reads => return Ok(Settled::Epoch(kept.epoch)),
+        None if config.only_reads => return Ok(Settled::Misfit(Misfit::Nothing)),
         Some((kept, Fit::Ours)) if owned == Owned::AsItIs => return Ok(Settled::Epoch(kept.epoch)),
         Some((_, Fit::Ours)) => {}
         Some((kept, Fit::Adopt)) => {
@@ -288,12 +300,6 @@ fn judge_both(
         None => None,
     };
     let owned = owner::judge(owner, config.owner.as_deref(), config.adopt_owner.as_deref())?;
-    // Whoever only compares may read what is nobody's, and what others of its cluster would take over.
-    let owned = if config.only_compares_owner {
-        Owned::AsItIs
-    } else {
-        owned
-    };
     Ok((kept, owned))
 }
 

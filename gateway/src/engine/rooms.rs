@@ -176,7 +176,7 @@ impl Reach {
             return;
         };
         if let Err(RoomWork::Broadcast(part)) = port.room(RoomWork::Broadcast(part)) {
-            metrics::counter!(crate::metrics::ROOM_DROPS, "reason" => "queue").increment(members.into());
+            crate::metrics::room_drops(reactor, "queue").increment(members.into());
             part.count(Offered::Dropped(members));
         }
     }

@@ -110,6 +110,7 @@ impl Keeper {
     pub(crate) fn is_beyond_mending(&self, number: u64, reason: &str) {
         if self.is_cluster {
             if matches!(&*self.state.borrow(), State::Up { number: now, .. } if *now == number) {
+                meter::connected(false);
                 tracing::warn!(redis = self.redis, reason, "the connection is made anew");
                 self.broken.send_replace(number);
             }
@@ -143,6 +144,7 @@ impl Keeper {
 
     /// Dials for ever.
     pub(crate) async fn run(&self, mut dialer: Dialer) {
+        meter::connected(false);
         let mut number = 0;
         loop {
             let pauses = ExponentialBuilder::default()

@@ -2,7 +2,7 @@
 //!
 //! | metric | labels | meaning |
 //! |---|---|---|
-//! | `whimbrel_registry_redis_connected` | | 1 while there is a connection, else 0 |
+//! | `whimbrel_registry_redis_connected` | | 1 while there is a connection, else 0; of a Cluster 0 when it answers as a whole no more |
 //! | `whimbrel_registry_redis_connects_total` | | connections made |
 //! | `whimbrel_registry_redis_subscribed` | | 1 while change notices are heard, else 0 |
 //! | `whimbrel_registry_redis_notices_total` | | change notices heard |

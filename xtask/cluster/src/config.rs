@@ -18,7 +18,7 @@ const DRAIN_GRACE_MS: u32 = 3_000;
 const ROUTER_DRAIN_WINDOW: &str = "500ms";
 
 /// What a role takes at most to finish what is in progress, milliseconds: as docs/operations.md has it.
-const ROUTER_DRAIN_MS: u32 = 500 + 10_000;
+const ROUTER_DRAIN_MS: u32 = 10_000;
 const SERVICE_NODE_DRAIN_MS: u32 = 20_000;
 const LBS_DRAIN_MS: u32 = 5_000;
 /// What a process takes besides, on a machine that is busy with other things.

@@ -40,6 +40,9 @@ pub(crate) fn trials(ground: &Arc<Ground>) -> Vec<Trial> {
         with("a_newer_schema_is_refused_by_name", |ground| {
             Box::pin(a_newer_schema_is_refused_by_name(ground))
         }),
+        with("who_only_reads_begins_and_takes_over_nothing", |ground| {
+            Box::pin(who_only_reads_begins_and_takes_over_nothing(ground))
+        }),
         with("another_clusters_data_is_refused_until_it_is_adopted", |ground| {
             Box::pin(another_clusters_data_is_refused_until_it_is_adopted(ground))
         }),
@@ -101,9 +104,9 @@ fn owned(config: &TikvConfig, owner: &str) -> TikvConfig {
     }
 }
 
-fn comparing(config: TikvConfig) -> TikvConfig {
+fn reading(config: TikvConfig) -> TikvConfig {
     TikvConfig {
-        only_compares_owner: true,
+        only_reads: true,
         ..config
     }
 }
@@ -112,7 +115,7 @@ async fn a_namesake_is_refused_by_its_owner(ground: Arc<Ground>) {
     let config = ground.config();
     open(owned(&config, "0123us")).await.close().await;
     open(owned(&config, "0123us")).await.close().await;
-    let error = refusal(comparing(owned(&config, "4567them"))).await;
+    let error = refusal(reading(owned(&config, "4567them"))).await;
     assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
     let error = refusal(owned(&config, "4567them")).await;
     assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
@@ -135,8 +138,8 @@ async fn a_namesake_is_refused_by_its_owner(ground: Arc<Ground>) {
 async fn a_store_of_nobody_is_whose_it_is_opened_by(ground: Arc<Ground>) {
     let config = ground.config();
     open(config.clone()).await.close().await;
-    // Whoever only compares, a backup say, makes it nobody's.
-    open(comparing(owned(&config, "them"))).await.close().await;
+    // Whoever only reads, a backup say, makes it nobody's.
+    open(reading(owned(&config, "them"))).await.close().await;
     let ours = TikvStore::open(owned(&config, "us"), Epoch([8; 16]))
         .await
         .unwrap();
@@ -214,6 +217,40 @@ async fn a_newer_schema_is_refused_by_name(ground: Arc<Ground>) {
         "{error}"
     );
     assert!(error.to_string().contains("run a newer one"), "{error}");
+}
+
+async fn who_only_reads_begins_and_takes_over_nothing(ground: Arc<Ground>) {
+    let mut config = ground.config();
+    let error = refusal(reading(owned(&config, "us"))).await;
+    assert!(matches!(error, OpenError::Nothing { .. }), "{error}");
+    for named in [&config.endpoints[0], "holds nothing of Whimbrel's"] {
+        let text = error.to_string();
+        assert!(text.contains(named), "{text} does not name {named}");
+    }
+    // It is nobody's still: whoever comes first gives the epoch, and a name of its own.
+    config.deployment = "first".to_owned();
+    let first = TikvStore::open(config.clone(), Epoch([8; 16])).await.unwrap();
+    assert_eq!(first.epoch().await.unwrap(), Epoch([8; 16]));
+    let cluster = first.cluster();
+    first.close().await;
+
+    change_identity(&config, |bytes| {
+        bytes[4..12].copy_from_slice(&77u64.to_be_bytes())
+    })
+    .await;
+    config.adopt_cluster = Some(cluster);
+    let reader = TikvStore::open(reading(config.clone()), Epoch([9; 16]))
+        .await
+        .unwrap();
+    assert_eq!(reader.epoch().await.unwrap(), Epoch([8; 16]));
+    reader.close().await;
+    let adopted = TikvStore::open(config, Epoch([7; 16])).await.unwrap();
+    assert_eq!(
+        adopted.epoch().await.unwrap(),
+        Epoch([7; 16]),
+        "it was still to be taken over"
+    );
+    adopted.close().await;
 }
 
 async fn another_clusters_data_is_refused_until_it_is_adopted(ground: Arc<Ground>) {

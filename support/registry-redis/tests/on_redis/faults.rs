@@ -1,7 +1,10 @@
 //! Redis killed, frozen, emptied, replaced; and Redis that was never there.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tokio::sync::watch;
 use whimbrel_protocol::ids::Incarnation;
 use whimbrel_registry::conformance::{lease, room_counts, session};
@@ -13,7 +16,7 @@ use crate::harness::{config, new_cluster, registry};
 use crate::server::{Cluster, PATIENCE, Server, Watched};
 use crate::together::{G1, put, slots};
 
-pub(crate) const TESTS: [(&str, fn()); 11] = [
+pub(crate) const TESTS: [(&str, fn()); 12] = [
     (
         "one_restarted_empty_is_noticed_by_all",
         one_restarted_empty_is_noticed_by_all,
@@ -57,6 +60,10 @@ pub(crate) const TESTS: [(&str, fn()); 11] = [
     (
         "a_master_of_a_cluster_restarted_empty_is_noticed",
         a_master_of_a_cluster_restarted_empty_is_noticed,
+    ),
+    (
+        "a_cluster_that_is_gone_counts_as_not_connected",
+        a_cluster_that_is_gone_counts_as_not_connected,
     ),
 ];
 
@@ -361,5 +368,65 @@ fn a_master_of_a_cluster_restarted_empty_is_noticed() {
         }
         done(|| one.put_node(lease.clone())).await;
         assert_eq!(done(|| other.nodes(None)).await.len(), 1);
+    });
+}
+
+/// Keeps whether there is a connection, for the thread that it is installed in.
+#[derive(Default)]
+struct Connected(Arc<AtomicU64>);
+
+impl Connected {
+    fn is(&self) -> bool {
+        f64::from_bits(self.0.load(Ordering::Relaxed)) > 0.5
+    }
+}
+
+impl Recorder for Connected {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        match key.name() {
+            "whimbrel_registry_redis_connected" => Gauge::from_arc(Arc::clone(&self.0)),
+            _ => Gauge::noop(),
+        }
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+async fn until(connected: &Connected, is: bool) {
+    let began = Instant::now();
+    while connected.is() != is {
+        assert!(began.elapsed() < PATIENCE, "it is said to be connected: {}", !is);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn a_cluster_that_is_gone_counts_as_not_connected() {
+    let mut cluster = Cluster::start();
+    let connected = Connected::default();
+    let _recorded = metrics::set_default_local_recorder(&connected);
+    // What is recorded for a thread is said by that thread.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let node = registry(&cluster.url(), &new_cluster()).await;
+        until(&connected, true).await;
+        cluster.masters.iter_mut().for_each(Server::kill);
+        until(&connected, false).await;
+        cluster.masters.iter_mut().for_each(Server::run);
+        cluster.wait_until_whole();
+        until(&connected, true).await;
+        answers(&node).await;
     });
 }
