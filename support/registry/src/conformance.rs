@@ -121,15 +121,20 @@ async fn slots(registry: &dyn Registry, user_id: u64) -> Vec<u32> {
         .collect()
 }
 
+/// A lease that is to end: it lasts while a busy machine makes a few calls.
+const LEASE_MS: u32 = 10_000;
+const PART_OF_LEASE: Duration = Duration::from_secs(6);
+const MORE_THAN_LEASE: Duration = Duration::from_secs(11);
+
 async fn leases_end_unless_renewed(harness: &mut dyn Harness) {
     let registry = harness.empty().await;
-    done(registry.put_node(lease("a", Role::AppService, 1, 1_000)).await);
-    done(registry.put_node(lease("b", Role::AppService, 1, 1_000)).await);
-    harness.pass(Duration::from_millis(600)).await;
-    done(registry.put_node(lease("b", Role::AppService, 1, 1_000)).await);
-    harness.pass(Duration::from_millis(600)).await;
+    done(registry.put_node(lease("a", Role::AppService, 1, LEASE_MS)).await);
+    done(registry.put_node(lease("b", Role::AppService, 1, LEASE_MS)).await);
+    harness.pass(PART_OF_LEASE).await;
+    done(registry.put_node(lease("b", Role::AppService, 1, LEASE_MS)).await);
+    harness.pass(PART_OF_LEASE).await;
     assert_eq!(names(&*registry, None).await, ["b"]);
-    harness.pass(Duration::from_millis(600)).await;
+    harness.pass(PART_OF_LEASE).await;
     assert!(names(&*registry, None).await.is_empty());
 }
 
@@ -249,21 +254,21 @@ async fn a_name_given_back_is_given_back_though_its_lease_had_ended(harness: &mu
 async fn putting_a_lease_says_whether_it_begins(harness: &mut dyn Harness) {
     let registry = harness.empty().await;
     let put = async |incarnation| {
-        let lease = lease("g1", Role::Gateway, incarnation, 2_000);
+        let lease = lease("g1", Role::Gateway, incarnation, LEASE_MS);
         let put = done(registry.put_node(lease).await);
         (put.began, put.term.expect("a registry that lost nothing tells"))
     };
     let (began, first) = put(1).await;
     assert!(began);
     assert_eq!(put(1).await, (false, first));
-    harness.pass(Duration::from_secs(3)).await;
+    harness.pass(MORE_THAN_LEASE).await;
     // That a session came first hides nothing: those of before are gone.
     done(registry.register(session(G1, 1, 7, "phone", 1)).await);
     let (began, second) = put(1).await;
     assert!(began && second != first);
     // Where that answer is lost and the call repeated, the term tells it all the same; until another begins.
     assert_eq!(put(1).await, (false, second));
-    harness.pass(Duration::from_millis(600)).await;
+    harness.pass(PART_OF_LEASE).await;
     assert_eq!(put(1).await, (false, second));
     let (began, later) = put(11).await;
     assert!(began && later != second);
@@ -311,12 +316,12 @@ async fn unregistering_needs_the_right_handle(harness: &mut dyn Harness) {
 
 async fn sessions_end_with_their_gateways_lease(harness: &mut dyn Harness) {
     let registry = harness.empty().await;
-    done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
+    done(registry.put_node(lease("g1", Role::Gateway, 1, LEASE_MS)).await);
     done(registry.put_node(lease("g2", Role::Gateway, 2, 60_000)).await);
     done(registry.register(session(G1, 1, 7, "phone", 1)).await);
     done(registry.register(session(G1, 2, 7, "tablet", 1)).await);
     done(registry.register(session(G2, 3, 7, "tablet", 2)).await);
-    harness.pass(Duration::from_millis(1_100)).await;
+    harness.pass(MORE_THAN_LEASE).await;
     assert_eq!(slots(&*registry, 7).await, [3]);
 }
 

@@ -190,12 +190,17 @@ impl Waiting {
 impl Wait {
     /// All peers of this kind: begin, and wait for what they get and when.
     pub(crate) fn sit_out(&self, door: &Door) -> anyhow::Result<()> {
-        let begun: anyhow::Result<Vec<Waiting>> = (0..PEERS).map(|nth| (self.begin)(door, nth)).collect();
+        // It began somewhere between the two moments: who ends late is judged by the later one, who ends early by the earlier.
+        let begin = |nth| {
+            let begun_at = Instant::now();
+            anyhow::Ok((begun_at, (self.begin)(door, nth)?))
+        };
+        let begun: anyhow::Result<Vec<_>> = (0..PEERS).map(begin).collect();
         let mut waiting = begun.with_context(|| format!("{}: beginning", self.name))?;
         while !waiting.is_empty() {
             thread::sleep(ROUND);
             let mut still = Vec::new();
-            for mut one in waiting {
+            for (begun_at, mut one) in waiting {
                 let end = one.poll_end().with_context(|| self.name)?;
                 let waited = one.since.elapsed();
                 match end {
@@ -207,10 +212,10 @@ impl Wait {
                             self.ends_after
                         );
                         one.drip();
-                        still.push(one);
+                        still.push((begun_at, one));
                     }
                     Some(got) => ensure!(
-                        got == self.gets && waited + EARLY_MAX > self.ends_after,
+                        got == self.gets && begun_at.elapsed() + EARLY_MAX > self.ends_after,
                         "{}: got \"{got}\" after {waited:?}, expected \"{}\" after {:?}",
                         self.name,
                         self.gets,

@@ -30,7 +30,7 @@ fn clients_log_in_at_a_rate_and_stay() {
     assert!(json["handshake_ms"]["p50"].as_f64().unwrap() > 0.0, "{json}");
     let per_s = json["connects_per_s"].as_f64().unwrap();
     assert!(
-        (20.0..=110.0).contains(&per_s),
+        per_s > 0.0 && per_s <= 110.0,
         "a schedule is not overtaken: {per_s}"
     );
     let role = &json["roles"]["standalone"];
@@ -145,10 +145,10 @@ fn all_drop_come_back_and_sync() {
 #[test]
 fn a_server_that_dies_leaves_sends_unresolved_and_the_run_fails() {
     let mut server = Server::start();
-    let cli = Cli::read(server.command_line("chat --users 10 --rate 50 --duration 3s --grace 1s")).unwrap();
+    let cli = Cli::read(server.command_line("chat --users 10 --rate 50 --duration 8s --grace 1s")).unwrap();
     let run = thread::spawn(move || program::measure(&cli));
-    // Its sends are on their way once the server has made users of its clients; a second of them is enough.
-    thread::sleep(Duration::from_millis(1_500));
+    // Some of its sends have been delivered, and most are still to come.
+    wait_for(&server, "whimbrel_gateway_pushes_total", 40);
     server.child.kill().unwrap();
     let report = run.join().unwrap().unwrap();
     assert!(report.is_failure());
@@ -158,7 +158,7 @@ fn a_server_that_dies_leaves_sends_unresolved_and_the_run_fails() {
         report.sends_acked,
         report.sends
     );
-    assert_eq!(report.sends, 150, "a dead server does not stop the schedule");
+    assert_eq!(report.sends, 400, "a dead server does not stop the schedule");
     assert!(report.last_setback.is_some());
 }
 
@@ -190,8 +190,8 @@ fn wait_for(server: &Server, metric: &str, count: u64) {
     }
 }
 
-/// Forty clients read what was sent to them within this, on a busy machine too; the scenarios last three times as long.
-const READ_WITHIN: Duration = Duration::from_secs(1);
+/// Forty clients read what was sent to them within this, on a busy machine too; the scenarios last four times as long.
+const READ_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs a scenario whose server is killed soon after a metric of it has reached `count`.
 fn killed(scenario: &str, metric: &str, count: u64) -> Value {
@@ -211,7 +211,7 @@ fn killed(scenario: &str, metric: &str, count: u64) -> Value {
 fn clients_that_are_to_stay_and_are_gone_at_the_end_are_lost() {
     let page = tempfile::NamedTempFile::new().unwrap();
     let scenario = format!(
-        "connect --connections 40 --rate 0 --hold 3s --report {}",
+        "connect --connections 40 --rate 0 --hold 12s --report {}",
         page.path().display()
     );
     let json = killed(&scenario, "whimbrel_gateway_logins_total", 40);
@@ -233,7 +233,7 @@ fn clients_that_are_to_stay_and_are_gone_at_the_end_are_lost() {
 
 #[test]
 fn members_who_only_listen_and_are_gone_at_the_end_are_lost() {
-    let scenario = "room --members 40 --rate 0 --duration 3s --connect-rate 0";
+    let scenario = "room --members 40 --rate 0 --duration 12s --connect-rate 0";
     let json = killed(scenario, "whimbrel_gateway_room_memberships", 40);
     assert_eq!(json["lost"], 40, "{json}");
 }
@@ -241,7 +241,7 @@ fn members_who_only_listen_and_are_gone_at_the_end_are_lost() {
 #[test]
 fn clients_that_do_not_come_back_are_told_with_what_was_measured_before() {
     let json = killed(
-        "reconnect --connections 40 --rounds 1000 --spread 50ms --connect-within 3s --connect-rate 0",
+        "reconnect --connections 40 --rounds 1000 --spread 50ms --connect-within 12s --connect-rate 0",
         // Those of the second round: the first is over.
         "whimbrel_gateway_logins_total",
         120,

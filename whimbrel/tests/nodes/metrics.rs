@@ -8,7 +8,7 @@ use whimbrel_cluster::{Cluster, Member, Role};
 /// A page takes some milliseconds, and on a machine that is busy with other tests ten times that.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long what is waited for may take.
-const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks: pages cost the nodes something.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

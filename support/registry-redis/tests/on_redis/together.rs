@@ -9,6 +9,7 @@ use whimbrel_registry::{Registry, RegistryError, Role, RoomKey, UserKey};
 use whimbrel_registry_redis::{RedisRegistry, StartError};
 
 use crate::block_on;
+use crate::faults::done;
 use crate::harness::{config, new_cluster, registry};
 use crate::server::{Cluster, PATIENCE, Server, wait_for};
 
@@ -48,7 +49,7 @@ pub(crate) async fn slots(registry: &RedisRegistry, user_id: u64) -> Vec<u32> {
         app_key: "demo".to_owned(),
         user_id,
     };
-    let found = registry.look_up(vec![user]).await.unwrap();
+    let found = done(|| registry.look_up(vec![user.clone()])).await;
     found
         .into_iter()
         .map(|record| record.session.unwrap().slot)
@@ -57,7 +58,7 @@ pub(crate) async fn slots(registry: &RedisRegistry, user_id: u64) -> Vec<u32> {
 
 pub(crate) async fn put(registry: &RedisRegistry, gateway: (&str, u64), ttl_ms: u32) {
     let lease = lease(gateway.0, Role::Gateway, gateway.1, ttl_ms);
-    registry.put_node(lease).await.unwrap();
+    done(|| registry.put_node(lease.clone())).await;
 }
 
 fn nodes_see_at_once_what_another_does() {

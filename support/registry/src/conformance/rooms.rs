@@ -1,10 +1,8 @@
 //! The suite's part about rooms.
 
-use std::time::Duration;
-
 use whimbrel_protocol::cluster::{Role, RoomCount, RoomCounts, RoomKey};
 
-use super::{G1, G2, Harness, done, lease, with_gateways};
+use super::{G1, G2, Harness, LEASE_MS, MORE_THAN_LEASE, done, lease, with_gateways};
 use crate::{LEASELESS_GRACE, ROOM_COUNTS_LEN_MAX, Registry, RegistryError};
 
 pub(super) async fn run(harness: &mut dyn Harness) {
@@ -97,12 +95,12 @@ async fn counts_of_rooms_that_were_overtaken_are_left_out(harness: &mut dyn Harn
 
 async fn counts_of_rooms_end_with_their_gateways_lease(harness: &mut dyn Harness) {
     let registry = harness.empty().await;
-    done(registry.put_node(lease("g1", Role::Gateway, 1, 1_000)).await);
+    done(registry.put_node(lease("g1", Role::Gateway, 1, LEASE_MS)).await);
     done(registry.put_node(lease("g2", Role::Gateway, 2, 60_000)).await);
     for gateway in [G1, G2] {
         done(registry.put_rooms(room_counts(gateway, &[("hall", 3)])).await);
     }
-    harness.pass(Duration::from_millis(1_100)).await;
+    harness.pass(MORE_THAN_LEASE).await;
     assert_eq!(
         members(&*registry, "demo", "hall").await,
         [("g2".to_owned(), 2, 3)]
