@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 use whimbrel_host::RawFdLimit;
 use whimbrel_host::config::{OutOfBounds, is_host_and_port};
+use whimbrel_link::APP_KEYS_MAX;
 use whimbrel_protocol::descriptor::STATEMENT_LIFE_MS;
 use whimbrel_protocol::ids::AppKey;
 use whimbrel_protocol::timing;
@@ -222,6 +223,12 @@ impl GatewayConfig {
                 expected: "\"host:port\", such as \"chat.example.com:7100\"".to_owned(),
             });
         }
+        unless(
+            self.app_keys.len() <= APP_KEYS_MAX,
+            "gateway.app_keys",
+            &format!("a list of {} apps", self.app_keys.len()),
+            &format!("at most {APP_KEYS_MAX}"),
+        )?;
         for key in &self.app_keys {
             if let Err(error) = AppKey::new(key) {
                 return Err(OutOfBounds {
@@ -412,6 +419,10 @@ mod tests {
             (
                 |config| config.app_keys = vec!["Not an app".to_owned()],
                 "`gateway.app_keys` is \"Not an app\", expected apps by their keys",
+            ),
+            (
+                |config| config.app_keys = vec!["app".to_owned(); APP_KEYS_MAX + 1],
+                "`gateway.app_keys` is a list of 33 apps, expected at most 32",
             ),
         ];
         for (set, said) in cases {
