@@ -24,7 +24,7 @@ use crate::rooms::{Due, JoinError, Offered, PacedBy, RoomName, Rooms};
 use crate::session::{RoomPush, Session};
 
 /// Members served in a slice.
-const SLICE_MEMBERS: usize = 64;
+pub(super) const SLICE_MEMBERS: usize = 64;
 
 /// Time a slice may take: about as much as anybody's message may have to wait for it.
 const SLICE_TIME: Duration = Duration::from_micros(500);

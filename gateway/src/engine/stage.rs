@@ -13,6 +13,7 @@ use whimbrel_protocol::frame::Frame;
 use whimbrel_protocol::keys::StaticKey;
 
 use super::reading::WORK_PER_TURN;
+use super::rooms::{RoomWork, SLICE_MEMBERS};
 use super::*;
 use crate::client::{Client, Greeted, Greeting, login};
 
@@ -352,6 +353,68 @@ fn a_token_that_comes_when_too_much_is_unanswered_ends_no_session_and_is_asked_f
         Frame::Pong { token: 2 },
         "it was judged: the session has not run out"
     );
+}
+
+/// Time stands still within a turn, so that a slice of a broadcast has all the members that it may have.
+#[test]
+fn a_message_to_one_overtakes_a_broadcast_under_way() {
+    /// All of them are sessions of one user, who may have 32.
+    const GUESTS: usize = 30;
+    /// Some slices' worth.
+    const BROADCASTS: usize = 10;
+    const TO_ALL: u32 = 3;
+    const TO_ONE: u32 = 1;
+    let mut stage = Stage::new();
+    let mut guests: Vec<Guest> = (0..GUESTS)
+        .map(|index| stage.log_in(&format!("guest-{index}")))
+        .collect();
+    let targets: Vec<PushTarget> = (0..)
+        .take(GUESTS)
+        .map(|slot| PushTarget {
+            reactor: 0,
+            slot,
+            generation: stage.reactor.slots.place_of(slot).unwrap().generation,
+            user_id: 7,
+        })
+        .collect();
+    let port = Arc::clone(&stage.reactor.inbox.port);
+    let name = Arc::new(crate::rooms::RoomName {
+        app: "demo".into(),
+        room: "hall".into(),
+    });
+    let frame = Arc::new(RoomFrame::new(TO_ALL, Bytes::from_static(b"to all")).unwrap());
+    for session in &targets {
+        let order = RoomOrder {
+            name: Arc::clone(&name),
+            session: *session,
+            leave: false,
+            asked_by: None,
+            done: Box::new(|ordered| assert!(matches!(ordered, Ordered::In(_)), "{ordered:?}")),
+        };
+        assert!(port.room(RoomWork::Order(order)).is_ok());
+    }
+    for _ in 0..BROADCASTS {
+        let part = BroadcastPart::new(&name, &frame, |_, _| {});
+        assert!(port.room(RoomWork::Broadcast(part)).is_ok());
+    }
+    stage.turn();
+    let to_one = Brought::Push {
+        method: TO_ONE,
+        tracked: true,
+        payload: Bytes::from_static(b"to one"),
+    };
+    PushPart::split(vec![vec![targets[0]]], &to_one, |_| {})
+        .into_iter()
+        .for_each(|part| port.push(part));
+    let mut came = Vec::new();
+    while came.len() <= BROADCASTS {
+        if let (Frame::Push(push), _) = stage.turns_until_frame(&mut guests[0]) {
+            came.push(push.method);
+        }
+    }
+    let ahead = came.iter().position(|method| *method == TO_ONE).unwrap();
+    let of_one_slice = 1..=SLICE_MEMBERS.div_ceil(GUESTS);
+    assert!(of_one_slice.contains(&ahead), "{came:?}");
 }
 
 const CHILD: &str = "WHIMBREL_TEST_REACTOR_PANICS";

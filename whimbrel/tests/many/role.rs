@@ -1,7 +1,8 @@
 //! One role's process, with a configuration of its own.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
@@ -22,10 +23,14 @@ pub(crate) struct Role {
     health: SocketAddr,
 }
 
-/// A port that nobody has now.
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+/// Below the range from which systems give connections theirs (32768 on Linux).
+const PORTS: Range<u16> = 10_240..32_000;
+
+/// A port that nobody has now, and no connection gets before its process listens.
+pub(crate) fn free_port() -> SocketAddr {
+    let any = || SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(PORTS)));
+    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    (0..200).map(|_| any()).find(is_free).unwrap()
 }
 
 impl Role {

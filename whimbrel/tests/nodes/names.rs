@@ -1,6 +1,6 @@
 //! A process that stands still for longer than its lease, and another one that is started under its name meanwhile.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::role::{Role, SECRET};
+use crate::role::{Role, SECRET, free_port};
 use crate::waits::eventually;
 
 /// The shortest renewal that a service node takes; a lease outlives three.
@@ -26,9 +26,7 @@ struct Redis {
 
 impl Redis {
     fn start(folder: &Path) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port().to_string();
-        drop(listener);
+        let port = free_port().port().to_string();
         let mut command = Command::new("redis-server");
         command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"]);
         command.arg(folder).stdin(Stdio::null()).stdout(Stdio::null());

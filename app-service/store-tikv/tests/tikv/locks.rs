@@ -159,6 +159,31 @@ impl Place {
     async fn read(&self, key: &Bytes) -> Option<Bytes> {
         self.store.snapshot().await.unwrap().get(key).await.unwrap()
     }
+
+    /// Has `round` leave a lock and go past it, under keys of its own each time, until the store has pushed
+    /// it out; the round gives the start of the lock's transaction. One that takes as long as the lock lives
+    /// says nothing: TiKV's client may have ended the lock, or whoever pushed it out did not wait for the
+    /// answer.
+    async fn pushes_out(&self, round: impl AsyncFn(&Self) -> u64) -> (Self, u64) {
+        const ROUNDS_MAX: usize = 6;
+        let client = TransactionClient::new(self.endpoints.clone()).await.unwrap();
+        for number in 0..ROUNDS_MAX {
+            let on = Self {
+                endpoints: self.endpoints.clone(),
+                store: Arc::clone(&self.store),
+                prefix: format!("{}{number}-", self.prefix),
+            };
+            let before = self.store.locks_pushed_out();
+            let started = Box::pin(round(&on)).await;
+            if since(&client, started).await < LOCK_LIFE {
+                self.has_pushed_out(before + 1).await;
+            }
+            if self.store.locks_pushed_out() > before {
+                return (on, started);
+            }
+        }
+        panic!("in none of {ROUNDS_MAX} rounds was a lock pushed out while it lived");
+    }
 }
 
 impl Place {
@@ -187,15 +212,14 @@ impl Place {
             let write = self.put_past(&names[2], "alive");
             let all = async { tokio::join!(get, scan, write) };
             let (_, was_well) = while_well(&client, all).await;
-            let through = client.current_timestamp().await.unwrap().physical;
+            let waited = since(&client, started).await;
             assert_eq!(self.read(&primary).await, None);
             assert_eq!(self.read(&names[2]).await, Some("alive".into()));
-            let waited_ms = through - Timestamp::from_version(started).physical;
-            if waited_ms < i64::try_from(LOCK_LIFE.as_millis()).unwrap() {
+            if waited < LOCK_LIFE {
                 self.has_pushed_out(1).await;
                 return;
             }
-            assert!(!was_well, "the dead held others up for {waited_ms} ms");
+            assert!(!was_well, "the dead held others up for {waited:?}");
         }
         panic!("the cluster was not well in any of {ROUNDS_MAX} rounds");
     }
@@ -223,6 +247,13 @@ async fn while_well<T>(client: &TransactionClient, work: impl Future<Output = T>
     let usual = begins.elapsed() / rounds.get().max(1);
     let is_well = usual <= PAUSE + PATIENCE_MIN / PATIENCE_IN_CALLS && slowest.get() <= STILL_MAX;
     (done, is_well)
+}
+
+/// How long ago a transaction started, by PD's clock.
+async fn since(client: &TransactionClient, started: u64) -> Duration {
+    let now = client.current_timestamp().await.unwrap().physical;
+    let ms = now - Timestamp::from_version(started).physical;
+    Duration::from_millis(u64::try_from(ms).unwrap())
 }
 
 /// Waits until PD's clock says that a lock's life is over.
@@ -279,32 +310,38 @@ async fn a_dead_owners_primary_lock_is_pushed_out(on: Place) {
 
 /// As a group of conversations is read: many keys, far from one another, of which TiKV's client does not say which is locked.
 async fn an_orphan_among_many_conversations_is_read_past(on: Place) {
-    let keys = on.conversations();
-    on.lock(&keys[37], &on.key("a-primary"), LOCK_LIFE).await;
-    let snapshot = on.store.snapshot().await.unwrap();
-    let values = snapshot.multi_get(&keys).await.unwrap();
-    assert!(values.iter().all(Option::is_none));
-    on.has_pushed_out(1).await;
+    on.pushes_out(async |on: &Place| {
+        let keys = on.conversations();
+        let started = on.lock(&keys[37], &on.key("a-primary"), LOCK_LIFE).await;
+        let snapshot = on.store.snapshot().await.unwrap();
+        let values = snapshot.multi_get(&keys).await.unwrap();
+        assert!(values.iter().all(Option::is_none));
+        started
+    })
+    .await;
 }
 
 /// As a group is committed: the orphan is on a key that is only written.
 async fn an_orphan_among_many_conversations_is_written_past(on: Place) {
-    let keys = on.conversations();
-    let (orphan, guarded) = (&keys[37], &keys[73]);
-    on.lock(orphan, &on.key("a-primary"), LOCK_LIFE).await;
-    on.commit_past(orphan, async || {
-        let snapshot = on.store.snapshot().await.unwrap();
-        assert_eq!(snapshot.get(guarded).await.unwrap(), None);
-        let mut batch = Batch::at(&*snapshot);
-        batch.guard(guarded.clone());
-        for key in keys.iter().filter(|key| *key != guarded) {
-            batch.put(key.clone(), "alive");
-        }
-        (batch, snapshot)
+    on.pushes_out(async |on: &Place| {
+        let keys = on.conversations();
+        let (orphan, guarded) = (&keys[37], &keys[73]);
+        let started = on.lock(orphan, &on.key("a-primary"), LOCK_LIFE).await;
+        on.commit_past(orphan, async || {
+            let snapshot = on.store.snapshot().await.unwrap();
+            assert_eq!(snapshot.get(guarded).await.unwrap(), None);
+            let mut batch = Batch::at(&*snapshot);
+            batch.guard(guarded.clone());
+            for key in keys.iter().filter(|key| *key != guarded) {
+                batch.put(key.clone(), "alive");
+            }
+            (batch, snapshot)
+        })
+        .await;
+        assert_eq!(on.read(orphan).await, Some("alive".into()));
+        started
     })
     .await;
-    assert_eq!(on.read(orphan).await, Some("alive".into()));
-    on.has_pushed_out(1).await;
 }
 
 /// All keys are locked, nothing is committed.
@@ -319,10 +356,15 @@ async fn who_died_while_locking_holds_nobody_up_for_a_locks_life(on: Place) {
 
 /// Its owner was slow, not dead; it can no longer take what it needs to commit.
 async fn a_primary_lock_that_comes_after_the_push_is_refused(on: Place) {
-    let (key, primary) = (on.key("b-key"), on.key("a-primary"));
-    let started = on.lock(&key, &primary, LOCK_LIFE).await;
-    assert_eq!(on.read(&key).await, None);
-    on.has_pushed_out(1).await;
+    let (on, started) = on
+        .pushes_out(async |on: &Place| {
+            let (key, primary) = (on.key("b-key"), on.key("a-primary"));
+            let started = on.lock(&key, &primary, LOCK_LIFE).await;
+            assert_eq!(on.read(&key).await, None);
+            started
+        })
+        .await;
+    let primary = on.key("a-primary");
     assert!(!on.lock_late(&primary, &primary, started).await);
     // Another key may still be locked, and is found rolled back at the primary.
     on.lock_late(&on.key("c-key"), &primary, started).await;

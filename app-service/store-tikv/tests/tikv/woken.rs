@@ -3,19 +3,24 @@
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libtest_mimic::Trial;
 use tokio::task::JoinHandle;
 use whimbrel_store::{Batch, Commit, Store as _};
 use whimbrel_store_tikv::TikvStore;
+use whimbrel_store_tikv::limits::LOCK_LIFE;
 use whimbrel_tikv_cluster::{Binaries, Cluster, Options, Part};
 
 use crate::{Test, config, open, prefix, raw, trial};
 
 /// Far longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// In one of so many rounds the other store goes past the owner's locks before their life is over, and the
+/// owner wakes before it gives up, a second later.
+const ROUNDS_MAX: usize = 6;
 
 pub(crate) fn trials(binaries: &Binaries) -> Vec<Trial> {
     let with = |name: &str, test: Test<Two>| {
@@ -50,17 +55,30 @@ impl Two {
         };
         let cluster = Arc::new(Cluster::start(binaries, options).unwrap());
         let owner = open(config(vec![cluster.pd_address().to_string()])).await;
-        let prefix = prefix();
-        // From now on the owner's clients know the region.
-        for _ in 0..8 {
-            let warm = Bytes::from(format!("{prefix}warm"));
-            assert!(put(&owner, warm, "v").await.is_committed());
-        }
         Self {
             cluster,
             owner,
-            prefix,
+            prefix: prefix(),
         }
+    }
+
+    /// Takes rounds, each under keys of its own, until one was in time.
+    async fn in_time(&self, round: impl AsyncFn(&Self) -> bool) {
+        for _ in 0..ROUNDS_MAX {
+            let on = Self {
+                cluster: Arc::clone(&self.cluster),
+                owner: Arc::clone(&self.owner),
+                prefix: prefix(),
+            };
+            // From now on the owner's clients know the region.
+            for _ in 0..8 {
+                assert!(put(&on.owner, on.key("warm"), "v").await.is_committed());
+            }
+            if Box::pin(round(&on)).await {
+                return;
+            }
+        }
+        panic!("none of {ROUNDS_MAX} rounds was in time");
     }
 
     /// One that connects only now.
@@ -94,21 +112,33 @@ impl Two {
     }
 
     /// The other store finds the owner's lock on a key of its and reads past it; then it writes another.
-    async fn goes_past_the_owner(&self, other: &TikvStore) {
-        let reading = async {
-            while other.locks_pushed_out() == 0 {
-                assert_eq!(read(other, self.key("b")).await, None);
+    /// False when the life of a lock that was taken at `since` is over before: TiKV's client ends it then,
+    /// and nothing is pushed out.
+    async fn goes_past_the_owner(&self, other: &TikvStore, since: Instant) -> bool {
+        while other.locks_pushed_out() == 0 {
+            if since.elapsed() >= LOCK_LIFE {
+                return false;
             }
-        };
-        tokio::time::timeout(PATIENCE, reading).await.unwrap();
+            assert_eq!(read(other, self.key("b")).await, None);
+        }
         let commit = put(other, self.key("a"), "other").await;
         assert!(commit.is_committed(), "{commit:?}");
+        true
+    }
+
+    /// Whether the owner's request to commit is held before the life of locks that were taken at `since` is
+    /// over.
+    async fn holds_one(&self, since: Instant) -> bool {
+        let cluster = Arc::clone(&self.cluster);
+        let left = LOCK_LIFE.saturating_sub(since.elapsed());
+        let holds = move || cluster.proxy(Part::Store).holds_one(left);
+        tokio::task::spawn_blocking(holds).await.unwrap()
     }
 
     /// Whether the owner's request to commit reaches the store.
-    async fn passes_one(&self) -> bool {
+    async fn passes_one(&self, patience: Duration) -> bool {
         let cluster = Arc::clone(&self.cluster);
-        let passes = move || cluster.proxy(Part::Store).passes_one(PATIENCE);
+        let passes = move || cluster.proxy(Part::Store).passes_one(patience);
         tokio::task::spawn_blocking(passes).await.unwrap()
     }
 
@@ -148,29 +178,44 @@ async fn read(store: &TikvStore, key: Bytes) -> Option<Bytes> {
 
 /// It has locked all keys and waits for the timestamp of its commit.
 async fn an_owner_asleep_before_its_commit_is_never_told_committed(on: Two) {
-    let owners = on
-        .owner_commits(|cluster, _| cluster.proxy(Part::Pd).freeze_those_there())
-        .await;
-    let other = on.other().await;
-    on.goes_past_the_owner(&other).await;
-    assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
-    on.cluster.proxy(Part::Pd).heal();
-    on.nothing_came_of_it(owners.await.unwrap(), &other).await;
-    assert!(on.passes_one().await, "it woke in time to send its commit");
+    on.in_time(async |on: &Two| {
+        let since = Instant::now();
+        let owners = on
+            .owner_commits(|cluster, _| cluster.proxy(Part::Pd).freeze_those_there())
+            .await;
+        let other = on.other().await;
+        let is_past = on.goes_past_the_owner(&other, since).await;
+        assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
+        on.cluster.proxy(Part::Pd).heal();
+        let told = owners.await.unwrap();
+        if !is_past {
+            return false;
+        }
+        on.nothing_came_of_it(told, &other).await;
+        // It has sent its commit by now, unless it had given up.
+        on.passes_one(Duration::from_secs(1)).await
+    })
+    .await;
 }
 
 /// Its commit was sent, and arrives after others have gone on.
 async fn a_commit_on_its_way_is_not_torn(on: Two) {
-    let other = on.other().await;
-    let owners = on
-        .owner_commits(|cluster, carried| cluster.proxy(Part::Store).hold_each(carried))
-        .await;
-    let cluster = Arc::clone(&on.cluster);
-    let held = tokio::task::spawn_blocking(move || cluster.proxy(Part::Store).holds_one(PATIENCE));
-    assert!(held.await.unwrap(), "the commit of the primary is under way");
-    on.goes_past_the_owner(&other).await;
-    assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
-    on.cluster.proxy(Part::Store).heal();
-    assert!(on.passes_one().await, "it arrives after that");
-    on.nothing_came_of_it(owners.await.unwrap(), &other).await;
+    on.in_time(async |on: &Two| {
+        let other = on.other().await;
+        let since = Instant::now();
+        let owners = on
+            .owner_commits(|cluster, carried| cluster.proxy(Part::Store).hold_each(carried))
+            .await;
+        let is_past = on.holds_one(since).await && on.goes_past_the_owner(&other, since).await;
+        assert_eq!(on.cluster.proxy(Part::Store).passed(), 0);
+        on.cluster.proxy(Part::Store).heal();
+        let told = owners.await.unwrap();
+        if !is_past {
+            return false;
+        }
+        assert!(on.passes_one(PATIENCE).await, "it arrives after that");
+        on.nothing_came_of_it(told, &other).await;
+        true
+    })
+    .await;
 }

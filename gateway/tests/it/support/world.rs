@@ -205,20 +205,6 @@ impl World {
         self.block_on(answered).unwrap()
     }
 
-    /// Sends all of them before it waits for an answer.
-    pub(crate) fn send_raw_together(&self, kind: Kind, bodies: Vec<Vec<u8>>) -> Vec<Envelope> {
-        let ask = |body| {
-            let (answer, answered) = oneshot::channel();
-            self.to_gateway.send((envelope(kind, body), answer)).unwrap();
-            answered
-        };
-        let asked: Vec<_> = bodies.into_iter().map(ask).collect();
-        asked
-            .into_iter()
-            .map(|answered| self.block_on(answered).unwrap())
-            .collect()
-    }
-
     /// Pushes to targets of the gateway's life `incarnation`.
     pub(crate) fn push(&self, targets: Vec<PushTarget>, payload: &[u8], incarnation: u64) -> PushResponse {
         let push = PushRequest {

@@ -74,6 +74,14 @@ fn has_b(at: &Endpoint, life: u64) -> bool {
     matches!(judged, Err(LinkError::AlreadyLinked { .. }))
 }
 
+/// No connection gets this port either: it is below the range from which systems give theirs (32768 on
+/// Linux).
+fn where_nobody_listens() -> SocketAddr {
+    let any = || SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_240..32_000_u16)));
+    let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
+    (0..200).map(|_| any()).find(is_free).unwrap()
+}
+
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let comes = async {
         while !is_so() {
@@ -113,9 +121,7 @@ async fn one_refusal_takes_no_name_from_a_process_that_others_are_linked_with() 
 async fn who_is_linked_with_nobody_believes_only_all_that_are_dialled_and_not_at_once() {
     let (one, two) = (unobserved("r1", 1), unobserved("r2", 1));
     let at_one = listen(&one).await.to_string();
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at_two = free.local_addr().unwrap();
-    drop(free);
+    let at_two = where_nobody_listens();
     let (earlier, later) = (unobserved("b", 1), unobserved("b", 2));
     earlier.dial(at_one.clone());
     until("the earlier is linked", || has_b(&one, 1)).await;
@@ -207,9 +213,7 @@ async fn an_address_in_use_is_named_with_its_cure() {
 
 #[tokio::test]
 async fn a_node_that_starts_late_is_found() {
-    let port_holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = port_holder.local_addr().unwrap();
-    drop(port_holder);
+    let address = where_nobody_listens();
     let (b, mut at_b) = endpoint_with("b", quick());
     b.dial(address.to_string());
     // The first attempts fail while nobody listens; the endpoint keeps at it.

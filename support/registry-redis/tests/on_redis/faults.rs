@@ -326,7 +326,7 @@ fn one_that_will_not_do_is_refused_with_the_cure() {
 }
 
 fn a_replica_that_takes_over_is_found_and_noticed() {
-    let mut watched = Watched::start();
+    let mut watched = Watched::start(1_000);
     block_on(async {
         let node = registry(&watched.url(), &new_cluster()).await;
         let mut life = node.life();

@@ -20,7 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use whimbrel_registry::conformance;
 
 use crate::harness::{Admin, OnRedis};
-use crate::server::{Cluster, Server, Watched};
+use crate::server::{Cluster, STANDSTILL_MAX_MS, Server, Watched};
 
 fn main() -> ExitCode {
     let is_there = server::is_there();
@@ -89,7 +89,7 @@ fn a_single_server_is_a_registry() {
 }
 
 fn a_master_behind_sentinels_is_a_registry() {
-    let watched = Watched::start();
+    let watched = Watched::start(STANDSTILL_MAX_MS);
     block_on(async { conform(watched.url(), admin_of(&watched.master).await).await });
 }
 

@@ -6,7 +6,7 @@ use whimbrel_registry::Registry as _;
 use whimbrel_registry::conformance::{room_counts, session};
 
 use crate::harness::{new_cluster, registry};
-use crate::server::{Cluster, Server, Watched, wait_for};
+use crate::server::{Cluster, STANDSTILL_MAX_MS, Server, Watched, wait_for};
 use crate::together::{G1, put};
 use crate::{admin_of, admin_of_cluster, block_on, conform};
 
@@ -117,7 +117,7 @@ fn the_documented_rights_suffice_on_a_cluster() {
 }
 
 fn the_documented_rights_suffice_behind_sentinels() {
-    let watched = Watched::start();
+    let watched = Watched::start(STANDSTILL_MAX_MS);
     for server in [&watched.master, &watched.replica] {
         let _: Value = server.ask(&grant());
     }

@@ -1,6 +1,8 @@
 //! Redis servers of a test's own: on free loopback ports, in folders that go with them, ended by pid.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +13,12 @@ use tempfile::TempDir;
 
 /// How long anything may take that will happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than a master stands still on a busy machine, in milliseconds: it is not to be replaced for that.
+pub(crate) const STANDSTILL_MAX_MS: u32 = 15_000;
 const POLL: Duration = Duration::from_millis(20);
+/// They and those 10,000 above are below the range from which systems give connections theirs (32768 on
+/// Linux), so that a server that is started again finds its port still free.
+const PORTS: Range<u16> = 10_240..22_000;
 
 /// Whether this machine has a Redis.
 pub(crate) fn is_there() -> bool {
@@ -52,12 +59,28 @@ impl Server {
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             process: None,
         };
-        server.run();
+        // Somebody else may have taken the port meanwhile.
+        wait_for("a Redis on a port of its own", || {
+            let is_up = server.comes_up();
+            if !is_up {
+                server.port = free_port();
+            }
+            is_up.then_some(())
+        });
         server
     }
 
     /// Starts it where it was.
     pub(crate) fn run(&mut self) {
+        assert!(self.comes_up(), "it ended at once: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Starts it; whether it answers before it ends.
+    fn comes_up(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         if let Some(file) = self.configuration() {
             command.arg(file);
@@ -68,18 +91,24 @@ impl Server {
         command.args(&self.options);
         command.stdin(Stdio::null());
         command.stdout(std::fs::File::create(self.folder.path().join("log")).unwrap());
-        self.process = Some(command.spawn().unwrap());
+        let client = Client::open(self.url()).unwrap();
+        let process = self.process.insert(command.spawn().unwrap());
+        let id = format!("process_id:{}\r\n", process.id());
         wait_for("a Redis that answers", || {
-            // One with a password answers by asking for it.
-            let client = Client::open(self.url()).unwrap();
-            match client.get_connection_with_timeout(Duration::from_secs(1)) {
-                Ok(mut connection) => redis::cmd("PING")
-                    .exec(&mut connection)
-                    .err()
-                    .map_or(Some(()), |error| (error.code() == Some("NOAUTH")).then_some(())),
-                Err(_) => None,
+            if process.try_wait().unwrap().is_some() {
+                return Some(false);
             }
-        });
+            let mut connection = client.get_connection_with_timeout(Duration::from_secs(1)).ok()?;
+            let answers = redis::cmd("PING").exec(&mut connection);
+            let info =
+                answers.and_then(|()| redis::cmd("INFO").arg("server").query::<String>(&mut connection));
+            match info {
+                // Another may have its port.
+                Ok(info) => info.contains(&id).then_some(true),
+                // One with a password answers by asking for it.
+                Err(error) => (error.code() == Some("NOAUTH")).then_some(true),
+            }
+        })
     }
 
     /// A Sentinel has a file that it writes to.
@@ -196,13 +225,17 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn start() -> Self {
+    /// The master is replaced when it has said nothing for so long, in milliseconds.
+    pub(crate) fn start(dead_after_ms: u32) -> Self {
         let master = Server::start(&["--save", ""]);
         let port = master.port.to_string();
         let replica = Server::start(&["--save", "", "--replicaof", "127.0.0.1", &port]);
         let sentinel = Server::start(&["--sentinel"]);
         let _: redis::Value = sentinel.ask(&format!("SENTINEL MONITOR mymaster 127.0.0.1 {port} 1"));
-        for (option, value) in [("down-after-milliseconds", 1_000), ("failover-timeout", 3_000)] {
+        for (option, value) in [
+            ("down-after-milliseconds", dead_after_ms),
+            ("failover-timeout", 3_000),
+        ] {
             let _: redis::Value = sentinel.ask(&format!("SENTINEL SET mymaster {option} {value}"));
         }
         let watched = Self {
@@ -226,13 +259,8 @@ impl Watched {
 /// A port that is free now, as is the one 10,000 above, where nodes of a Cluster speak to each other.
 fn free_port() -> u16 {
     wait_for("a free port", || {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        // The upper half of the ports that the system gives has no port 10,000 above.
-        let port = if port > 50_000 { port - 20_000 } else { port };
+        let any = RandomState::new().hash_one(()) % PORTS.len() as u64;
+        let port = PORTS.start + u16::try_from(any).unwrap();
         let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         (is_free(port) && is_free(port + 10_000)).then_some(port)
     })
