@@ -15,6 +15,9 @@ use crate::keys::MarkerKey;
 pub trait CommitSink: Send + Sync + 'static {
     /// `committed` is durable. What is dropped here is redone from its marker.
     fn committed(&self, committed: Committed);
+
+    /// A commit that may be durable was given up: if it is, nothing follows from it but by its markers.
+    fn left_undecided(&self) {}
 }
 
 /// One conversation's part of one commit.

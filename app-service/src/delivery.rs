@@ -64,4 +64,8 @@ impl CommitSink for Delivery {
             );
         }
     }
+
+    fn left_undecided(&self) {
+        self.markers.leave_some_behind();
+    }
 }

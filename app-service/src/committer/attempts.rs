@@ -229,7 +229,10 @@ impl<'a> Attempts<'a> {
     fn fail(&self, work: Vec<LaneWork>, failure: &Failure) -> Next {
         let failure = match &self.unknown {
             None => failure.clone(),
-            Some((_, error)) => undecided(&error.to_string()),
+            Some((_, error)) => {
+                self.shared.sink.left_undecided();
+                undecided(&error.to_string())
+            }
         };
         for job in work.into_iter().flat_map(|lane| lane.jobs) {
             job.answer(Outcome::Failure(failure.clone()));

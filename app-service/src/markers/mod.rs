@@ -11,6 +11,7 @@ mod retry;
 mod sweeper;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::env::Env;
 use crate::keys::MarkerKey;
@@ -25,6 +26,7 @@ pub use sweeper::{Sweeper, SweeperParts};
 pub struct Markers {
     cleaner: Cleaner,
     retries: Arc<RetryList>,
+    some_left_behind: Arc<AtomicBool>,
     env: Env,
 }
 
@@ -35,6 +37,7 @@ impl Markers {
         Self {
             cleaner: Cleaner::start(store, &env),
             retries: Arc::new(RetryList::default()),
+            some_left_behind: Arc::default(),
             env,
         }
     }
@@ -48,6 +51,16 @@ impl Markers {
                 self.retries.add(marker, attempt, self.env.clock.monotonic());
             }
         }
+    }
+
+    /// Markers of this node may be there, or be on their way, that nobody knows of: they are looked for soon.
+    pub fn leave_some_behind(&self) {
+        self.some_left_behind.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether some were left behind since this was asked last.
+    fn take_left_behind(&self) -> bool {
+        self.some_left_behind.swap(false, Ordering::Relaxed)
     }
 
     /// Deletes what is done so far, and ends.

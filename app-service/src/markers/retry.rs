@@ -48,6 +48,13 @@ impl RetryList {
         }
     }
 
+    /// The pauses of all are over at `now`: what they waited for is there again.
+    pub fn make_due(&self, now: Duration) {
+        for lost in self.lock().values_mut() {
+            lost.due = lost.due.min(now);
+        }
+    }
+
     /// Takes up to `count` whose pause is over, each with how often it was lost.
     #[must_use]
     pub fn take_due(&self, now: Duration, count: usize) -> Vec<(MarkerKey, u32)> {
@@ -120,6 +127,17 @@ mod tests {
             pauses,
             [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]
         );
+    }
+
+    #[test]
+    fn all_pauses_can_be_ended_at_once() {
+        let list = RetryList::default();
+        list.add(marker(1), 9, Duration::ZERO);
+        list.add(marker(2), 0, Duration::ZERO);
+        let now = Duration::from_secs(1);
+        list.make_due(now);
+        let due = list.take_due(now, 9);
+        assert_eq!(due, [(marker(1), 10), (marker(2), 1)], "losses are still counted");
     }
 
     #[test]

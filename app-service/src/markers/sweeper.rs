@@ -34,6 +34,10 @@ const ROWS_WAITING_MAX: usize = 10_000;
 const LIVES_PAGE_LEN: usize = 1000;
 /// The longest pause between two looks after one dead life.
 const LIFE_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Between looks at this node's own markers while some may have been left behind: longer than a marker stays whose work goes well.
+const OWN_LOOK_SOON: Duration = Duration::from_secs(2);
+/// So many looks find them: one takes note of what is there, the next takes up what is there still.
+const OWN_LOOKS_SOON: u32 = 2;
 /// Own markers that one look takes note of, some 100 bytes each.
 const OWN_NOTED_MAX: usize = 20_000;
 /// Own markers that one look takes up; such are rare.
@@ -64,6 +68,8 @@ pub struct Sweeper {
     looks: BTreeMap<Incarnation, (Duration, Duration)>,
     /// Own markers that were there at the last look.
     own_noted: BTreeSet<MarkerKey>,
+    /// The store could be read when lost work was looked for last.
+    could_read: bool,
     ages: AgeClock,
 }
 
@@ -76,6 +82,7 @@ impl Sweeper {
             parts,
             looks: BTreeMap::new(),
             own_noted: BTreeSet::new(),
+            could_read: true,
         }
     }
 
@@ -95,7 +102,8 @@ impl Sweeper {
         }
         let interval = Duration::from_secs(self.parts.config.interval_s.max(1));
         let own_age = Duration::from_secs(self.parts.config.own_age_s.max(1));
-        let (mut dead_due, mut own_due) = (self.now(), self.now() + own_age);
+        let own_soon = OWN_LOOK_SOON.min(own_age);
+        let (mut dead_due, mut own_due, mut looks_soon) = (self.now(), self.now() + own_age, 0);
         let stop = self.parts.stop.clone();
         while !stop.is_cancelled() {
             self.retry_own().await;
@@ -105,11 +113,18 @@ impl Sweeper {
                 }
                 dead_due = self.now() + interval;
             }
+            if self.parts.markers.take_left_behind() {
+                looks_soon = OWN_LOOKS_SOON;
+                own_due = own_due.min(self.now() + own_soon);
+            }
             if self.now() >= own_due {
-                if let Err(error) = self.look_at_own().await {
-                    tracing::warn!(%error, "looking at this node's own markers failed; trying again");
+                match self.look_at_own().await {
+                    Ok(_) => looks_soon = u32::saturating_sub(looks_soon, 1),
+                    Err(error) => {
+                        tracing::warn!(%error, "looking at this node's own markers failed; trying again");
+                    }
                 }
-                own_due = self.now() + own_age;
+                own_due = self.now() + if looks_soon > 0 { own_soon } else { own_age };
             }
             let slept_at = self.now();
             let tick = self.parts.env.timers.sleep(TICK);
@@ -127,7 +142,15 @@ impl Sweeper {
 
     /// Takes up own lost work whose pause is over, as fast as the lanes take it: after an outage of the store there may be
     /// a great deal of it.
-    async fn retry_own(&self) {
+    async fn retry_own(&mut self) {
+        if !self.parts.store.readiness().serves_reads() {
+            self.could_read = false;
+            return;
+        }
+        if !std::mem::replace(&mut self.could_read, true) {
+            // Pauses that grew while nothing could be read say nothing of the work.
+            self.parts.markers.retries().make_due(self.now());
+        }
         while self.parts.redo.rows_waiting() < ROWS_WAITING_MAX && !self.parts.stop.is_cancelled() {
             let due = self.parts.markers.retries().take_due(self.now(), PAGE_LEN);
             if due.is_empty() {

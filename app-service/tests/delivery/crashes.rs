@@ -215,6 +215,29 @@ async fn rows_whose_commit_ended_unknown_are_right_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_undone_when_the_store_went_is_done_soon_after_its_return() {
+    for kindred in [Kindred::Log, Kindred::Rows] {
+        let world = World::new(13);
+        let live = world.start_alone().await;
+        let ann = world.device(&live, "ann").await;
+        let mut bob = world.device(&live, "bob").await;
+        let chat = live.direct(&ann.actor, "bob").await;
+        world.settle(&[live.life()]).await;
+        bob.follow(&world, &live).await;
+        world.store.plant(kindred, Fate::LastWord);
+        let told = live.send(&world, &ann.actor, chat, "it is there").await;
+        assert_eq!(told.is_ok(), kindred == Kindred::Rows, "{kindred:?}");
+        // Longer than anybody looks how a commit ended, and than it takes pauses to grow to the longest.
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        world.store.come_back();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        bob.follow(&world, &live).await;
+        assert_eq!(bob.row(chat).unread, 1, "{kindred:?}");
+        assert_eq!(bob.rows, bob.fresh(&live).await.rows, "{kindred:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn own_markers_nobody_remembers_are_taken_up_after_a_while() {
     let world = World::new(7);
     let live = world.start_alone().await;

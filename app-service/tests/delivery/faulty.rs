@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) enum Fate {
     LoseAnswer,
     /// Not applied, and nobody learns of it; once.
     LoseCommit,
+    /// Applied, but nobody learns of it: the store is away from then on, until [`Faulty::come_back`]; once.
+    LastWord,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,8 @@ pub(crate) enum Kindred {
     Rows,
     /// Commits that delete markers.
     Cleaning,
+    /// All others: those of conversations' logs.
+    Log,
 }
 
 /// The memory store, with planted faults.
@@ -44,6 +48,7 @@ pub(crate) struct Faulty {
     slow_ms: AtomicU64,
     entropy: Arc<Seeded>,
     released: Notify,
+    is_away: AtomicBool,
 }
 
 impl Faulty {
@@ -54,7 +59,16 @@ impl Faulty {
             slow_ms: AtomicU64::new(0),
             entropy,
             released: Notify::new(),
+            is_away: AtomicBool::new(false),
         }
+    }
+
+    fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.is_away.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn release(&self) {
@@ -80,27 +94,33 @@ impl Faulty {
     }
 
     fn fate_of(&self, batch: &Batch) -> Option<Fate> {
-        let kindred = kindred(batch)?;
+        let kindred = kindred(batch);
         let mut fates = self.fates.lock().unwrap();
         let fates = fates.get_mut(&kindred)?;
         let fate = fates.front().copied();
-        if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::Hold)) {
+        if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::LastWord | Fate::Hold)) {
             fates.pop_front();
         }
         fate
     }
 }
 
-fn kindred(batch: &Batch) -> Option<Kindred> {
+fn kindred(batch: &Batch) -> Kindred {
     // Second byte 0: the cluster's; else the app key's length, and behind the app key the space.
     let is_row = |key: &[u8]| key[1] > 0 && key[2 + usize::from(key[1])] == b'u';
     if batch.keys().any(|key| is_row(key)) {
-        return Some(Kindred::Rows);
+        return Kindred::Rows;
     }
-    batch
-        .iter()
-        .all(|(_, op)| *op == Op::Delete)
-        .then_some(Kindred::Cleaning)
+    if batch.iter().all(|(_, op)| *op == Op::Delete) {
+        return Kindred::Cleaning;
+    }
+    Kindred::Log
+}
+
+fn away() -> StoreError {
+    StoreError::NotReady {
+        reason: "planted".into(),
+    }
 }
 
 fn lost() -> StoreError {
@@ -110,13 +130,19 @@ fn lost() -> StoreError {
 #[async_trait]
 impl Store for Faulty {
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        if self.is_away() {
+            return Err(away());
+        }
         self.inner.snapshot().await
     }
 
     async fn commit(&self, batch: Batch) -> Commit {
         let slow_ms = self.slow_ms.load(Ordering::Relaxed);
-        if slow_ms > 0 && kindred(&batch) == Some(Kindred::Rows) {
+        if slow_ms > 0 && kindred(&batch) == Kindred::Rows {
             tokio::time::sleep(Duration::from_millis(self.entropy.random_u64() % slow_ms)).await;
+        }
+        if self.is_away() {
+            return Commit::Refused(away());
         }
         match self.fate_of(&batch) {
             None => self.inner.commit(batch).await,
@@ -125,18 +151,26 @@ impl Store for Faulty {
                 self.inner.commit(batch).await
             }
             Some(Fate::Hang) => std::future::pending().await,
-            Some(Fate::Refuse) => Commit::Refused(StoreError::NotReady {
-                reason: "planted".into(),
-            }),
+            Some(Fate::Refuse) => Commit::Refused(away()),
             Some(Fate::LoseAnswer) => {
                 assert!(self.inner.commit(batch).await.is_committed());
                 Commit::Unknown(lost())
             }
             Some(Fate::LoseCommit) => Commit::Unknown(lost()),
+            Some(Fate::LastWord) => {
+                assert!(self.inner.commit(batch).await.is_committed());
+                self.is_away.store(true, Ordering::Relaxed);
+                Commit::Unknown(lost())
+            }
         }
     }
 
     fn readiness(&self) -> Readiness {
+        if self.is_away() {
+            return Readiness::NotReady {
+                reason: away().to_string(),
+            };
+        }
         self.inner.readiness()
     }
 
