@@ -1,9 +1,11 @@
 //! What all calls share: the connection, the keys, what is known of lives and terms; and how a script is run.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use redis::{RedisError, Script, Value};
 use tokio::sync::{Notify, mpsc, watch};
@@ -25,6 +27,8 @@ use crate::wire::{Wire, breaks, reason_of};
 pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(2);
 /// How often a step is begun anew because its place had another life than was known: once, and once more if it is lost again.
 const LIVES_PER_STEP: usize = 3;
+/// A part of a Cluster that gives no sign of life within this is silent.
+const SIGN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A user that may have nothing any more on a life, to be taken off its index.
 pub(crate) struct Leftover {
@@ -50,6 +54,8 @@ pub(crate) struct Inner {
     /// Another cluster of the same name says that this is its registry.
     pub(crate) is_foreign: AtomicBool,
     standings: Mutex<Standings>,
+    /// Parts of a Cluster that give no sign of life.
+    silent: Mutex<BTreeSet<Place>>,
     /// Sessions that lost their place in an announcement of which another part failed: told with the next one.
     owed: Mutex<Vec<SessionRecord>>,
 }
@@ -78,6 +84,7 @@ impl Inner {
             orders: AtomicU64::new(0),
             is_foreign: AtomicBool::new(false),
             standings: Mutex::default(),
+            silent: Mutex::default(),
             owed: Mutex::default(),
         }
     }
@@ -91,6 +98,43 @@ impl Inner {
     pub(crate) fn nodes_changed(&self) {
         self.standings().doubt();
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeSet<Place>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks every part of a Cluster for a sign of life. Of those that give none nothing is asked until they do: whoever asks would wait
+    /// for as long as a call may take, each time. Says whether all did.
+    pub(crate) async fn feel_out(&self) -> bool {
+        let Ok((_, wire)) = self.wire() else {
+            return false;
+        };
+        if !self.keeper.is_cluster() {
+            return true;
+        }
+        let signs = Place::all().map(|place| {
+            let mut wire = wire.clone();
+            async move {
+                let mut get = redis::cmd("GET");
+                get.arg(self.keys.life(place));
+                let answer = get.query_async::<Option<String>>(&mut wire);
+                let is_heard = matches!(tokio::time::timeout(SIGN_WITHIN, answer).await, Ok(Ok(_)));
+                (!is_heard).then_some(place)
+            }
+        });
+        let silent: BTreeSet<Place> = join_all(signs).await.into_iter().flatten().collect();
+        let before = std::mem::replace(&mut *self.silent(), silent.clone());
+        if silent.len() != before.len() {
+            tracing::warn!(
+                redis = self.keeper.redis(),
+                silent = silent.len(),
+                of = Place::COUNT,
+                "parts of the Cluster do not answer: nothing is asked of them until they do"
+            );
+        }
+        meter::connected(silent.is_empty());
+        silent.is_empty()
     }
 
     pub(crate) fn owe(&self, displaced: impl IntoIterator<Item = SessionRecord>) {
@@ -131,6 +175,9 @@ impl Inner {
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<Answer, RegistryError> {
+        if self.silent().contains(&place) {
+            return Err(self.keeper.unavailable("a part of the Cluster does not answer"));
+        }
         for _ in 0..LIVES_PER_STEP {
             let mut life = self.lives.of(place);
             if life.is_empty() {
@@ -181,6 +228,14 @@ impl Inner {
         self.run(Place::Nodes, script, &keys, &all).await
     }
 
+    /// What was lost has yet to be told to whoever would not believe an answer then: it takes one look.
+    pub(crate) fn lost_nothing_untold(&self) -> Result<(), RegistryError> {
+        if self.lives.is_published() {
+            return Ok(());
+        }
+        Err(self.keeper.unavailable("it has lost something, and looks what"))
+    }
+
     /// Learns the life of a place, which begins now if it has none on this run of its server.
     pub(crate) async fn begin_life(&self, place: Place) -> Result<String, RegistryError> {
         let (number, mut wire) = self.keeper.wire()?;
@@ -193,6 +248,7 @@ impl Inner {
         let answer = self.answer(number, value)?;
         let life = answer.text(0).ok_or_else(|| self.nonsense())?;
         if self.lives.learn(place, life.clone()) && place == Place::Nodes {
+            self.standings().begin_anew();
             self.nodes_changed();
         }
         Ok(life)

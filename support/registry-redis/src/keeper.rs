@@ -76,6 +76,11 @@ impl Keeper {
         &self.redis
     }
 
+    /// Whether it is a Cluster, of which parts may be silent.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
     /// The connection and its changes.
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
@@ -110,7 +115,6 @@ impl Keeper {
     pub(crate) fn is_beyond_mending(&self, number: u64, reason: &str) {
         if self.is_cluster {
             if matches!(&*self.state.borrow(), State::Up { number: now, .. } if *now == number) {
-                meter::connected(false);
                 tracing::warn!(redis = self.redis, reason, "the connection is made anew");
                 self.broken.send_replace(number);
             }
@@ -166,7 +170,11 @@ impl Keeper {
                 wire: dialled.wire,
                 notices: Box::new(dialled.notices),
             });
-            meter::connected(true);
+            meter::connect();
+            // Whether all parts of a Cluster answer is felt out.
+            if !self.is_cluster {
+                meter::connected(true);
+            }
             tracing::info!(redis = self.redis, "connected to Redis");
             self.until_broken(&mut dialer, number).await;
         }

@@ -2,7 +2,7 @@
 //!
 //! | metric | labels | meaning |
 //! |---|---|---|
-//! | `whimbrel_registry_redis_connected` | | 1 while there is a connection, else 0; of a Cluster 0 when it answers as a whole no more |
+//! | `whimbrel_registry_redis_connected` | | 1 while there is a connection, else 0; of a Cluster 0 while a part of it does not answer |
 //! | `whimbrel_registry_redis_connects_total` | | connections made |
 //! | `whimbrel_registry_redis_subscribed` | | 1 while change notices are heard, else 0 |
 //! | `whimbrel_registry_redis_notices_total` | | change notices heard |
@@ -17,9 +17,10 @@ use whimbrel_registry::RegistryError;
 
 pub(crate) fn connected(is: bool) {
     metrics::gauge!("whimbrel_registry_redis_connected").set(if is { 1.0 } else { 0.0 });
-    if is {
-        metrics::counter!("whimbrel_registry_redis_connects_total").increment(1);
-    }
+}
+
+pub(crate) fn connect() {
+    metrics::counter!("whimbrel_registry_redis_connects_total").increment(1);
 }
 
 pub(crate) fn subscribed(is: bool) {

@@ -72,6 +72,7 @@ impl Inner {
     pub(crate) async fn nodes(&self, role: Option<Role>) -> Result<Vec<NodeLease>, RegistryError> {
         let answer = self.run_on_nodes(&self.scripts.nodes, Vec::new()).await?;
         let leases = answer.list(0).ok_or_else(|| self.nonsense())?;
+        self.lost_nothing_untold()?;
         let mut leases: Vec<NodeLease> = leases
             .iter()
             .filter_map(|lease| NodeLease::decode(bytes(lease)?).ok())

@@ -76,11 +76,7 @@ impl Inner {
             .collect();
         let pairs = found.iter().map(|(life, term, _)| (life.clone(), *term));
         let ended = self.ended(pairs.collect::<Vec<_>>()).await?;
-        // What was lost has yet to be told to whoever would not believe this answer then: it takes one look.
-        if !self.lives.is_published() {
-            let reason = "it has lost something, and looks what";
-            return Err(self.keeper.unavailable(reason));
-        }
+        self.lost_nothing_untold()?;
         let mut rooms: Vec<_> = found
             .into_iter()
             .filter(|(_, term, _)| !ended.contains(term))

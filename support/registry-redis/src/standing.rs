@@ -1,7 +1,8 @@
 //! What this process knows of terms: how long they last, and which have ended. Pure: `now` is handed in.
 //!
-//! A term that has ended never comes back, so that is known for good. That one goes on is believed for a second at most, and no
-//! longer than its lease lasts; a notice that something has changed ends all belief.
+//! A term that has ended does not come back as long as Redis forgets nothing, so that is known for one life of its place: a copy of before
+//! has it again. That one goes on is believed for a second at most, and no longer than its lease lasts; a notice that something has
+//! changed ends all belief.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -61,13 +62,16 @@ impl Standings {
 
     /// Redis has said that a term lasts so much longer, or with nothing left that it has ended.
     pub(crate) fn learn(&mut self, asked: Asked, term: Term, left: Duration) {
+        if asked.doubts != self.doubts {
+            return;
+        }
         if left.is_zero() {
             if self.ended.len() >= ENDED_MAX {
                 self.ended.clear();
             }
             self.going_on.remove(&term);
             self.ended.insert(term);
-        } else if asked.doubts == self.doubts {
+        } else {
             self.going_on.retain(|_, until| asked.at < *until);
             self.going_on.insert(term, asked.at + left.min(BELIEVED_FOR));
         }
@@ -81,6 +85,12 @@ impl Standings {
         if known.contains_key(&term) {
             self.terms.insert(life.clone(), term);
         }
+    }
+
+    /// Redis has lost something, or is a copy of before: nothing that it said counts any more.
+    pub(crate) fn begin_anew(&mut self) {
+        self.doubt();
+        self.ended.clear();
     }
 
     /// Something has changed: nothing is believed to go on any more.
@@ -116,11 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_known_for_good() {
+    fn what_has_ended_is_known_until_redis_may_be_another() {
         let (mut standings, start) = (Standings::default(), Instant::now());
-        standings.learn(standings.asking(start), TERM, Duration::ZERO);
+        let asked = standings.asking(start);
+        standings.learn(asked, TERM, Duration::ZERO);
         standings.doubt();
         assert_eq!(standings.goes_on(TERM, start + ms(60_000)), Some(false));
+        standings.begin_anew();
+        assert_eq!(standings.goes_on(TERM, start + ms(60_000)), None);
+        // The one of before has answered late.
+        standings.learn(asked, TERM, Duration::ZERO);
+        assert_eq!(standings.goes_on(TERM, start + ms(60_000)), None);
     }
 
     #[test]

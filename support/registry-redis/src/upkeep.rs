@@ -86,7 +86,13 @@ impl Upkeep {
             let Ok((number, _)) = self.inner.wire() else {
                 continue;
             };
-            if let Err(error) = self.look().await {
+            let looked = if self.inner.feel_out().await {
+                self.look().await
+            } else {
+                self.inner.lives.publish();
+                Err(self.inner.keeper.unavailable("parts of it do not answer"))
+            };
+            if let Err(error) = looked {
                 tracing::debug!(%error, "it was not seen whether Redis has lost anything");
                 self.looks_failed += 1;
                 if self.looks_failed >= LOOKS_FAILED_MAX {

@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 use tokio::sync::watch;
 use whimbrel_protocol::ids::Incarnation;
 use whimbrel_registry::conformance::{lease, room_counts, session};
-use whimbrel_registry::{Registry, RegistryError, Role, RoomKey};
+use whimbrel_registry::{Registry, RegistryError, Role, RoomKey, UserKey};
 use whimbrel_registry_redis::{RedisRegistry, StartError};
 
 use crate::block_on;
@@ -16,7 +16,7 @@ use crate::harness::{config, new_cluster, registry};
 use crate::server::{Cluster, PATIENCE, Server, Watched};
 use crate::together::{G1, put, slots};
 
-pub(crate) const TESTS: [(&str, fn()); 12] = [
+pub(crate) const TESTS: [(&str, fn()); 14] = [
     (
         "one_restarted_empty_is_noticed_by_all",
         one_restarted_empty_is_noticed_by_all,
@@ -60,6 +60,14 @@ pub(crate) const TESTS: [(&str, fn()); 12] = [
     (
         "a_master_of_a_cluster_restarted_empty_is_noticed",
         a_master_of_a_cluster_restarted_empty_is_noticed,
+    ),
+    (
+        "one_restarted_with_old_data_has_a_term_again_that_had_ended",
+        one_restarted_with_old_data_has_a_term_again_that_had_ended,
+    ),
+    (
+        "a_master_of_a_cluster_that_stands_still_has_nobody_wait",
+        a_master_of_a_cluster_that_stands_still_has_nobody_wait,
     ),
     (
         "a_cluster_that_is_gone_counts_as_not_connected",
@@ -206,6 +214,70 @@ fn one_restarted_with_old_data_is_noticed() {
         answers(&node).await;
         assert_eq!(slots(&node, 7).await, [1]);
         assert!(slots(&node, 8).await.is_empty());
+    });
+}
+
+fn one_restarted_with_old_data_has_a_term_again_that_had_ended() {
+    let mut server = Server::start(&["--dbfilename", "dump.rdb"]);
+    block_on(async {
+        let cluster = new_cluster();
+        let (node, other) = (
+            registry(&server.url(), &cluster).await,
+            registry(&server.url(), &cluster).await,
+        );
+        let mut life = other.life();
+        put(&node, G1, 60_000).await;
+        done(|| node.register(session(G1, 1, 7, "phone", 1))).await;
+        let _: String = server.ask("SAVE");
+        // The lease ends, which the other one sees, and begins again.
+        let key = format!("whimbrel:1:{{{cluster}.n}}:clock");
+        let _: i64 = server.ask(&format!("HINCRBY {key} passed 61000"));
+        assert!(slots(&other, 7).await.is_empty());
+        put(&node, G1, 60_000).await;
+        done(|| node.register(session(G1, 1, 7, "phone", 1))).await;
+        assert_eq!(slots(&other, 7).await, [1]);
+        server.kill();
+        server.run();
+        another(&mut life).await;
+        answers(&other).await;
+        // As a gateway does then.
+        put(&node, G1, 60_000).await;
+        done(|| node.announce(vec![session(G1, 1, 7, "phone", 1)])).await;
+        assert_eq!(slots(&other, 7).await, [1], "the lease is the one that had ended");
+    });
+}
+
+fn a_master_of_a_cluster_that_stands_still_has_nobody_wait() {
+    let cluster = Cluster::start();
+    block_on(async {
+        let node = registry(&cluster.url(), &new_cluster()).await;
+        put(&node, G1, 60_000).await;
+        for user in 0..100 {
+            done(|| node.register(session(G1, 1, user, "phone", 1))).await;
+        }
+        cluster.masters[0].freeze();
+        let look_up = async |user_id| {
+            let user = UserKey {
+                app_key: "demo".to_owned(),
+                user_id,
+            };
+            node.look_up(vec![user]).await
+        };
+        // Until that is seen calls wait for as long as they may.
+        let began = Instant::now();
+        let mut at_once = 0;
+        while at_once < 100 {
+            let asked = Instant::now();
+            let answer = look_up(at_once).await;
+            let has_waited = answer.is_err() && asked.elapsed() > Duration::from_millis(900);
+            at_once = if has_waited { 0 } else { at_once + 1 };
+            assert!(began.elapsed() < PATIENCE, "each waits: {answer:?}");
+        }
+        cluster.masters[0].thaw();
+        cluster.wait_until_whole();
+        for user in 0..100 {
+            assert_eq!(slots(&node, user).await, [1]);
+        }
     });
 }
 
