@@ -173,6 +173,7 @@ impl Gateway {
             renewed_at: None,
             term: None,
             missed: false,
+            unlinked_since: None,
             drain: host.drain.clone(),
             draining: draining.clone(),
             stop: stop.clone(),

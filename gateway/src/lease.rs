@@ -27,6 +27,9 @@ use crate::engine::{Order, Reach};
 use crate::keys::{KeyMaker, KeyRing};
 use crate::rooms::Desk;
 
+/// What a gateway that takes nobody says of its load, permille.
+const LOAD_FULL: u32 = 1_000;
+
 /// The gateway's name among the components of its process.
 pub(crate) const COMPONENT: &str = "gateway";
 
@@ -49,8 +52,10 @@ pub(crate) struct Lease {
     pub(crate) renewed_at: Option<Instant>,
     /// What the registry calls the lease, as last heard.
     pub(crate) term: Option<NonZeroU64>,
-    /// A renewal has failed since.
+    /// A renewal has failed since, or no router was linked for long: orders and pushes may have been given up.
     pub(crate) missed: bool,
+    /// Since when no router has been linked.
+    pub(crate) unlinked_since: Option<Instant>,
     /// The process's order to leave.
     pub(crate) drain: Drain,
     /// Cancelled when the gateway starts to leave.
@@ -118,10 +123,19 @@ impl Lease {
     async fn renew(&mut self) -> bool {
         let sent_at = Instant::now();
         let draining = self.draining.is_cancelled();
+        let ttl = Duration::from_millis(u64::from(self.config.lease.ttl_ms));
+        let is_unlinked = *self.uplink.routers().borrow() == 0;
+        let unfit = self
+            .expiry
+            .look(self.clock.now_ms())
+            .or_else(|| is_unlinked.then(|| "no router is linked".to_owned()))
+            .or_else(|| self.uplink.clock_fault());
         let load_permille = self.reach.load_permille();
         let mut lease = NodeLease {
             descriptor: self.keys.descriptor.clone(),
-            load_permille,
+            // Whoever came would be turned away, so that they had better come where there is no other; an empty gateway
+            // would be named first.
+            load_permille: if unfit.is_some() { LOAD_FULL } else { load_permille },
             connections: self.reach.connections() as u64,
             draining,
             ..lease_of(
@@ -140,28 +154,29 @@ impl Lease {
             tracing::error!(%error, "this gateway sends its clients away and leaves");
             self.drain.start();
         }
-        let ttl = Duration::from_millis(u64::from(self.config.lease.ttl_ms));
+        let has_sessions = self.reach.sessions() > 0;
+        if !is_unlinked {
+            self.unlinked_since = None;
+        } else if self.unlinked_since.get_or_insert(sent_at).elapsed() > ttl && has_sessions {
+            self.missed = true;
+        }
         let may_be_lost = if let Ok(put) = put {
             let before = self.renewed_at.replace(sent_at);
-            let missed = std::mem::take(&mut self.missed);
+            let missed = !is_unlinked && std::mem::take(&mut self.missed);
             let had_ended = put.began || self.term.zip(put.term).is_some_and(|(known, term)| known != term);
             self.term = put.term.or(self.term);
-            before.is_some_and(|before| missed || had_ended || before.elapsed() > ttl)
+            // Before the first renewal that was heard of there may be sessions as well, of clients that knew the address.
+            let may_have_lost = before.is_some() || has_sessions;
+            may_have_lost && (missed || had_ended || before.is_some_and(|before| before.elapsed() > ttl))
         } else {
             self.missed = true;
             false
         };
-        let expired = self.expiry.look(self.clock.now_ms());
         let reason = if draining {
             Some("draining".to_owned())
-        } else if expired.is_some() {
-            expired
-        } else if *self.uplink.routers().borrow() == 0 {
-            Some("no router is linked".to_owned())
         } else {
-            put.err().map(|error| error.to_string())
+            unfit.or_else(|| put.err().map(|error| error.to_string()))
         };
-        let reason = reason.or_else(|| self.uplink.clock_fault());
         // Routers are told of what is wrong here only: what they said of themselves they know.
         let beyond = (*self.uplink.ready_routers().borrow() == 0)
             .then(|| "no linked router has a service node to serve requests".to_owned());

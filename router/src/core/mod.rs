@@ -193,6 +193,12 @@ impl Core {
     ) {
         if envelope.response || envelope.id == 0 {
             self.counts.dropped += 1;
+            // It would go by what it was told before until that changes again.
+            if envelope.kind() == Kind::Probe
+                && let Some(node) = self.nodes.get_mut(link)
+            {
+                node.is_untold = true;
+            }
             return;
         }
         // Probes have no entry: their silence speaks for itself.
@@ -525,6 +531,7 @@ impl Core {
         };
         node.health
             .handle_probe_sent(now, id, self.config.probe_interval, self.config.probe_timeout);
+        let is_untold = std::mem::take(&mut node.is_untold);
         let (kind, priority) = (Kind::Probe.into(), Priority::Control.into());
         let clock_ahead_ms = node.health.clock_ahead_ms();
         let body = Bytes::from(Probe { clock_ahead_ms }.encode_to_vec());
@@ -538,5 +545,8 @@ impl Core {
                 ..Envelope::default()
             },
         ));
+        if is_untold {
+            out.push(Action::Send(link, self.readiness(link, 0)));
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) since: Duration,
     /// Its wall clock against the router's monotonic one, ms; `None` until it says what time it has.
     pub(crate) clock_ms: Option<i64>,
+    /// What this router said of itself did not reach it.
+    pub(crate) is_untold: bool,
     /// It stands in the router's zone.
     own_zone: bool,
     name_hash: u64,
@@ -122,6 +124,7 @@ impl Nodes {
                 outstanding: 0,
                 since: now,
                 clock_ms: None,
+                is_untold: false,
                 own_zone,
                 name_hash,
             },

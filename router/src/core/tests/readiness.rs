@@ -39,6 +39,24 @@ fn everybody_is_told_when_the_last_fit_service_node_goes_and_when_one_is_there_a
 }
 
 #[test]
+fn who_could_not_be_told_is_told_with_the_next_probe() {
+    let mut world = World::with_apps(1);
+    world.frame(11, unasked(false));
+    let (link, lost) = world.sent().remove(0);
+    assert_eq!(link, 1);
+    let World { core, now, out } = &mut world;
+    core.handle_send_failed(*now, LinkId(1), &lost, SendFailure::Full, out);
+    assert!(world.sent().is_empty());
+    world.pass(Duration::from_secs(2), &[1]);
+    let told = world.sent();
+    let to_gateway: Vec<_> = told.iter().filter(|(link, _)| *link == 1).collect();
+    assert_eq!(to_gateway.len(), 1, "once: {told:?}");
+    assert_eq!((to_gateway[0].1.id, to_gateway[0].1.kind()), (0, Kind::Probe));
+    let ready = ProbeResponse::decode(to_gateway[0].1.body.clone()).unwrap().ready;
+    assert!(!ready);
+}
+
+#[test]
 fn probes_are_answered_and_a_drain_is_told_to_everybody() {
     let mut world = World::with_apps(1);
     let probe = Envelope {
