@@ -176,6 +176,12 @@ impl Listings {
         }
     }
 
+    /// Whether an answer is still to come.
+    #[cfg(test)]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// The answer, if one has come.
     pub fn poll(&mut self) -> Option<Listing> {
         let listing = self.answers.try_recv().ok()?;

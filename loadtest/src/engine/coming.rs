@@ -321,6 +321,18 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_ends_without_a_word_has_the_lbs_asked() {
+        let gateway = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut engine, _) = dialing(&gateway);
+        drop(gateway.accept().unwrap());
+        let until = clock::now() + Duration::from_secs(20);
+        while !engine.listings.is_asked() {
+            assert!(clock::now() < until, "it goes on with the gateways that it has");
+            engine.turn(until).unwrap();
+        }
+    }
+
+    #[test]
     fn a_close_is_told_by_name_and_what_was_to_end_is_no_setback() {
         let gateway = TcpListener::bind("127.0.0.1:0").unwrap();
         for (reason, is_wanted, expected) in [

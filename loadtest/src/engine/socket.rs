@@ -38,7 +38,7 @@ impl Engine {
                     self.timers.arm(id.0, due);
                 }
             }
-            Err(error) => self.end_line(id, Setback::of(format!("cannot write: {error}")), now),
+            Err(error) => self.broke_off(id, format!("cannot write: {error}"), now),
         }
     }
 
@@ -91,11 +91,9 @@ impl Engine {
             };
             let count = match line.read(&mut self.incoming) {
                 Ok(None) => break,
-                Ok(Some(0)) => {
-                    return self.end_line(id, Setback::of("the gateway closed the connection"), now);
-                }
+                Ok(Some(0)) => return self.broke_off(id, "the gateway closed the connection", now),
                 Ok(Some(count)) => count,
-                Err(error) => return self.end_line(id, Setback::of(format!("cannot read: {error}")), now),
+                Err(error) => return self.broke_off(id, format!("cannot read: {error}"), now),
             };
             self.counter.tally.bytes_in += count as u64;
             if let LineState::Open { session, .. } = &mut line.state {
@@ -107,6 +105,12 @@ impl Engine {
             }
         }
         self.mark_dirty(id);
+    }
+
+    /// The connection ended without a word: there may be other gateways than those that are known.
+    fn broke_off(&mut self, id: SeatId, why: impl Into<String>, now: Duration) {
+        self.listings.ask();
+        self.end_line(id, Setback::of(why), now);
     }
 
     /// Passes on what a session tells.
