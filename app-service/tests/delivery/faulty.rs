@@ -98,7 +98,10 @@ impl Faulty {
         let mut fates = self.fates.lock().unwrap();
         let fates = fates.get_mut(&kindred)?;
         let fate = fates.front().copied();
-        if matches!(fate, Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::LastWord | Fate::Hold)) {
+        if matches!(
+            fate,
+            Some(Fate::LoseAnswer | Fate::LoseCommit | Fate::LastWord | Fate::Hold)
+        ) {
             fates.pop_front();
         }
         fate

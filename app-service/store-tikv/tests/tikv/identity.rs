@@ -177,7 +177,7 @@ async fn a_changed_owner_takes_its_store_over(ground: Arc<Ground>) {
 
     after.adopt_owner = Some("before".to_owned());
     // To compare is not to take over.
-    open(comparing(after.clone())).await.close().await;
+    open(reading(after.clone())).await.close().await;
     open(owned(&config, "before")).await.close().await;
     let adopted = TikvStore::open(after.clone(), Epoch([9; 16])).await.unwrap();
     assert_eq!(adopted.epoch().await.unwrap(), EPOCH, "it is the same data");
