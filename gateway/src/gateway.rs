@@ -3,7 +3,7 @@
 //! Leaving, in order: no new connections, out of the LBS's answer, a GOAWAY with a window in which clients
 //! connect elsewhere, a grace period, and a report.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use whimbrel_host::config::OutOfBounds;
-use whimbrel_host::{Drain, HostParts, Sparing, Tasks};
+use whimbrel_host::{Drain, HostParts, Sparing, Tasks, loopback_of};
 use whimbrel_link::{Caller, Endpoint, Handler, LinkEvent, Uplink};
 use whimbrel_protocol::SystemEntropy;
 use whimbrel_protocol::descriptor::DescribeError;
@@ -336,11 +336,9 @@ fn endpoints(config: &GatewayConfig, address: SocketAddr) -> Vec<String> {
     if !config.advertise.is_empty() {
         return config.advertise.clone();
     }
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => return vec![SocketAddr::new(ip, address.port()).to_string()],
-    };
-    tracing::warn!(%ip, "`advertise` is not set and every address is listened on: only this machine's clients will find it");
-    vec![SocketAddr::new(ip, address.port()).to_string()]
+    let loopback = loopback_of(address);
+    if let Some(loopback) = loopback {
+        tracing::warn!(%loopback, "`advertise` is not set and every address is listened on: only this machine's clients will find it");
+    }
+    vec![loopback.unwrap_or(address).to_string()]
 }

@@ -3,7 +3,7 @@
 //! Each `run_*` reads as the story of its role: configuration, links, role, ready file, drain.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +16,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use whimbrel_app_service::AppService;
 use whimbrel_gateway::Gateway;
-use whimbrel_host::{HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, serve_pages};
+use whimbrel_host::{
+    HostParts, TelemetryConfig, config, fold_metrics, init_telemetry, loopback_of, serve_pages,
+};
 use whimbrel_lbs::Lbs;
 use whimbrel_link::{
     APP_KEYS_MAX, Caller, Capacity, ClusterSecret, Endpoint, Identity, LABEL_LEN_MAX, LinkEvent,
@@ -125,18 +127,15 @@ pub(crate) async fn run_router(args: RoleArgs) -> anyhow::Result<()> {
 }
 
 /// How nodes of this machine, at least, reach what listens here.
-fn reached_at(mut address: SocketAddr) -> SocketAddr {
-    let loopback = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        _ => return address,
-    };
-    tracing::warn!(
-        %loopback,
-        "`links.advertise` is not set and every address is listened on: only this machine's nodes will find it"
-    );
-    address.set_ip(loopback);
-    address
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let loopback = loopback_of(address);
+    if let Some(loopback) = loopback {
+        tracing::warn!(
+            %loopback,
+            "`links.advertise` is not set and every address is listened on: only this machine's nodes will find it"
+        );
+    }
+    loopback.unwrap_or(address)
 }
 
 /// `whimbrel app-service`.

@@ -103,7 +103,7 @@ impl Sweeper {
         let interval = Duration::from_secs(self.parts.config.interval_s.max(1));
         let own_age = Duration::from_secs(self.parts.config.own_age_s.max(1));
         let own_soon = OWN_LOOK_SOON.min(own_age);
-        let (mut dead_due, mut own_due, mut looks_soon) = (self.now(), self.now() + own_age, 0);
+        let (mut dead_due, mut own_due, mut looks_soon) = (self.now(), self.now() + own_age, 0_u32);
         let stop = self.parts.stop.clone();
         while !stop.is_cancelled() {
             self.retry_own().await;
@@ -119,7 +119,7 @@ impl Sweeper {
             }
             if self.now() >= own_due {
                 match self.look_at_own().await {
-                    Ok(_) => looks_soon = u32::saturating_sub(looks_soon, 1),
+                    Ok(_) => looks_soon = looks_soon.saturating_sub(1),
                     Err(error) => {
                         tracing::warn!(%error, "looking at this node's own markers failed; trying again");
                     }

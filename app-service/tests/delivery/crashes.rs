@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use whimbrel_app_service::keys::{Consumer, MarkerKey, MarkerSubject, UserKeys, node_life};
 use whimbrel_app_service::values::{self, storage};
-use whimbrel_protocol::ids::{Rev, Seq};
+use whimbrel_protocol::ids::{ConversationId, Rev, Seq};
 use whimbrel_store::{Batch, Store as _};
 
+use crate::device::Device;
 use crate::faulty::{Fate, Kindred};
-use crate::world::{World, app};
+use crate::world::{Live, World, app};
 
 #[tokio::test(start_paused = true)]
 async fn what_a_crash_left_undone_is_done_by_the_next_life() {
@@ -177,12 +178,7 @@ async fn a_life_that_cannot_be_read_keeps_no_markers_back_neither_its_own_nor_ot
 #[tokio::test(start_paused = true)]
 async fn while_the_store_refuses_rows_markers_wait_and_are_worked_off_after() {
     let world = World::new(5);
-    let live = world.start_alone().await;
-    let ann = world.device(&live, "ann").await;
-    let mut bob = world.device(&live, "bob").await;
-    let chat = live.direct(&ann.actor, "bob").await;
-    world.settle(&[live.life()]).await;
-    bob.follow(&world, &live).await;
+    let (live, ann, mut bob, chat) = ann_and_bob(&world).await;
     world.store.plant(Kindred::Rows, Fate::Refuse);
     for _ in 0..10 {
         live.send(&world, &ann.actor, chat, "acknowledged").await.unwrap();
@@ -195,16 +191,22 @@ async fn while_the_store_refuses_rows_markers_wait_and_are_worked_off_after() {
     assert_eq!(bob.row(chat).unread, 10);
 }
 
+/// A node alone, and two who have a conversation; bob is up to date.
+async fn ann_and_bob(world: &World) -> (Live, Device, Device, ConversationId) {
+    let live = world.start_alone().await;
+    let ann = world.device(&live, "ann").await;
+    let mut bob = world.device(&live, "bob").await;
+    let chat = live.direct(&ann.actor, "bob").await;
+    world.settle(&[live.life()]).await;
+    bob.follow(world, &live).await;
+    (live, ann, bob, chat)
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_whose_commit_ended_unknown_are_right_and_told() {
     for fate in [Fate::LoseAnswer, Fate::LoseCommit] {
         let world = World::new(6);
-        let live = world.start_alone().await;
-        let ann = world.device(&live, "ann").await;
-        let mut bob = world.device(&live, "bob").await;
-        let chat = live.direct(&ann.actor, "bob").await;
-        world.settle(&[live.life()]).await;
-        bob.follow(&world, &live).await;
+        let (live, ann, mut bob, chat) = ann_and_bob(&world).await;
         world.store.plant(Kindred::Rows, fate);
         live.send(&world, &ann.actor, chat, "acknowledged").await.unwrap();
         world.settle(&[live.life()]).await;
@@ -218,12 +220,7 @@ async fn rows_whose_commit_ended_unknown_are_right_and_told() {
 async fn what_was_undone_when_the_store_went_is_done_soon_after_its_return() {
     for kindred in [Kindred::Log, Kindred::Rows] {
         let world = World::new(13);
-        let live = world.start_alone().await;
-        let ann = world.device(&live, "ann").await;
-        let mut bob = world.device(&live, "bob").await;
-        let chat = live.direct(&ann.actor, "bob").await;
-        world.settle(&[live.life()]).await;
-        bob.follow(&world, &live).await;
+        let (live, ann, mut bob, chat) = ann_and_bob(&world).await;
         world.store.plant(kindred, Fate::LastWord);
         let told = live.send(&world, &ann.actor, chat, "it is there").await;
         assert_eq!(told.is_ok(), kindred == Kindred::Rows, "{kindred:?}");

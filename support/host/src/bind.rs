@@ -1,6 +1,9 @@
 //! Opening a listening socket, with an error that an operator can act on.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use tokio::net::TcpListener;
 
@@ -32,6 +35,19 @@ fn reason(source: &io::Error, key: &str) -> String {
         }
         _ => format!("{source}; the address comes from `{key}`"),
     }
+}
+
+/// Where this machine at least reaches what listens on `address`, when that is every address; `None` for any other.
+#[must_use]
+pub fn loopback_of(address: SocketAddr) -> Option<SocketAddr> {
+    let loopback = match address.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    address
+        .ip()
+        .is_unspecified()
+        .then_some(SocketAddr::new(loopback, address.port()))
 }
 
 /// Listens on `address`; port 0 takes a free one (ask the listener which).

@@ -20,7 +20,7 @@ pub mod telemetry;
 
 use std::sync::Arc;
 
-pub use bind::{BindError, bind_tcp};
+pub use bind::{BindError, bind_tcp, loopback_of};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use drain::Drain;
 pub use exposure::warn_if_exposed;
