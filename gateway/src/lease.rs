@@ -130,12 +130,16 @@ impl Lease {
             .look(self.clock.now_ms())
             .or_else(|| is_unlinked.then(|| "no router is linked".to_owned()))
             .or_else(|| self.uplink.clock_fault());
+        // Routers are told of what is wrong here only: what they said of themselves they know.
+        let beyond = (*self.uplink.ready_routers().borrow() == 0)
+            .then(|| "no linked router has a service node to serve requests".to_owned());
+        let takes_nobody = unfit.is_some() || beyond.is_some();
         let load_permille = self.reach.load_permille();
         let mut lease = NodeLease {
             descriptor: self.keys.descriptor.clone(),
             // Whoever came would be turned away, so that they had better come where there is no other; an empty gateway
             // would be named first.
-            load_permille: if unfit.is_some() { LOAD_FULL } else { load_permille },
+            load_permille: if takes_nobody { LOAD_FULL } else { load_permille },
             connections: self.reach.connections() as u64,
             draining,
             ..lease_of(
@@ -177,9 +181,6 @@ impl Lease {
         } else {
             unfit.or_else(|| put.err().map(|error| error.to_string()))
         };
-        // Routers are told of what is wrong here only: what they said of themselves they know.
-        let beyond = (*self.uplink.ready_routers().borrow() == 0)
-            .then(|| "no linked router has a service node to serve requests".to_owned());
         let readiness = match reason.clone().or(beyond) {
             Some(reason) => Readiness::NotReady(reason),
             None => Readiness::Ready,

@@ -278,8 +278,9 @@ struct Unsettled {
 }
 
 impl Unsettled {
-    /// Whether it was committed before `snapshot`: its markers are this life's own, and nobody deletes them before the sink
-    /// has had them. Plans without markers only create what a new plan will find.
+    /// Whether it was committed before `snapshot`: its markers are this life's own. When the sweeper was first, and the marker is gone
+    /// with the work it stood for, a new plan finds what its operations' records say, as a client's repeated request does. Plans without
+    /// markers only create what a new plan will find.
     async fn is_committed(&self, snapshot: &dyn Snapshot) -> Result<bool, Failure> {
         let Some(committed) = self.plan.committed.first() else {
             return Ok(false);

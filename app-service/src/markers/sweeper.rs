@@ -119,6 +119,8 @@ impl Sweeper {
             }
             if self.now() >= own_due {
                 match self.look_at_own().await {
+                    // There may be more.
+                    Ok(OWN_TAKEN_MAX) => {}
                     Ok(_) => looks_soon = looks_soon.saturating_sub(1),
                     Err(error) => {
                         tracing::warn!(%error, "looking at this node's own markers failed; trying again");

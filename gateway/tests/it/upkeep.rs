@@ -71,14 +71,21 @@ fn keys_change_daily_under_running_sessions_and_each_is_held_until_its_descripto
 }
 
 #[test]
-fn a_gateway_whose_routers_have_no_service_node_says_that_it_is_not_ready() {
+fn a_gateway_whose_routers_have_no_service_node_says_that_it_is_not_ready_and_full() {
     let world = World::new();
+    world.until("it has room", |world| world.load_permille() == 0);
     world.router_says(false);
     world.until("it is not ready", |world| !world.host.health.is_ready());
     let told = format!("{:?}", world.host.health.snapshot());
     assert!(told.contains("service node"), "{told}");
+    assert_eq!(
+        world.load_permille(),
+        1_000,
+        "whoever came would be refused, so that others are named first"
+    );
     world.router_says(true);
     world.until("it is ready again", |world| world.host.health.is_ready());
+    assert_eq!(world.load_permille(), 0);
 }
 
 #[test]

@@ -27,8 +27,9 @@ use crate::wire::{Wire, breaks, reason_of};
 pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(2);
 /// How often a step is begun anew because its place had another life than was known: once, and once more if it is lost again.
 const LIVES_PER_STEP: usize = 3;
-/// A part of a Cluster that gives no sign of life within this is silent.
-const SIGN_WITHIN: Duration = Duration::from_secs(1);
+/// A part of a Cluster that gives no sign of life within this is silent. The others' signs wait while the client tries to connect to it
+/// again, for as long as an answer may take ([`crate::wire::ANSWER_WITHIN`]).
+const SIGN_WITHIN: Duration = Duration::from_millis(1_800);
 
 /// A user that may have nothing any more on a life, to be taken off its index.
 pub(crate) struct Leftover {
@@ -104,17 +105,24 @@ impl Inner {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether every part of a Cluster gave its last sign of life.
+    pub(crate) fn all_answer(&self) -> bool {
+        self.silent().is_empty()
+    }
+
     /// Asks every part of a Cluster for a sign of life. Of those that give none nothing is asked until they do: whoever asks would wait
     /// for as long as a call may take, each time. Says whether all did.
     pub(crate) async fn feel_out(&self) -> bool {
         let Ok((_, wire)) = self.wire() else {
             return false;
         };
-        if !self.keeper.is_cluster() {
+        let Some(feeler) = self.keeper.feeler() else {
             return true;
-        }
+        };
+        let before = self.silent().clone();
         let signs = Place::all().map(|place| {
-            let mut wire = wire.clone();
+            let was_silent = before.contains(&place);
+            let mut wire = if was_silent { feeler.clone() } else { wire.clone() };
             async move {
                 let mut get = redis::cmd("GET");
                 get.arg(self.keys.life(place));
@@ -124,10 +132,13 @@ impl Inner {
             }
         });
         let silent: BTreeSet<Place> = join_all(signs).await.into_iter().flatten().collect();
-        let before = std::mem::replace(&mut *self.silent(), silent.clone());
-        if silent.len() != before.len() {
+        self.silent().clone_from(&silent);
+        let redis = self.keeper.redis();
+        if silent.is_empty() && !before.is_empty() {
+            tracing::info!(redis, "all parts of the Cluster answer again");
+        } else if silent != before {
             tracing::warn!(
-                redis = self.keeper.redis(),
+                redis,
                 silent = silent.len(),
                 of = Place::COUNT,
                 "parts of the Cluster do not answer: nothing is asked of them until they do"

@@ -41,6 +41,8 @@ pub(crate) enum State {
         /// Which connection this is.
         number: u64,
         wire: Wire,
+        /// Where parts of a Cluster that do not answer are asked whether they do again.
+        feeler: Option<Wire>,
         /// Where notices come from.
         notices: Box<Client>,
     },
@@ -76,11 +78,6 @@ impl Keeper {
         &self.redis
     }
 
-    /// Whether it is a Cluster, of which parts may be silent.
-    pub(crate) fn is_cluster(&self) -> bool {
-        self.is_cluster
-    }
-
     /// The connection and its changes.
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
@@ -94,6 +91,14 @@ impl Keeper {
                 let seconds = since.elapsed().as_secs();
                 Err(self.unavailable(&format!("not connected for {seconds} s: {reason}")))
             }
+        }
+    }
+
+    /// The connection to a Cluster, of which parts may be silent, on which those are asked.
+    pub(crate) fn feeler(&self) -> Option<Wire> {
+        match &*self.state.borrow() {
+            State::Up { feeler, .. } => feeler.clone(),
+            State::Down { .. } => None,
         }
     }
 
@@ -168,6 +173,7 @@ impl Keeper {
             self.state.send_replace(State::Up {
                 number,
                 wire: dialled.wire,
+                feeler: dialled.feeler,
                 notices: Box::new(dialled.notices),
             });
             meter::connect();

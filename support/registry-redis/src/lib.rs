@@ -275,6 +275,10 @@ impl Registry for RedisRegistry {
     fn life(&self) -> watch::Receiver<Option<Incarnation>> {
         self.inner.lives.registry()
     }
+
+    fn life_is_current(&self) -> bool {
+        self.inner.all_answer()
+    }
 }
 
 impl fmt::Debug for RedisRegistry {

@@ -80,6 +80,9 @@ impl ConnectionLike for Wire {
 /// What dialling has come to.
 pub(crate) struct Dialled {
     pub(crate) wire: Wire,
+    /// Another one of a Cluster, on which the parts that do not answer are asked: the client's calls to all others wait while it
+    /// connects again to a server that says nothing.
+    pub(crate) feeler: Option<Wire>,
     /// Where notices are subscribed to, on a connection of their own.
     pub(crate) notices: Client,
 }
@@ -156,6 +159,7 @@ impl Dialer {
         let connection = inspected(&client, &self.target.kind).await?;
         Ok(Dialled {
             wire: Wire::One(connection),
+            feeler: None,
             notices: client,
         })
     }
@@ -218,15 +222,23 @@ impl Dialer {
             break;
         }
         let notices = carrier?;
-        let client = ClusterClientBuilder::new(servers)
-            .connection_timeout(ANSWER_WITHIN)
-            .response_timeout(ANSWER_WITHIN)
-            .retries(CLUSTER_RETRIES)
-            .build()?;
-        let mut wire = Wire::Cluster(client.get_async_connection().await?);
+        let connection = async |retries| {
+            let client = ClusterClientBuilder::new(servers.clone())
+                .connection_timeout(ANSWER_WITHIN)
+                .response_timeout(ANSWER_WITHIN)
+                .retries(retries)
+                .build()?;
+            Ok::<_, RedisError>(Wire::Cluster(client.get_async_connection().await?))
+        };
+        let mut wire = connection(CLUSTER_RETRIES).await?;
         // So that one that cannot serve is not taken for one that does.
         wire.runs().await?;
-        Ok(Dialled { wire, notices })
+        let feeler = Some(connection(0).await?);
+        Ok(Dialled {
+            wire,
+            feeler,
+            notices,
+        })
     }
 }
 

@@ -172,4 +172,9 @@ pub trait Registry: Send + Sync + 'static {
 
     /// The registry's life as last seen: another one means that it lost everything, and all must be announced again.
     fn life(&self) -> watch::Receiver<Option<Incarnation>>;
+
+    /// Whether that life is as good as now: of one whose parts do not all answer the others may have found another.
+    fn life_is_current(&self) -> bool {
+        true
+    }
 }

@@ -25,9 +25,9 @@ pub async fn serve(registry: &dyn Registry, request: RegistryRequest) -> Registr
             RegistryError::Superseded { node } => node,
         };
     }
-    // One that cannot be reached may have another life by now: asked by way of several routers, of which one is cut off, it would seem
-    // to have lost everything again and again.
-    if response.error_kind != i32::from(ErrorKind::Unavailable) {
+    // One that cannot be reached, all of it, may have another life by now: asked by way of several routers, of which one is cut off, it
+    // would seem to have lost everything again and again.
+    if registry.life_is_current() && response.error_kind != i32::from(ErrorKind::Unavailable) {
         let life = *registry.life().borrow();
         response.registry_incarnation = life.map_or(0, |life| life.0);
     }

@@ -269,6 +269,11 @@ impl World {
         self.block_on(lease(&*self.registry)).descriptor
     }
 
+    /// How loaded the gateway's lease says that it is.
+    pub(crate) fn load_permille(&self) -> u32 {
+        self.block_on(lease(&*self.registry)).load_permille
+    }
+
     /// Sends anything at all.
     pub(crate) fn send_raw(&self, kind: Kind, body: &[u8]) -> Envelope {
         self.tell(envelope(kind, body.to_vec()))

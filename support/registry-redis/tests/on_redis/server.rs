@@ -170,6 +170,9 @@ impl Drop for Server {
     }
 }
 
+/// The last slot of each master of a Cluster.
+const LAST_SLOTS: [u16; 3] = [5_460, 10_922, 16_383];
+
 /// Three masters that share all slots.
 pub(crate) struct Cluster {
     pub(crate) masters: Vec<Server>,
@@ -186,13 +189,24 @@ impl Cluster {
             "2000",
         ];
         let masters: Vec<_> = (0..3).map(|_| Server::start(&options)).collect();
-        for (master, slots) in masters.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
-            let _: redis::Value = master.ask(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+        let mut first = 0;
+        for (master, last) in masters.iter().zip(LAST_SLOTS) {
+            let _: redis::Value = master.ask(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
+            first = last + 1;
             let _: redis::Value = master.ask(&format!("CLUSTER MEET 127.0.0.1 {}", masters[0].port));
         }
         let cluster = Self { masters };
         cluster.wait_until_whole();
         cluster
+    }
+
+    /// The index of the master that has this key.
+    pub(crate) fn master_of(&self, key: &str) -> usize {
+        let slot: u16 = self.masters[0].ask(&format!("CLUSTER KEYSLOT {key}"));
+        LAST_SLOTS
+            .iter()
+            .position(|last| slot <= *last)
+            .unwrap_or_default()
     }
 
     pub(crate) fn wait_until_whole(&self) {
