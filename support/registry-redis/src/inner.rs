@@ -110,8 +110,8 @@ impl Inner {
         self.silent().is_empty()
     }
 
-    /// Asks every part of a Cluster for a sign of life. Of those that give none nothing is asked until they do: whoever asks would wait
-    /// for as long as a call may take, each time. Says whether all did.
+    /// Asks every part of a Cluster for a sign of life. Of those that give none nothing else is asked until they do, and that by the feeler:
+    /// whoever asks would wait for as long as a call may take, each time. Says whether all did.
     pub(crate) async fn feel_out(&self) -> bool {
         let Ok((_, wire)) = self.wire() else {
             return false;
